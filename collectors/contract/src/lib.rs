@@ -1,0 +1,26 @@
+//! The contract: what collectors say and everything to their right reads.
+//!
+//! A *resource* is anything metered; a *meter* is what is measured on it; a *sample* is one
+//! observation of a meter on a resource; a *lifecycle event* says that a resource was created,
+//! changed or deleted at an exact instant. Samples travel as Arrow IPC batches, lifecycle events
+//! as CloudEvents JSON; every length is bounded and decoding never panics.
+//!
+//! This crate does no IO and has no clock.
+
+mod event;
+mod history;
+mod meter;
+mod resource;
+mod sample;
+mod time;
+mod topic;
+mod wire;
+
+pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
+pub use history::{Applied, History, Lifetime, Segment};
+pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
+pub use resource::{InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind};
+pub use sample::{BatchBuilder, SampleBatch, Subject, Subjects};
+pub use time::{InvalidTimestamp, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp};
+pub use topic::{EVENTS, SAMPLES, partition_of};
+pub use wire::{MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, WIRE_VERSION, WireError, decode, encode};

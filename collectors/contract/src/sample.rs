@@ -1,0 +1,239 @@
+//! Samples in batches: columns, not objects, so that a million cost no allocation each.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, StringArray};
+use arrow::buffer::ScalarBuffer;
+
+use crate::meter::{MeterId, catalogue};
+use crate::resource::{Resource, ResourceKind};
+use crate::time::Timestamp;
+
+/// Samples of one source. A sample is one observation `(meter, resource, at) → value`, and that
+/// triple is its identity: storing it twice is a no-op, another value under it is an error.
+///
+/// Column `i` of each array is sample `i`; `meter` and `resource` are places in `meters` and
+/// `subjects`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleBatch {
+    /// Name of the source, such as `libvirt`.
+    pub source: String,
+    /// Names of the meters that occur.
+    pub meters: StringArray,
+    /// The resources that occur.
+    pub subjects: Subjects,
+    /// Instants, microseconds since the epoch.
+    pub at: ScalarBuffer<i64>,
+    /// Places in `meters`.
+    pub meter: ScalarBuffer<u16>,
+    /// Places in `subjects`.
+    pub resource: ScalarBuffer<u32>,
+    /// Values in the meter's base unit.
+    pub value: ScalarBuffer<f64>,
+}
+
+/// The resources of a batch as columns of equal length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subjects {
+    /// Resource ids.
+    pub id: StringArray,
+    /// Resource kinds, by name.
+    pub kind: StringArray,
+    /// Projects.
+    pub project: StringArray,
+    /// Nodes.
+    pub node: StringArray,
+}
+
+/// One resource as samples name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// Resource id.
+    pub id: String,
+    /// Resource kind.
+    pub kind: ResourceKind,
+    /// Project.
+    pub project: String,
+    /// Node.
+    pub node: String,
+}
+
+impl SampleBatch {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.value.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+
+    /// Samples `from..from + count` with the same dictionaries; copies nothing.
+    pub fn slice(&self, from: usize, count: usize) -> SampleBatch {
+        SampleBatch {
+            at: self.at.slice(from, count),
+            meter: self.meter.slice(from, count),
+            resource: self.resource.slice(from, count),
+            value: self.value.slice(from, count),
+            ..self.clone()
+        }
+    }
+}
+
+impl Subjects {
+    /// Number of resources.
+    pub fn len(&self) -> usize {
+        self.id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.id.is_empty()
+    }
+}
+
+impl From<&Resource> for Subject {
+    fn from(resource: &Resource) -> Self {
+        Subject {
+            id: resource.id.clone(),
+            kind: resource.kind,
+            project: resource.project.clone(),
+            node: resource.node.clone(),
+        }
+    }
+}
+
+/// Collects the samples of one observation, then becomes a batch.
+///
+/// A value that is not finite is left out and counted: it could never be billed.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    source: String,
+    subjects: Vec<Subject>,
+    places: HashMap<String, u32>,
+    meters: Vec<MeterId>,
+    meter_places: HashMap<MeterId, u16>,
+    at: Vec<i64>,
+    meter: Vec<u16>,
+    resource: Vec<u32>,
+    value: Vec<f64>,
+    not_finite: usize,
+}
+
+impl BatchBuilder {
+    /// An empty batch of a source.
+    pub fn new(source: impl Into<String>) -> Self {
+        BatchBuilder {
+            source: source.into(),
+            subjects: Vec::new(),
+            places: HashMap::new(),
+            meters: Vec::new(),
+            meter_places: HashMap::new(),
+            at: Vec::new(),
+            meter: Vec::new(),
+            resource: Vec::new(),
+            value: Vec::new(),
+            not_finite: 0,
+        }
+    }
+
+    /// The place of a resource, for [`push`](Self::push); the first state given counts.
+    pub fn subject(&mut self, subject: impl Into<Subject>) -> u32 {
+        let subject = subject.into();
+        if let Some(&place) = self.places.get(&subject.id) {
+            return place;
+        }
+        let place = self.subjects.len() as u32;
+        self.places.insert(subject.id.clone(), place);
+        self.subjects.push(subject);
+        place
+    }
+
+    /// Adds one sample.
+    pub fn push(&mut self, subject: u32, meter: MeterId, at: Timestamp, value: f64) {
+        assert!((subject as usize) < self.subjects.len(), "the subject is of this builder");
+        if !value.is_finite() {
+            self.not_finite += 1;
+            return;
+        }
+        let meter = *self.meter_places.entry(meter).or_insert_with(|| {
+            self.meters.push(meter);
+            (self.meters.len() - 1) as u16
+        });
+        self.at.push(at.0);
+        self.meter.push(meter);
+        self.resource.push(subject);
+        self.value.push(value);
+    }
+
+    /// Adds one sample by the name of its meter; panics on a meter that is not in the catalogue,
+    /// which is a mistake in the source's code.
+    pub fn push_named(&mut self, subject: u32, meter: &str, at: Timestamp, value: f64) {
+        match catalogue().find(meter) {
+            Some(id) => self.push(subject, id, at, value),
+            None => panic!("meter {meter} is in the catalogue"),
+        }
+    }
+
+    /// Number of samples so far.
+    pub fn len(&self) -> usize {
+        self.value.len()
+    }
+
+    /// Whether there is no sample yet.
+    pub fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+
+    /// How many values were left out because they were not finite.
+    pub fn not_finite(&self) -> usize {
+        self.not_finite
+    }
+
+    /// One batch per partition that has samples, in order of partition.
+    pub fn build_partitioned(self, partitions: u32) -> Vec<(u32, SampleBatch)> {
+        let home: Vec<u32> = self
+            .subjects
+            .iter()
+            .map(|subject| crate::topic::partition_of(&subject.id, partitions))
+            .collect();
+        let mut parts: Vec<BatchBuilder> =
+            (0..partitions).map(|_| BatchBuilder::new(self.source.clone())).collect();
+        let places: Vec<u32> = self
+            .subjects
+            .into_iter()
+            .zip(&home)
+            .map(|(subject, &partition)| parts[partition as usize].subject(subject))
+            .collect();
+        for row in 0..self.value.len() {
+            let subject = self.resource[row] as usize;
+            let meter = self.meters[usize::from(self.meter[row])];
+            let at = Timestamp(self.at[row]);
+            parts[home[subject] as usize].push(places[subject], meter, at, self.value[row]);
+        }
+        (0..).zip(parts).filter(|(_, p)| !p.is_empty()).map(|(n, p)| (n, p.build())).collect()
+    }
+
+    /// The finished batch.
+    pub fn build(self) -> SampleBatch {
+        let texts = |text: fn(&Subject) -> &str| {
+            StringArray::from_iter_values(self.subjects.iter().map(text))
+        };
+        let names = self.meters.iter().map(|&id| catalogue().get(id).name.as_str());
+        SampleBatch {
+            meters: StringArray::from_iter_values(names),
+            subjects: Subjects {
+                id: texts(|subject| &subject.id),
+                kind: texts(|subject| subject.kind.as_str()),
+                project: texts(|subject| &subject.project),
+                node: texts(|subject| &subject.node),
+            },
+            source: self.source,
+            at: self.at.into(),
+            meter: self.meter.into(),
+            resource: self.resource.into(),
+            value: self.value.into(),
+        }
+    }
+}
