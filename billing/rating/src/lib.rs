@@ -1,0 +1,1 @@
+//! Price books, charges, invoices and their explanation.

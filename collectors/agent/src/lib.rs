@@ -1,0 +1,1 @@
+//! The agent: polls sources, batches, spools and appends to the log.

@@ -1,0 +1,1 @@
+//! Source: pods and containers of a CRI runtime.

@@ -1,0 +1,1 @@
+//! Source: this machine's own counters and its cgroups.

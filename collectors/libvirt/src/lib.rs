@@ -1,0 +1,1 @@
+//! Source: virtual machines of libvirt, over its RPC protocol.

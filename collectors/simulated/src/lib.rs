@@ -1,0 +1,1 @@
+//! Source: a deterministic fleet of known usage.

@@ -1,0 +1,2 @@
+//! Meters, bills and schedules an OpenStack and Kubernetes estate.
+fn main() {}

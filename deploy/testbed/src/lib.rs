@@ -1,0 +1,1 @@
+//! Real Kafka, containerd and libvirt for tests, on loopback, from packages.

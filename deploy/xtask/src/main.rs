@@ -1,0 +1,2 @@
+//! The project's chores: test, tidy, crash, bench.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Delta tables: layout of the samples, exactly-once commits, compaction, retention.

@@ -1,0 +1,1 @@
+//! SQL over all tables, memory tier included.

@@ -1,0 +1,1 @@
+//! Prediction, scoring, placement and planning: pure core, streaming state, recorded decisions.
