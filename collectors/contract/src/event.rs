@@ -92,13 +92,9 @@ struct CloudEvent {
 impl LifecycleEvent {
     /// Digest of everything the event says; equal events have equal ids.
     pub fn id(&self) -> String {
-        let said = serde_json::to_vec(&(
-            self.change.as_str(),
-            self.at,
-            &self.source,
-            &self.resource,
-        ))
-        .unwrap_or_default();
+        let said =
+            serde_json::to_vec(&(self.change.as_str(), self.at, &self.source, &self.resource))
+                .unwrap_or_default();
         format!("{:032x}", xxh3_128(&said))
     }
 
@@ -142,12 +138,8 @@ impl LifecycleEvent {
         if event.subject != event.data.id {
             return Err(EventError::Inconsistent("subject and data name different resources"));
         }
-        let event = LifecycleEvent {
-            change,
-            at: event.time,
-            resource: event.data,
-            source: event.source,
-        };
+        let event =
+            LifecycleEvent { change, at: event.time, resource: event.data, source: event.source };
         event.check()?;
         Ok(event)
     }

@@ -120,9 +120,10 @@ fn fold(events: &[Arc<LifecycleEvent>]) -> Vec<Segment> {
             segments.pop();
         }
         // A state replaced at its own first instant was never in force.
-        let replaced = segments.len().checked_sub(2).filter(|&previous| {
-            segments[previous].end == Some(segments[previous].start)
-        });
+        let replaced = segments
+            .len()
+            .checked_sub(2)
+            .filter(|&previous| segments[previous].end == Some(segments[previous].start));
         if let Some(previous) = replaced {
             segments.remove(previous);
         }

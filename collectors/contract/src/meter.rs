@@ -206,8 +206,8 @@ impl Entry {
             Ok(_) if self.resources.is_empty() => Err("no kind of resource has it"),
             other => other,
         };
-        let kind = kind
-            .map_err(|reason| CatalogueError::Meter { meter: self.name.clone(), reason })?;
+        let kind =
+            kind.map_err(|reason| CatalogueError::Meter { meter: self.name.clone(), reason })?;
         Ok(Meter {
             name: self.name,
             kind,

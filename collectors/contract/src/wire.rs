@@ -82,8 +82,7 @@ static SUBJECT_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
 });
 
 static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-    let dictionary =
-        |key, value| DataType::Dictionary(Box::new(key), Box::new(value));
+    let dictionary = |key, value| DataType::Dictionary(Box::new(key), Box::new(value));
     let subject = DataType::Struct(SUBJECT_FIELDS.clone());
     Fields::from(vec![
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
@@ -216,8 +215,7 @@ fn check_dictionaries(batch: &SampleBatch) -> Result<(), WireError> {
     bound("meters", batch.meters.len(), MAX_SUBJECTS)?;
     bound("bytes of source", batch.source.len(), MAX_TEXT_BYTES)?;
     let subjects = &batch.subjects;
-    let texts =
-        [&batch.meters, &subjects.id, &subjects.kind, &subjects.project, &subjects.node];
+    let texts = [&batch.meters, &subjects.id, &subjects.kind, &subjects.project, &subjects.node];
     for text in texts {
         let longest = text.offsets().windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         bound("bytes of text", longest as usize, MAX_TEXT_BYTES)?;

@@ -1,6 +1,8 @@
 //! The history is a function of the set of events.
 
-use nilometer_contract::{Applied, Change, History, LifecycleEvent, Resource, ResourceKind, Timestamp};
+use nilometer_contract::{
+    Applied, Change, History, LifecycleEvent, Resource, ResourceKind, Timestamp,
+};
 use proptest::prelude::*;
 
 fn event(at: i64, change: Change, project: &str) -> LifecycleEvent {

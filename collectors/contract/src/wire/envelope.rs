@@ -11,12 +11,29 @@
 //! compression, no nulls, no deltas, and bounded lengths.
 
 use arrow::ipc::{
-    DictionaryBatch, Field, Message, MessageHeader, RecordBatch, Schema, Type, root_as_message,
+    DictionaryBatch, Endianness, Field, Message, MessageHeader, MetadataVersion, Precision,
+    RecordBatch, Schema, TimeUnit, Type, root_as_message,
 };
 
 use super::{MAX_ROWS, MAX_SUBJECTS, WireError};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
+const ALIGNMENT: usize = 8;
+
+/// Columns of one kind of batch, and the element width in bytes of each of its buffers.
+struct Layout {
+    columns: usize,
+    most_rows: usize,
+    widths: &'static [usize],
+}
+
+const ROWS: Layout = Layout { columns: 4, most_rows: MAX_ROWS, widths: &[1, 8, 1, 2, 1, 4, 1, 8] };
+const METERS: Layout = Layout { columns: 1, most_rows: MAX_SUBJECTS, widths: &[1, 4, 1] };
+const SUBJECTS: Layout = Layout {
+    columns: 5,
+    most_rows: MAX_SUBJECTS,
+    widths: &[1, 1, 4, 1, 1, 4, 1, 1, 4, 1, 1, 4, 1],
+};
 
 /// Checks all messages of a stream.
 pub(super) fn check(bytes: &[u8]) -> Result<(), WireError> {
@@ -40,7 +57,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), WireError> {
                 if seen.len() != 2 {
                     return Err(wrong("rows before both dictionaries"));
                 }
-                check_batch(batch, body, MAX_ROWS, 4)?;
+                check_batch(batch, body, &ROWS)?;
                 break;
             }
             _ => return Err(wrong("unexpected kind of message")),
@@ -77,6 +94,9 @@ fn next_message(bytes: &[u8]) -> Result<Option<Parts<'_>>, WireError> {
     }
     let metadata = rest.get(..length).ok_or(wrong("cut short"))?;
     let message = root_as_message(metadata).map_err(|_| wrong("invalid flatbuffer"))?;
+    if message.version() != MetadataVersion::V5 {
+        return Err(wrong("another metadata version"));
+    }
     let body = usize::try_from(message.bodyLength()).map_err(|_| wrong("negative body"))?;
     let upto = length.checked_add(body).ok_or(wrong("body too long"))?;
     let body = rest.get(length..upto).ok_or(wrong("cut short"))?;
@@ -88,6 +108,10 @@ fn check_schema(schema: Schema<'_>) -> Result<[i64; 2], WireError> {
     if fields.len() != 4 {
         return Err(wrong("not four fields"));
     }
+    let own_metadata = |field: Field<'_>| field.custom_metadata().is_some_and(|m| !m.is_empty());
+    if fields.iter().any(|field| field.name().is_none() || own_metadata(field)) {
+        return Err(wrong("a field without a name, or with metadata"));
+    }
     let plain = |at: usize, kind: Type| {
         let field = fields.get(at);
         let children = field.children().is_none_or(|children| children.is_empty());
@@ -98,11 +122,17 @@ fn check_schema(schema: Schema<'_>) -> Result<[i64; 2], WireError> {
     };
     plain(0, Type::Timestamp)?;
     plain(3, Type::FloatingPoint)?;
-    let meter = dictionary_id(fields.get(1), Type::Utf8)?;
-    let resource = dictionary_id(fields.get(2), Type::Struct_)?;
+    let at = fields.get(0).type_as_timestamp().ok_or(wrong("no timestamp"))?;
+    let value = fields.get(3).type_as_floating_point().ok_or(wrong("no float"))?;
+    if at.unit() != TimeUnit::MICROSECOND || value.precision() != Precision::DOUBLE {
+        return Err(wrong("another unit of time, or another float"));
+    }
+    let meter = dictionary_id(fields.get(1), Type::Utf8, 16)?;
+    let resource = dictionary_id(fields.get(2), Type::Struct_, 32)?;
     let texts = fields.get(2).children().ok_or(wrong("resource has no children"))?;
     let nested = |field: Field<'_>| {
         field.type_type() != Type::Utf8
+            || field.name().is_none()
             || field.dictionary().is_some()
             || field.children().is_some_and(|children| !children.is_empty())
     };
@@ -112,13 +142,19 @@ fn check_schema(schema: Schema<'_>) -> Result<[i64; 2], WireError> {
     if meter == resource {
         return Err(wrong("one dictionary for two fields"));
     }
+    let metadata = schema.custom_metadata();
+    let pairs =
+        metadata.iter().flatten().all(|pair| pair.key().is_some() && pair.value().is_some());
+    if !pairs || schema.endianness() != Endianness::Little {
+        return Err(wrong("metadata without a key or value, or big-endian"));
+    }
     Ok([meter, resource])
 }
 
-fn dictionary_id(field: Field<'_>, kind: Type) -> Result<i64, WireError> {
+fn dictionary_id(field: Field<'_>, kind: Type, bits: i32) -> Result<i64, WireError> {
     let dictionary = field.dictionary().ok_or(wrong("no dictionary"))?;
     let index = dictionary.indexType().ok_or(wrong("no index type"))?;
-    if field.type_type() != kind || index.is_signed() || !matches!(index.bitWidth(), 16 | 32) {
+    if field.type_type() != kind || index.is_signed() || index.bitWidth() != bits {
         return Err(wrong("a dictionary field has another type"));
     }
     Ok(dictionary.id())
@@ -135,36 +171,35 @@ fn check_dictionary(
     }
     seen.push(batch.id());
     let rows = batch.data().ok_or(wrong("dictionary without data"))?;
-    let nodes = if batch.id() == ids[0] { 1 } else { 5 };
-    check_batch(rows, body, MAX_SUBJECTS, nodes)
+    check_batch(rows, body, if batch.id() == ids[0] { &METERS } else { &SUBJECTS })
 }
 
-fn check_batch(
-    batch: RecordBatch<'_>,
-    body: &[u8],
-    most: usize,
-    node_count: usize,
-) -> Result<(), WireError> {
+fn check_batch(batch: RecordBatch<'_>, body: &[u8], layout: &Layout) -> Result<(), WireError> {
     if batch.compression().is_some() {
         return Err(wrong("compressed buffers"));
     }
     let nodes = batch.nodes().ok_or(wrong("no field nodes"))?;
     let length = usize::try_from(batch.length()).map_err(|_| wrong("negative length"))?;
-    if length > most {
-        return Err(WireError::Bound { what: "rows", found: length, most });
+    if length > layout.most_rows {
+        return Err(WireError::Bound { what: "rows", found: length, most: layout.most_rows });
     }
-    let uneven = |node: &arrow::ipc::FieldNode| {
-        node.length() != length as i64 || node.null_count() != 0
-    };
-    if nodes.len() != node_count || nodes.iter().any(uneven) {
+    let uneven =
+        |node: &arrow::ipc::FieldNode| node.length() != length as i64 || node.null_count() != 0;
+    if nodes.len() != layout.columns || nodes.iter().any(uneven) {
         return Err(wrong("uneven columns, or nulls"));
     }
     let buffers = batch.buffers().ok_or(wrong("no buffers"))?;
-    for buffer in buffers.iter() {
+    if buffers.len() != layout.widths.len() {
+        return Err(wrong("another number of buffers"));
+    }
+    for (buffer, width) in buffers.iter().zip(layout.widths) {
         let from = usize::try_from(buffer.offset()).map_err(|_| wrong("negative offset"))?;
         let size = usize::try_from(buffer.length()).map_err(|_| wrong("negative size"))?;
         if from.checked_add(size).is_none_or(|upto| upto > body.len()) {
             return Err(wrong("buffer outside its body"));
+        }
+        if from % ALIGNMENT != 0 || size % width != 0 {
+            return Err(wrong("buffer out of alignment"));
         }
     }
     Ok(())
