@@ -1,1 +1,4 @@
 //! Source: pods and containers of a CRI runtime.
+
+pub mod api;
+pub mod client;

@@ -1,1 +1,3 @@
 //! Real Kafka, containerd and libvirt for tests, on loopback, from packages.
+
+pub mod containerd;
