@@ -1,0 +1,1 @@
+//! What readings and events make of the fleet, without a hypervisor.
