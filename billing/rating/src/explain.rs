@@ -1,0 +1,226 @@
+//! Explanation: from an invoice line to its charges, usage and samples, each step as a query that
+//! the customer can run (invariant 16).
+
+use nilometer_contract::{Meter, MeterKind, Timestamp, catalogue};
+use nilometer_usage::Quantity;
+use serde::Serialize;
+
+use crate::invoice::{Correction, Invoice, Line};
+use crate::rate::{Charge, ChargeRow, RateError, SHOWN_DIGITS, in_order};
+
+/// Most charges that an explanation lists; its first query finds all.
+pub const MAX_EXPLAINED: usize = 1_000;
+
+/// A question in SQL that takes the explanation one step further.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Query {
+    /// What it finds: `charges`, `usage`, `samples`, `events`, `invoices`.
+    pub finds: &'static str,
+    /// Read-only SQL over the documented tables.
+    pub sql: String,
+}
+
+/// Where an invoice line comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The invoice.
+    pub invoice: String,
+    /// The line.
+    pub line: Line,
+    /// The line's calculation in words.
+    pub arithmetic: String,
+    /// SHA-256 of the price book's canonical text.
+    pub price_book_digest: String,
+    /// The charges that make up the line, by resource and start; at most [`MAX_EXPLAINED`].
+    pub charges: Vec<ChargeRow>,
+    /// Charges beyond the bound.
+    pub charges_left_out: usize,
+    /// The steps from the line to its samples.
+    pub queries: Vec<Query>,
+}
+
+/// Why a line cannot be explained.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// No such line.
+    #[error("invoice {invoice} has no line {line}")]
+    NoLine {
+        /// The invoice.
+        invoice: String,
+        /// The line asked for.
+        line: String,
+    },
+    /// The charges given overlap.
+    #[error("charges overlap")]
+    Overlap(#[source] RateError),
+    /// The charges given are not those that the line was drawn up from: usage has been corrected
+    /// since, or some were left out.
+    #[error(
+        "line {line} bills {billed}, its charges as known now come to {found}; for an issued \
+         invoice give the charges as they were known when it was issued"
+    )]
+    Mismatch {
+        /// The line.
+        line: String,
+        /// Quantity on the line.
+        billed: Quantity,
+        /// Sum of the charges.
+        found: Quantity,
+    },
+}
+
+/// Explains a line by the charges it was drawn up from; others among `charges` are left out.
+///
+/// The charges are added up again: an explanation that is returned is one that adds up. A line
+/// that corrects another is explained by queries alone.
+pub fn explain(
+    line_id: &str,
+    invoice: &Invoice,
+    charges: &[Charge],
+) -> Result<Explanation, ExplainError> {
+    let line = invoice.line(line_id).ok_or_else(|| ExplainError::NoLine {
+        invoice: invoice.id.clone(),
+        line: line_id.to_owned(),
+    })?;
+    let mut explanation = Explanation {
+        invoice: invoice.id.clone(),
+        line: line.clone(),
+        arithmetic: arithmetic(line, invoice),
+        price_book_digest: invoice.price_book_digest.clone(),
+        charges: Vec::new(),
+        charges_left_out: 0,
+        queries: Vec::new(),
+    };
+    if let Some(correction) = &line.corrects {
+        let span = (correction.start, correction.end);
+        explanation.queries = vec![corrected_query(correction)];
+        explanation.queries.extend(queries(line, &invoice.project, span));
+        return Ok(explanation);
+    }
+    let of_line =
+        |charge: &&Charge| invoice.line_of(charge).is_some_and(|found| found.id == line.id);
+    let ours = in_order(charges.iter().filter(of_line), |charge| &charge.usage)
+        .map_err(ExplainError::Overlap)?;
+    let zero = Some(Quantity::default());
+    let found = ours.iter().fold(zero, |sum, charge| sum?.checked_add(charge.usage.quantity));
+    if found != Some(line.quantity) {
+        let found = found.unwrap_or_default();
+        return Err(ExplainError::Mismatch { line: line.id.clone(), billed: line.quantity, found });
+    }
+    explanation.charges = ours.iter().take(MAX_EXPLAINED).map(|charge| charge.row()).collect();
+    explanation.charges_left_out = ours.len().saturating_sub(MAX_EXPLAINED);
+    explanation.queries = queries(line, &invoice.project, (invoice.start, invoice.end));
+    Ok(explanation)
+}
+
+/// The query that finds what one charge's usage was made from: the samples of its resource and
+/// meter, or the lifecycle events when the meter is an allocated size.
+pub fn samples_query(charge: &Charge) -> Query {
+    let meter = catalogue().get(charge.usage.meter);
+    let resource = format!("resource = {}", quoted(&charge.usage.resource));
+    origin(meter, &resource, (charge.usage.start, charge.usage.end))
+}
+
+fn arithmetic(line: &Line, invoice: &Invoice) -> String {
+    let (amount, is_exact) = line.amount_exact.truncated(SHOWN_DIGITS);
+    let cut = if is_exact { "" } else { "…" };
+    let Line { quantity, unit, price, per, .. } = line;
+    let currency = invoice.currency;
+    let sum =
+        format!("{quantity} {unit} × {price} {currency} per {per} = {amount}{cut} {currency}");
+    match &line.corrects {
+        None => format!("{sum}, rounded once, half to even: {} {currency}", line.amount),
+        Some(correction) => format!(
+            "{sum}; the rounded amount of {} differs by {} {currency}",
+            correction.line, line.amount
+        ),
+    }
+}
+
+/// From the charges of a line to their samples.
+fn queries(line: &Line, project: &str, span: (Timestamp, Timestamp)) -> Vec<Query> {
+    let usage = [
+        "SELECT u.\"start\", u.\"end\", u.resource, u.quantity, u.unit, u.coverage FROM usage u",
+        "JOIN charges c ON u.resource = c.resource AND u.meter = c.meter",
+        "AND u.project = c.project AND u.\"start\" = c.\"start\"",
+        &format!("WHERE {}", charges_of("c.", line, project, span)),
+        "ORDER BY u.resource, u.\"start\"",
+    ]
+    .join(" ");
+    let columns = "\"start\", \"end\", resource, quantity, unit, price, per, amount";
+    let charges = charges_of("", line, project, span);
+    let resources = format!("resource IN (SELECT DISTINCT resource FROM charges WHERE {charges})");
+    let mut found = vec![
+        Query {
+            finds: "charges",
+            sql: format!(
+                "SELECT {columns} FROM charges WHERE {charges} ORDER BY resource, \"start\""
+            ),
+        },
+        Query { finds: "usage", sql: usage },
+    ];
+    let meter = catalogue().find(&line.meter).map(|id| catalogue().get(id));
+    found.extend(meter.map(|meter| origin(meter, &resources, span)));
+    found
+}
+
+/// The condition on table `charges` that holds for a line's charges and no others; `table` goes
+/// in front of every column.
+fn charges_of(
+    table: &str,
+    line: &Line,
+    project: &str,
+    (start, end): (Timestamp, Timestamp),
+) -> String {
+    let is = |column: &str, value: &str| format!("{table}{column} = {}", quoted(value));
+    let mut conditions = vec![
+        is("project", project),
+        is("price_book", &line.price_book),
+        is("price_entry", &line.price_entry),
+        is("kind", line.kind.as_str()),
+    ];
+    conditions.extend(line.resource.as_ref().map(|resource| is("resource", resource)));
+    conditions.push(format!("{table}\"start\" >= {}", instant(start)));
+    conditions.push(format!("{table}\"end\" <= {}", instant(end)));
+    conditions.join(" AND ")
+}
+
+fn corrected_query(correction: &Correction) -> Query {
+    let (of, id) = (quoted(&correction.invoice), quoted(&correction.line));
+    let columns = "id, line, description, quantity, unit, price, per, amount, price_book";
+    let sql = format!("SELECT {columns} FROM invoices WHERE id = {of} AND line = {id}");
+    Query { finds: "invoices", sql }
+}
+
+/// What usage of a meter over a span is made from, with the neighbours on both sides that reach
+/// into it.
+fn origin(meter: &Meter, resources: &str, (start, end): (Timestamp, Timestamp)) -> Query {
+    let reach = |at: Timestamp, by: i64| instant(at.plus_micros(by));
+    match meter.kind {
+        MeterKind::Allocation { .. } => Query {
+            finds: "events",
+            sql: format!(
+                "SELECT * FROM events WHERE {resources} AND at < {} ORDER BY resource, at",
+                instant(end)
+            ),
+        },
+        MeterKind::Counter | MeterKind::Delta | MeterKind::Gauge => Query {
+            finds: "samples",
+            sql: format!(
+                "SELECT at, resource, source, value FROM samples WHERE meter = {} AND \
+                 {resources} AND at >= {} AND at < {} ORDER BY resource, at",
+                quoted(&meter.name),
+                reach(start, -meter.hold_micros),
+                reach(end, meter.hold_micros),
+            ),
+        },
+    }
+}
+
+fn instant(at: Timestamp) -> String {
+    format!("TIMESTAMP '{at}'")
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
