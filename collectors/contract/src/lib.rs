@@ -8,6 +8,7 @@
 //! This crate does no IO and has no clock.
 
 mod event;
+mod gap;
 mod history;
 mod meter;
 mod resource;
@@ -17,10 +18,11 @@ mod topic;
 mod wire;
 
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
+pub use gap::{Gap, GapError, MAX_GAP_BYTES};
 pub use history::{Applied, History, Lifetime, Segment};
 pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
 pub use resource::{InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind};
 pub use sample::{BatchBuilder, SampleBatch, Subject, Subjects};
 pub use time::{InvalidTimestamp, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp};
-pub use topic::{EVENTS, SAMPLES, partition_of};
+pub use topic::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
 pub use wire::{MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, WIRE_VERSION, WireError, decode, encode};

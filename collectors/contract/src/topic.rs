@@ -14,3 +14,10 @@ pub fn partition_of(resource: &str, partitions: u32) -> u32 {
     assert!(partitions > 0, "a topic has at least one partition");
     (xxh3_64(resource.as_bytes()) % u64::from(partitions)) as u32
 }
+
+/// Topic of what agents had to drop (JSON).
+pub const GAPS: &str = "nilometer.gaps";
+/// Topic of what the scheduler and controller decided (JSON).
+pub const DECISIONS: &str = "nilometer.decisions";
+/// Topic of copies of what could not be stored; the table of that name is the record.
+pub const DEAD_LETTERS: &str = "nilometer.dead_letters";

@@ -1,0 +1,79 @@
+//! What an agent knows to be missing: records it had to drop, or times it did not observe.
+
+use serde::{Deserialize, Serialize};
+
+use crate::resource::MAX_TEXT_BYTES;
+use crate::time::Timestamp;
+
+/// Longest encoded gap.
+pub const MAX_GAP_BYTES: usize = 8 * 1024;
+
+/// A period of which an agent knows that something is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// Agent that reports it.
+    pub agent: String,
+    /// Node that it observes.
+    pub node: String,
+    /// Topic that misses records.
+    pub topic: String,
+    /// Partition that misses records; none when all may.
+    #[serde(default)]
+    pub partition: Option<u32>,
+    /// First instant of which something is missing.
+    pub start: Timestamp,
+    /// First instant past it.
+    pub end: Timestamp,
+    /// Records dropped.
+    #[serde(default)]
+    pub records: u64,
+    /// Samples in them, where known.
+    #[serde(default)]
+    pub samples: u64,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Why bytes are not a gap.
+#[derive(Debug, thiserror::Error)]
+pub enum GapError {
+    /// Longer than [`MAX_GAP_BYTES`].
+    #[error("gap has {0} bytes, more than {MAX_GAP_BYTES}")]
+    TooLong(usize),
+    /// Not JSON of a gap's shape.
+    #[error("not a gap in JSON: {0}")]
+    Json(String),
+    /// A text is too long, or the period is none.
+    #[error("{0}")]
+    Bound(&'static str),
+}
+
+impl Gap {
+    /// As JSON.
+    pub fn encode(&self) -> Result<Vec<u8>, GapError> {
+        self.check()?;
+        serde_json::to_vec(self).map_err(|error| GapError::Json(error.to_string()))
+    }
+
+    /// From JSON; refuses what breaks a bound.
+    pub fn decode(bytes: &[u8]) -> Result<Self, GapError> {
+        if bytes.len() > MAX_GAP_BYTES {
+            return Err(GapError::TooLong(bytes.len()));
+        }
+        let gap: Gap =
+            serde_json::from_slice(bytes).map_err(|error| GapError::Json(error.to_string()))?;
+        gap.check().map(|()| gap)
+    }
+
+    fn check(&self) -> Result<(), GapError> {
+        let texts = [&self.agent, &self.node, &self.topic, &self.reason];
+        if texts.iter().any(|text| text.len() > MAX_TEXT_BYTES) {
+            return Err(GapError::Bound("a text of the gap is too long"));
+        }
+        match self.start.is_plausible() && self.end.is_plausible() && self.start <= self.end {
+            true => Ok(()),
+            false => Err(GapError::Bound("the period of the gap is none")),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! How the ingester behaves.
+
+use std::time::Duration;
+
+use nilometer_store::CompactionPolicy;
+
+/// Settings of the ingester; checked values, not text.
+#[derive(Clone, Debug)]
+pub struct IngestConfig {
+    /// Partitions of topics that are created.
+    pub partitions: u32,
+    /// How long the log keeps records at least.
+    pub log_retention: Duration,
+    /// Longest time a row waits in memory before it is committed.
+    pub commit_interval: Duration,
+    /// Rows in memory that trigger a commit sooner.
+    pub commit_rows: usize,
+    /// Rows in memory at which fetching waits for the commit.
+    pub memory_rows: usize,
+    /// Longest time between a row's arrival and its visibility.
+    pub publish_interval: Duration,
+    /// Bytes asked of the log at once, per partition.
+    pub fetch_bytes: usize,
+    /// How far back identities are kept in memory at start; older samples are looked up.
+    pub identity_window: Duration,
+    /// When files are merged.
+    pub compaction: CompactionPolicy,
+    /// How often compaction, retention and vacuum are considered.
+    pub maintenance_interval: Duration,
+    /// Age at which files that no version needs are deleted.
+    pub vacuum_after: Duration,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        IngestConfig {
+            partitions: 8,
+            log_retention: Duration::from_secs(7 * 86_400),
+            commit_interval: Duration::from_secs(10),
+            commit_rows: 1 << 20,
+            memory_rows: 4 << 20,
+            publish_interval: Duration::from_millis(200),
+            fetch_bytes: 4 << 20,
+            identity_window: Duration::from_secs(6 * 3_600),
+            compaction: CompactionPolicy::default(),
+            maintenance_interval: Duration::from_secs(20),
+            vacuum_after: Duration::from_secs(86_400),
+        }
+    }
+}

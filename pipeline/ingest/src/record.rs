@@ -1,0 +1,96 @@
+//! One record of the samples topic on its way in: decoded, with the digests of its labels.
+
+use nilometer_contract::{SampleBatch, WireError, catalogue, decode};
+use nilometer_log::Record;
+use nilometer_store::{SeriesId, SeriesKey, subject_hash, text_hash};
+
+/// A decoded record.
+pub(crate) struct Prepared {
+    /// Offset in its partition.
+    pub(crate) offset: u64,
+    /// When it was appended to the log.
+    pub(crate) appended_at_micros: i64,
+    /// The samples, or why there are none, with the bytes.
+    pub(crate) content: Result<Content, Undecodable>,
+}
+
+/// Bytes that are no record.
+pub(crate) struct Undecodable {
+    pub(crate) payload: bytes::Bytes,
+    pub(crate) reason: String,
+}
+
+/// Samples with what series ids are made of.
+pub(crate) struct Content {
+    pub(crate) batch: SampleBatch,
+    meters: Vec<u64>,
+    meter_known: Vec<bool>,
+    subjects: Vec<u64>,
+    source: u64,
+}
+
+impl Prepared {
+    /// Decodes a record; never fails, a bad record is a value.
+    pub(crate) fn of(record: Record) -> Self {
+        let content = match decode(&record.payload) {
+            Ok(batch) => Ok(Content::of(batch)),
+            Err(error) => Err(Undecodable { payload: record.payload, reason: reason(&error) }),
+        };
+        Prepared { offset: record.offset, appended_at_micros: record.appended_at_micros, content }
+    }
+}
+
+/// The error with its causes, for a table.
+fn reason(error: &WireError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text.chars().take(1_000).collect()
+}
+
+impl Content {
+    fn of(batch: SampleBatch) -> Self {
+        let names = || batch.meters.iter().flatten();
+        let subjects = &batch.subjects;
+        let hash = |at: usize| {
+            let (id, kind) = (subjects.id.value(at), subjects.kind.value(at));
+            subject_hash(id, kind, subjects.project.value(at), subjects.node.value(at))
+        };
+        Content {
+            meters: names().map(text_hash).collect(),
+            meter_known: names().map(|name| catalogue().find(name).is_some()).collect(),
+            subjects: (0..subjects.len()).map(hash).collect(),
+            source: text_hash(&batch.source),
+            batch,
+        }
+    }
+
+    /// Series of a row.
+    pub(crate) fn series(&self, row: usize) -> SeriesId {
+        let meter = self.meters[usize::from(self.batch.meter[row])];
+        let subject = self.subjects[self.batch.resource[row] as usize];
+        SeriesKey { meter, subject, source: self.source }.id()
+    }
+
+    /// Whether the row's meter is in the catalogue.
+    pub(crate) fn meter_known(&self, row: usize) -> bool {
+        self.meter_known[usize::from(self.batch.meter[row])]
+    }
+
+    /// Labels of a row.
+    pub(crate) fn labels(&self, row: usize) -> nilometer_store::Labels<&str> {
+        let subjects = &self.batch.subjects;
+        let at = self.batch.resource[row] as usize;
+        nilometer_store::Labels {
+            meter: self.batch.meters.value(usize::from(self.batch.meter[row])),
+            resource: subjects.id.value(at),
+            kind: subjects.kind.value(at),
+            project: subjects.project.value(at),
+            node: subjects.node.value(at),
+            source: &self.batch.source,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What readers see: tables ∪ memory tier, swapped as one.
+//!
+//! Invariant 6: a row is visible within a second of ingestion, each row once. A view is immutable;
+//! when rows move from memory to a file, one swap replaces both lists, so no reader sees a row
+//! twice or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use arrow::array::RecordBatch;
+use nilometer_contract::{History, Timestamp};
+use nilometer_store::{DataFile, TableDef};
+use tokio::sync::watch;
+
+use crate::index::SeriesIndex;
+
+/// One table as readers see it.
+#[derive(Clone, Debug)]
+pub struct TableView {
+    /// Definition.
+    pub def: &'static TableDef,
+    /// Version of the Delta table.
+    pub version: i64,
+    /// Its files.
+    pub files: Arc<Vec<DataFile>>,
+    /// Rows not yet in a file, with the columns of a file.
+    pub memory: Vec<RecordBatch>,
+}
+
+/// All tables at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// By name.
+    pub tables: BTreeMap<&'static str, TableView>,
+    /// Largest instant of a sample so far.
+    pub newest: Timestamp,
+}
+
+/// What lives beside the tables in memory and grows with them.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// The series.
+    pub index: Arc<RwLock<SeriesIndex>>,
+    /// The lifetimes of all resources.
+    pub history: Arc<RwLock<History>>,
+}
+
+/// A reader's handle.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// The newest view.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Series and lifetimes.
+    pub shared: Shared,
+}
+
+impl Tables {
+    /// The view of this moment.
+    pub fn now(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+}

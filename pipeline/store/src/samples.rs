@@ -1,0 +1,85 @@
+//! Rows of `samples` on their way to disk: by day, sorted by series and instant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use deltalake_core::kernel::Add;
+use nilometer_contract::Timestamp;
+
+use crate::file::{encode_parquet, stats_of};
+use crate::schema::SAMPLES;
+use crate::series::SeriesId;
+use crate::table::{StoreError, Table};
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// One stored sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Series.
+    pub series: SeriesId,
+    /// Instant, microseconds since the epoch.
+    pub at: i64,
+    /// Value.
+    pub value: f64,
+}
+
+/// Rows as a batch with the columns of a data file.
+pub fn sample_batch(series: Vec<i64>, at: Vec<i64>, value: Vec<f64>) -> RecordBatch {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(series)),
+        Arc::new(TimestampMicrosecondArray::from(at).with_timezone("UTC")),
+        Arc::new(Float64Array::from(value)),
+    ];
+    match RecordBatch::try_new(SAMPLES.file_schema(), columns) {
+        Ok(batch) => batch,
+        Err(error) => panic!("three columns of equal length fit the schema: {error}"),
+    }
+}
+
+/// Sorts rows and cuts them by day; days in order.
+pub fn split_by_day(mut rows: Vec<Row>) -> Vec<(String, Vec<Row>)> {
+    rows.sort_unstable_by_key(|row| (row.series, row.at));
+    let day = |at: i64| at.div_euclid(MICROS_PER_DAY);
+    let first = rows.first().map(|row| day(row.at));
+    let name = |day: i64| Timestamp(day * MICROS_PER_DAY).to_datetime().format("%F").to_string();
+    match first {
+        None => Vec::new(),
+        Some(first) if rows.iter().all(|row| day(row.at) == first) => vec![(name(first), rows)],
+        Some(_) => {
+            let mut days: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
+            for row in rows {
+                days.entry(day(row.at)).or_default().push(row);
+            }
+            days.into_iter().map(|(day, rows)| (name(day), rows)).collect()
+        }
+    }
+}
+
+/// Writes rows as one file a day; sorting and encoding run off the async threads.
+pub async fn write_samples(table: &Table, rows: Vec<Row>) -> Result<Vec<Add>, StoreError> {
+    let encoded = tokio::task::spawn_blocking(move || {
+        let days = split_by_day(rows).into_iter().map(|(day, rows)| {
+            let batch = sample_batch(
+                rows.iter().map(|row| row.series).collect(),
+                rows.iter().map(|row| row.at).collect(),
+                rows.iter().map(|row| row.value).collect(),
+            );
+            drop(rows);
+            let bytes = encode_parquet(&SAMPLES, std::slice::from_ref(&batch))
+                .map_err(|cause| StoreError::File { table: SAMPLES.name, cause })?;
+            Ok((day, bytes, stats_of(&[batch])))
+        });
+        days.collect::<Result<Vec<_>, StoreError>>()
+    });
+    let encoded = match encoded.await {
+        Ok(encoded) => encoded?,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    };
+    let mut adds = Vec::with_capacity(encoded.len());
+    for (day, bytes, stats) in encoded {
+        adds.push(table.put(bytes, stats, Some(&day)).await?);
+    }
+    Ok(adds)
+}

@@ -1,0 +1,335 @@
+//! Every stored table as data: columns, types, units, order, retention.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+/// Type of a stored column; each has one Delta type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    /// UTF-8 text.
+    Text,
+    /// 64-bit signed integer.
+    Int,
+    /// 64-bit float.
+    Float,
+    /// Instant in microseconds, UTC.
+    Instant,
+    /// Calendar day, UTC.
+    Day,
+    /// Exact decimal with 12 fraction digits.
+    Decimal,
+    /// Raw bytes.
+    Bytes,
+}
+
+/// One column.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnDef {
+    /// Name.
+    pub name: &'static str,
+    /// Type.
+    pub kind: ColumnType,
+    /// Unit, or empty.
+    pub unit: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+/// One table.
+#[derive(Clone, Copy, Debug)]
+pub struct TableDef {
+    /// Name, also its folder.
+    pub name: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+    /// Columns in order.
+    pub columns: &'static [ColumnDef],
+    /// Partition column, if any; its values are in the log, not in the files.
+    pub partition: Option<&'static str>,
+    /// Columns that files are sorted by.
+    pub order: &'static [&'static str],
+    /// The instant that retention goes by.
+    pub time: Option<&'static str>,
+    /// Days kept by default; 0 is for ever.
+    pub retention_days: u32,
+}
+
+const fn column(
+    name: &'static str,
+    kind: ColumnType,
+    unit: &'static str,
+    doc: &'static str,
+) -> ColumnDef {
+    ColumnDef { name, kind, unit, doc }
+}
+
+use ColumnType::{Bytes, Day, Decimal, Float, Instant, Int, Text};
+
+const QUANTITY: &str = "usage unit";
+const RESOURCE: ColumnDef = column("resource", Text, "", "Resource id.");
+const KIND: ColumnDef = column("kind", Text, "", "Kind of the resource.");
+const PROJECT: ColumnDef = column("project", Text, "", "Project that pays.");
+const NODE: ColumnDef = column("node", Text, "", "Node it ran on.");
+const METER: ColumnDef = column("meter", Text, "", "Meter.");
+const SOURCE: ColumnDef = column("source", Text, "", "Source that saw it.");
+const START: ColumnDef = column("start", Instant, "", "First instant.");
+const END: ColumnDef = column("end", Instant, "", "First instant past the period.");
+const TOPIC: ColumnDef = column("topic", Text, "", "Topic of the log.");
+const PARTITION: ColumnDef = column("partition", Int, "", "Partition of the topic.");
+const OFFSET: ColumnDef = column("offset", Int, "", "Offset in the partition.");
+
+/// Samples as stored: join `series` for what they measure.
+pub const SAMPLES: TableDef = TableDef {
+    name: "samples",
+    doc: "Observations, one row a sample; labels are in `series`.",
+    columns: &[
+        column("day", Day, "", "Day of `at`, the partition."),
+        column("series", Int, "", "Which series; see the table `series`."),
+        column("at", Instant, "", "Instant of observation."),
+        column("value", Float, "meter's unit", "What was observed."),
+    ],
+    partition: Some("day"),
+    order: &["series", "at"],
+    time: Some("at"),
+    retention_days: 400,
+};
+
+/// The dimension of the samples.
+pub const SERIES: TableDef = TableDef {
+    name: "series",
+    doc: "What each series of `samples` measures; a row may stand more than once.",
+    columns: &[
+        column("series", Int, "", "Digest of the other columns."),
+        METER,
+        RESOURCE,
+        KIND,
+        PROJECT,
+        NODE,
+        SOURCE,
+    ],
+    partition: None,
+    order: &["series"],
+    time: None,
+    retention_days: 0,
+};
+
+/// Lifecycle events.
+pub const EVENTS: TableDef = TableDef {
+    name: "events",
+    doc: "Lifecycle events: a resource was created, changed or deleted.",
+    columns: &[
+        column("at", Instant, "", "When it happened."),
+        column("change", Text, "", "created, changed or deleted."),
+        RESOURCE,
+        KIND,
+        PROJECT,
+        column("name", Text, "", "What people call the resource."),
+        NODE,
+        column("parent", Text, "", "Resource that it is part of."),
+        column("attributes", Text, "JSON", "Labels, flavor, sizes."),
+        SOURCE,
+        column("id", Text, "", "Digest of the event."),
+        TOPIC,
+        PARTITION,
+        OFFSET,
+    ],
+    partition: None,
+    order: &["at"],
+    time: Some("at"),
+    retention_days: 0,
+};
+
+/// Usage by hour.
+pub const USAGE: TableDef = TableDef {
+    name: "usage",
+    doc: "Exact usage by hour, resource and meter; the newest `known` of a period counts.",
+    columns: &[
+        START,
+        END,
+        RESOURCE,
+        KIND,
+        METER,
+        PROJECT,
+        column("quantity", Decimal, QUANTITY, "How much."),
+        column("unit", Text, "", "Unit of the quantity."),
+        column("coverage", Float, "fraction", "Part of the period that was observed."),
+        column("observed_micros", Int, "microseconds", "Time that was observed."),
+        column("known", Int, "", "Version of `samples` that it rests on."),
+    ],
+    partition: None,
+    order: &["start", "project", "resource"],
+    time: Some("start"),
+    retention_days: 0,
+};
+
+/// Rated usage.
+pub const CHARGES: TableDef = TableDef {
+    name: "charges",
+    doc: "Usage times price, before rounding.",
+    columns: &[
+        START,
+        END,
+        PROJECT,
+        RESOURCE,
+        KIND,
+        METER,
+        column("quantity", Decimal, QUANTITY, "How much."),
+        column("unit", Text, "", "Unit of the quantity."),
+        column("price", Text, "currency", "Price of one `per`."),
+        column("per", Text, "", "What the price is for."),
+        column("currency", Text, "", "ISO 4217 code."),
+        column("amount", Decimal, "currency", "Quantity × price ÷ per, cut after 12 digits."),
+        column("price_book", Text, "", "Version of the price book."),
+        column("price_entry", Text, "", "Entry of the price book."),
+        column("known", Int, "", "Version of `samples` that it rests on."),
+    ],
+    partition: None,
+    order: &["start", "project", "resource"],
+    time: Some("start"),
+    retention_days: 0,
+};
+
+/// Invoices, a row a line.
+pub const INVOICES: TableDef = TableDef {
+    name: "invoices",
+    doc: "Issued invoices, one row a line; immutable.",
+    columns: &[
+        column("id", Text, "", "Number of the invoice."),
+        PROJECT,
+        START,
+        END,
+        column("currency", Text, "", "ISO 4217 code."),
+        column("status", Text, "", "issued."),
+        column("issued_at", Instant, "", "When it was issued."),
+        column("line", Text, "", "Id of the line."),
+        column("description", Text, "", "What the line is for."),
+        KIND,
+        METER,
+        column("quantity", Decimal, QUANTITY, "Sum of the usage."),
+        column("unit", Text, "", "Unit of the quantity."),
+        column("price", Text, "currency", "Price of one `per`."),
+        column("per", Text, "", "What the price is for."),
+        column("amount", Decimal, "currency", "Rounded once, half to even."),
+        column("coverage", Float, "fraction", "Part of the period that was observed."),
+        column("total", Decimal, "currency", "Sum of the invoice's lines."),
+        column("price_book", Text, "", "Version of the price book."),
+        column("digest", Text, "", "Digest of the invoice's contents."),
+    ],
+    partition: None,
+    order: &["issued_at"],
+    time: Some("start"),
+    retention_days: 0,
+};
+
+/// What the scheduler and controller chose.
+pub const DECISIONS: TableDef = TableDef {
+    name: "decisions",
+    doc: "Placements, plans and scheduler answers, with what they rested on.",
+    columns: &[
+        column("at", Instant, "", "When it was made."),
+        column("id", Text, "", "Digest of the decision."),
+        column("kind", Text, "", "placement, filter, prioritize or plan."),
+        column("decision", Text, "JSON", "Inputs, forecast, choice and reasons."),
+        TOPIC,
+        PARTITION,
+        OFFSET,
+    ],
+    partition: None,
+    order: &["at"],
+    time: Some("at"),
+    retention_days: 400,
+};
+
+/// What is known to be missing.
+pub const GAPS: TableDef = TableDef {
+    name: "gaps",
+    doc: "Times and offsets of which something is known to be missing.",
+    columns: &[
+        START,
+        END,
+        column("reason", Text, "", "Why it is missing."),
+        NODE,
+        column("agent", Text, "", "Agent that reported it; empty for the ingester."),
+        column("of_topic", Text, "", "Topic that misses records."),
+        column("of_partition", Int, "", "Partition that misses records; -1 for all."),
+        column("records", Int, "", "Records missing."),
+        column("samples", Int, "", "Samples missing, where known."),
+        TOPIC,
+        PARTITION,
+        OFFSET,
+    ],
+    partition: None,
+    order: &["start"],
+    time: Some("start"),
+    retention_days: 0,
+};
+
+/// What could not be stored.
+pub const DEAD_LETTERS: TableDef = TableDef {
+    name: "dead_letters",
+    doc: "Messages and samples that could not be stored, with the reason.",
+    columns: &[
+        column("at", Instant, "", "When the record was appended to the log."),
+        TOPIC,
+        PARTITION,
+        OFFSET,
+        column("row", Int, "", "Row of the record; -1 for all of it."),
+        column("reason", Text, "", "Why."),
+        column("payload", Bytes, "", "The record, or the sample as JSON."),
+    ],
+    partition: None,
+    order: &["at"],
+    time: Some("at"),
+    retention_days: 0,
+};
+
+/// Every table that lies in the store.
+pub const STORED: [&TableDef; 9] =
+    [&SAMPLES, &SERIES, &EVENTS, &USAGE, &CHARGES, &INVOICES, &DECISIONS, &GAPS, &DEAD_LETTERS];
+
+impl ColumnType {
+    /// The Arrow type.
+    pub fn arrow(self) -> DataType {
+        match self {
+            Text => DataType::Utf8,
+            Int => DataType::Int64,
+            Float => DataType::Float64,
+            Instant => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Day => DataType::Date32,
+            Decimal => DataType::Decimal128(38, 12),
+            Bytes => DataType::Binary,
+        }
+    }
+
+    /// Name for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Text => "text",
+            Int => "int64",
+            Float => "float64",
+            Instant => "timestamp(us, UTC)",
+            Day => "date",
+            Decimal => "decimal(38,12)",
+            Bytes => "bytes",
+        }
+    }
+}
+
+impl TableDef {
+    /// Arrow schema of the whole table.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema_of(|_| true)
+    }
+
+    /// Arrow schema of a data file: without the partition column.
+    pub fn file_schema(&self) -> SchemaRef {
+        self.schema_of(|column| Some(column.name) != self.partition)
+    }
+
+    fn schema_of(&self, keep: impl Fn(&ColumnDef) -> bool) -> SchemaRef {
+        let columns = self.columns.iter().filter(|column| keep(column));
+        let fields = columns.map(|column| Field::new(column.name, column.kind.arrow(), true));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}

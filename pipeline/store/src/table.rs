@@ -1,0 +1,395 @@
+//! One Delta table: its files, its positions, and commits that carry both.
+//!
+//! Invariant 1: rows and the log positions that they cover are one Delta transaction, with one
+//! application id per topic-partition and version = next offset. Delta accepts a lower or equal
+//! version in silence, so a commit states the position it starts from, which is compared with
+//! the one in force; a writer that overtook us in between is caught by Delta's conflict check,
+//! because a transaction under the same application id conflicts.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake_core::kernel::{Action, Add, Remove, StructType, Transaction};
+use deltalake_core::logstore::{LogStoreRef, ObjectStoreRef};
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{
+    DeltaTable, DeltaTableError, kernel::engine::arrow_conversion::TryIntoKernel,
+};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use uuid::Uuid;
+
+use crate::file::{DataFile, FileError, conform, encode_parquet, read_parquet, sorted, stats_of};
+use crate::schema::TableDef;
+
+/// How far one partition of the log is stored: every offset below `next` is in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Application id, one per topic-partition.
+    pub app: String,
+    /// Where the rows of this commit start; `None` before the first commit.
+    pub from: Option<i64>,
+    /// Next offset after this commit.
+    pub next: i64,
+}
+
+/// Why a table could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The place is no place for tables.
+    #[error("cannot keep tables at {location}")]
+    Location {
+        /// Where.
+        location: String,
+        /// Why not.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Delta refused.
+    #[error("cannot {verb} table {table}")]
+    Delta {
+        /// Table.
+        table: &'static str,
+        /// What was tried.
+        verb: &'static str,
+        /// Why not.
+        #[source]
+        cause: Box<DeltaTableError>,
+    },
+    /// The object store refused.
+    #[error("cannot reach a file of table {table}")]
+    Object {
+        /// Table.
+        table: &'static str,
+        /// Why not.
+        #[source]
+        cause: object_store::Error,
+    },
+    /// A file could not be encoded or decoded.
+    #[error("a file of table {table} is no good")]
+    File {
+        /// Table.
+        table: &'static str,
+        /// Why not.
+        #[source]
+        cause: FileError,
+    },
+}
+
+/// Why a commit did not happen; nothing of it is in the table.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The positions in force are not those that the rows start from: another writer was here.
+    #[error("position of {app} is {found:?}, rows start from {from:?}")]
+    Stale {
+        /// Application id.
+        app: String,
+        /// Where the rows start.
+        from: Option<i64>,
+        /// What is in force.
+        found: Option<i64>,
+    },
+    /// Another writer committed something that contradicts this commit; refresh and think again.
+    #[error("another writer committed first")]
+    Conflict(#[source] Box<DeltaTableError>),
+    /// The store failed; whether the commit happened is known after a refresh.
+    #[error("commit failed")]
+    Store(#[source] StoreError),
+}
+
+impl StoreError {
+    pub(crate) fn delta(def: &TableDef, verb: &'static str, cause: DeltaTableError) -> Self {
+        StoreError::Delta { table: def.name, verb, cause: Box::new(cause) }
+    }
+}
+
+/// An open table. Files written to it are nothing until a commit names them.
+pub struct Table {
+    def: &'static TableDef,
+    delta: DeltaTable,
+    folder: Option<PathBuf>,
+    positions: HashMap<String, Option<i64>>,
+    files: Arc<Vec<DataFile>>,
+}
+
+impl Table {
+    pub(crate) async fn open(
+        def: &'static TableDef,
+        log_store: LogStoreRef,
+        folder: Option<PathBuf>,
+    ) -> Result<Self, StoreError> {
+        let mut delta = DeltaTable::new(log_store.clone());
+        let exists = delta
+            .verify_deltatable_existence()
+            .await
+            .map_err(|cause| StoreError::delta(def, "open", cause))?;
+        if exists {
+            delta.load().await.map_err(|cause| StoreError::delta(def, "open", cause))?;
+        } else {
+            delta = create(def, log_store).await?;
+        }
+        let mut table =
+            Table { def, delta, folder, positions: HashMap::new(), files: Arc::default() };
+        table.list_files()?;
+        Ok(table)
+    }
+
+    /// Definition of the table.
+    pub fn def(&self) -> &'static TableDef {
+        self.def
+    }
+
+    /// Version of the table that is being looked at.
+    pub fn version(&self) -> i64 {
+        self.delta.version().map_or(0, |version| version as i64)
+    }
+
+    /// Files of that version.
+    pub fn files(&self) -> Arc<Vec<DataFile>> {
+        self.files.clone()
+    }
+
+    /// Store of the table's files; paths are those of [`DataFile`].
+    pub fn object_store(&self) -> ObjectStoreRef {
+        self.delta.object_store()
+    }
+
+    /// Looks at the newest version; says whether it changed.
+    pub async fn refresh(&mut self) -> Result<bool, StoreError> {
+        let before = self.delta.version();
+        let updated = self.delta.update_state().await;
+        updated.map_err(|cause| StoreError::delta(self.def, "refresh", cause))?;
+        if self.delta.version() == before {
+            return Ok(false);
+        }
+        self.positions.clear();
+        self.list_files()?;
+        Ok(true)
+    }
+
+    /// Position stored under an application id.
+    pub async fn position(&mut self, app: &str) -> Result<Option<i64>, StoreError> {
+        if let Some(&position) = self.positions.get(app) {
+            return Ok(position);
+        }
+        let refused = |cause| StoreError::delta(self.def, "read positions of", cause);
+        let log_store = self.delta.log_store();
+        let state = self.delta.snapshot().map_err(refused)?;
+        let position = state.transaction_version(log_store.as_ref(), app).await.map_err(refused)?;
+        self.positions.insert(app.to_owned(), position);
+        Ok(position)
+    }
+
+    /// Writes rows in the table's order as one file of a partition.
+    pub async fn write(
+        &self,
+        rows: &[RecordBatch],
+        partition: Option<&str>,
+    ) -> Result<Add, StoreError> {
+        let refused = |cause| StoreError::File { table: self.def.name, cause };
+        let rows: Vec<RecordBatch> = rows
+            .iter()
+            .map(|rows| conform(self.def, rows))
+            .collect::<Result<_, _>>()
+            .map_err(refused)?;
+        let sorted = sorted(self.def, &rows).map_err(refused)?;
+        let bytes = encode_parquet(self.def, std::slice::from_ref(&sorted)).map_err(refused)?;
+        self.put(bytes, stats_of(&[sorted]), partition).await
+    }
+
+    /// Stores an encoded file under a new name.
+    pub(crate) async fn put(
+        &self,
+        bytes: Vec<u8>,
+        stats: String,
+        partition: Option<&str>,
+    ) -> Result<Add, StoreError> {
+        let folder = match (self.def.partition, partition) {
+            (Some(column), Some(value)) => format!("{column}={value}/"),
+            _ => String::new(),
+        };
+        let path = format!("{folder}{}.parquet", Uuid::new_v4());
+        let size = bytes.len() as i64;
+        let refused = |cause| StoreError::Object { table: self.def.name, cause };
+        let object = Path::parse(&path).map_err(|cause| refused(cause.into()))?;
+        self.object_store().put(&object, bytes.into()).await.map_err(refused)?;
+        if let Some(folder) = &self.folder {
+            sync_file(self.def, folder.join(&path)).await?;
+        }
+        let partition_values = self
+            .def
+            .partition
+            .map(|column| HashMap::from([(column.to_owned(), partition.map(str::to_owned))]));
+        Ok(Add {
+            path,
+            partition_values: partition_values.unwrap_or_default(),
+            size,
+            modification_time: chrono::Utc::now().timestamp_millis(),
+            data_change: true,
+            stats: Some(stats),
+            ..Add::default()
+        })
+    }
+
+    /// Reads a file whole.
+    pub async fn read(&self, file: &DataFile) -> Result<Vec<RecordBatch>, StoreError> {
+        let bytes = self.read_bytes(file).await?;
+        read_parquet(bytes).map_err(|cause| StoreError::File { table: self.def.name, cause })
+    }
+
+    async fn read_bytes(&self, file: &DataFile) -> Result<Bytes, StoreError> {
+        let refused = |cause| StoreError::Object { table: self.def.name, cause };
+        let path = Path::parse(&file.path).map_err(|cause| refused(cause.into()))?;
+        let found = self.object_store().get(&path).await.map_err(refused)?;
+        found.bytes().await.map_err(refused)
+    }
+
+    /// Commits new files with the positions that they cover; all or nothing.
+    pub async fn append(
+        &mut self,
+        adds: Vec<Add>,
+        positions: &[Position],
+    ) -> Result<(), CommitError> {
+        let write =
+            DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+        self.commit(adds.into_iter().map(Action::Add).collect(), positions, write).await
+    }
+
+    /// Replaces files by others with the same rows (`data_change` false) or, with no additions,
+    /// drops them and their rows. `writer` names who does it: of two from the same snapshot the
+    /// second fails.
+    pub async fn replace(
+        &mut self,
+        files: &[DataFile],
+        mut adds: Vec<Add>,
+        writer: &str,
+    ) -> Result<(), CommitError> {
+        let from = self.position(writer).await.map_err(CommitError::Store)?;
+        let data_change = adds.is_empty();
+        adds.iter_mut().for_each(|add| add.data_change = data_change);
+        let removes = files.iter().map(|file| {
+            let partition = self
+                .def
+                .partition
+                .map(|column| HashMap::from([(column.to_owned(), file.partition.clone())]));
+            Action::Remove(Remove {
+                path: file.path.clone(),
+                data_change,
+                deletion_timestamp: Some(chrono::Utc::now().timestamp_millis()),
+                extended_file_metadata: Some(true),
+                partition_values: Some(partition.unwrap_or_default()),
+                size: Some(file.size as i64),
+                ..Remove::default()
+            })
+        });
+        let actions = removes.chain(adds.into_iter().map(Action::Add)).collect();
+        let next = from.unwrap_or(0) + 1;
+        let position = Position { app: writer.to_owned(), from, next };
+        let optimize = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+        self.commit(actions, &[position], optimize).await
+    }
+
+    async fn commit(
+        &mut self,
+        actions: Vec<Action>,
+        positions: &[Position],
+        operation: DeltaOperation,
+    ) -> Result<(), CommitError> {
+        for position in positions {
+            let found = self.position(&position.app).await.map_err(CommitError::Store)?;
+            if found != position.from {
+                let Position { app, from, .. } = position.clone();
+                return Err(CommitError::Stale { app, from, found });
+            }
+        }
+        let failed = |cause| CommitError::Store(StoreError::delta(self.def, "commit to", cause));
+        let log_store = self.delta.log_store();
+        let state = self.delta.snapshot().map_err(failed)?.clone();
+        let transactions = positions.iter().map(|p| Transaction::new(&p.app, p.next)).collect();
+        let properties = CommitProperties::default().with_application_transactions(transactions);
+        let done = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(&state), log_store.clone(), operation)
+            .await;
+        let done = match done {
+            Ok(done) => done,
+            Err(cause) if is_conflict(&cause) => {
+                return Err(CommitError::Conflict(Box::new(cause)));
+            }
+            Err(cause) => return Err(failed(cause)),
+        };
+        if let Some(folder) = &self.folder {
+            let entry = format!("_delta_log/{:020}.json", done.version());
+            sync_file(self.def, folder.join(entry)).await.map_err(CommitError::Store)?;
+        }
+        // Positions of other writers may have moved with the versions we rebased over.
+        self.positions.clear();
+        for position in positions {
+            self.positions.insert(position.app.clone(), Some(position.next));
+        }
+        self.delta.state = Some(done.snapshot());
+        self.list_files().map_err(CommitError::Store)
+    }
+
+    fn list_files(&mut self) -> Result<(), StoreError> {
+        let state = self.delta.snapshot();
+        let state = state.map_err(|cause| StoreError::delta(self.def, "list", cause))?;
+        let log = state.log_data();
+        let files = log.iter().map(|view| {
+            let mut values = view.partition_values_map();
+            let partition = self.def.partition.and_then(|column| values.remove(column)).flatten();
+            let path = view.object_store_path().to_string();
+            let size = u64::try_from(view.size()).unwrap_or(0);
+            DataFile::of_stats(self.def, path, size, partition, view.stats().as_deref())
+        });
+        self.files = Arc::new(files.collect());
+        Ok(())
+    }
+}
+
+fn is_conflict(error: &DeltaTableError) -> bool {
+    matches!(
+        error,
+        DeltaTableError::Transaction {
+            source: TransactionError::CommitConflict(_)
+                | TransactionError::MaxCommitAttempts(_)
+                | TransactionError::VersionAlreadyExists(_)
+        }
+    )
+}
+
+async fn create(def: &TableDef, log_store: LogStoreRef) -> Result<DeltaTable, StoreError> {
+    let refused = |cause| StoreError::delta(def, "create", cause);
+    let schema: StructType = def
+        .schema()
+        .as_ref()
+        .try_into_kernel()
+        .map_err(|error| refused(DeltaTableError::generic(error.to_string())))?;
+    CreateBuilder::new()
+        .with_log_store(log_store)
+        .with_table_name(def.name)
+        .with_comment(def.doc)
+        .with_columns(schema.fields().cloned())
+        .with_partition_columns(def.partition)
+        .with_save_mode(SaveMode::Ignore)
+        .await
+        .map_err(refused)
+}
+
+/// Makes a local file and its folder survive a loss of power.
+async fn sync_file(def: &TableDef, path: PathBuf) -> Result<(), StoreError> {
+    let synced = tokio::task::spawn_blocking(move || {
+        std::fs::File::open(&path)?.sync_all()?;
+        path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+    });
+    let synced = synced.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    synced.map_err(|cause| StoreError::Object {
+        table: def.name,
+        cause: object_store::Error::Generic { store: "local", source: Box::new(cause) },
+    })
+}

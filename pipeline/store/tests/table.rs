@@ -1,0 +1,144 @@
+//! Tables on a real folder: positions with rows, two writers, compaction, retention.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
+use nilometer_contract::Timestamp;
+use nilometer_store::{
+    CommitError, CompactionPolicy, Position, Row, SAMPLES, SERIES, STORED, Storage, Table, compact,
+    expire, write_samples,
+};
+
+const DAY: i64 = 86_400_000_000;
+const NOON: i64 = 20_000 * DAY + DAY / 2;
+
+async fn open(folder: &tempfile::TempDir) -> Table {
+    Storage::local(folder.path()).unwrap().table(&SAMPLES).await.unwrap()
+}
+
+fn position(from: Option<i64>, next: i64) -> Position {
+    Position { app: "ingest/samples/0".to_owned(), from, next }
+}
+
+async fn append(table: &mut Table, rows: Vec<Row>, position: Position) -> Result<(), CommitError> {
+    let adds = write_samples(table, rows).await.unwrap();
+    table.append(adds, &[position]).await
+}
+
+fn row(series: i64, at: i64) -> Row {
+    Row { series, at, value: series as f64 }
+}
+
+async fn series_of(table: &Table) -> Vec<i64> {
+    let mut series = Vec::new();
+    for file in table.files().iter() {
+        for batch in table.read(file).await.unwrap() {
+            series.extend(batch.column(0).as_primitive::<Int64Type>().values().iter());
+        }
+    }
+    series
+}
+
+#[tokio::test]
+async fn every_table_is_created_and_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let storage = Storage::local(folder.path()).unwrap();
+        for def in STORED {
+            let table = storage.table(def).await.unwrap();
+            assert_eq!((table.version(), table.files().len()), (0, 0), "{}", def.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_and_position_are_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table = open(&folder).await;
+    assert_eq!(table.position("ingest/samples/0").await.unwrap(), None);
+    append(&mut table, vec![row(2, NOON), row(1, NOON)], position(None, 7)).await.unwrap();
+    let mut again = open(&folder).await;
+    assert_eq!(again.position("ingest/samples/0").await.unwrap(), Some(7));
+    assert_eq!(series_of(&again).await, [1, 2]);
+    let file = &again.files()[0];
+    assert_eq!((file.rows, file.ranges["at"]), (2, (NOON, NOON)));
+    assert_eq!(file.ranges["series"], (1, 2));
+}
+
+#[tokio::test]
+async fn a_position_is_never_passed_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = open(&folder).await;
+    let mut second = open(&folder).await;
+    append(&mut first, vec![row(1, NOON)], position(None, 5)).await.unwrap();
+    // The second writer has not looked since: Delta's conflict check stops it.
+    let stale = append(&mut second, vec![row(1, NOON)], position(None, 5)).await;
+    assert!(matches!(stale, Err(CommitError::Conflict(_))), "{stale:?}");
+    // It looks again, and its own check stops it.
+    second.refresh().await.unwrap();
+    let stale = append(&mut second, vec![row(1, NOON)], position(None, 5)).await;
+    assert!(matches!(stale, Err(CommitError::Stale { found: Some(5), .. })), "{stale:?}");
+    append(&mut second, vec![row(2, NOON)], position(Some(5), 6)).await.unwrap();
+    first.refresh().await.unwrap();
+    assert_eq!(series_of(&first).await.len(), 2);
+}
+
+#[tokio::test]
+async fn compaction_keeps_every_row_once_and_two_compactors_cannot_double() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table = open(&folder).await;
+    for n in 0..8 {
+        let from = (n > 0).then_some(n);
+        append(&mut table, vec![row(n, NOON), row(100 - n, NOON + 1)], position(from, n + 1))
+            .await
+            .unwrap();
+    }
+    let policy = CompactionPolicy::default();
+    let mut stale = open(&folder).await;
+    let picked = table.files().to_vec();
+    assert_eq!(compact(&mut table, policy).await.unwrap(), 8);
+    assert_eq!(table.files().len(), 1);
+    // The compactor that started from the older snapshot is refused.
+    let rows: Vec<RecordBatch> = stale.read(&picked[0]).await.unwrap();
+    let add = stale.write(&rows, picked[0].partition.as_deref()).await.unwrap();
+    let doubled = stale.replace(&picked, vec![add], "compactor").await;
+    assert!(matches!(doubled, Err(CommitError::Conflict(_))), "{doubled:?}");
+    // An appender that has not looked since goes on.
+    let mut series = series_of(&table).await;
+    assert!(series.is_sorted());
+    append(&mut stale, vec![row(50, NOON)], position(Some(8), 9)).await.unwrap();
+    table.refresh().await.unwrap();
+    series = series_of(&table).await;
+    series.sort_unstable();
+    let mut expected: Vec<i64> = (0..8).chain(93..=100).chain([50]).collect();
+    expected.sort_unstable();
+    assert_eq!(series, expected);
+}
+
+#[tokio::test]
+async fn days_are_partitions_and_old_ones_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table = open(&folder).await;
+    let rows = vec![row(1, NOON), row(1, NOON + DAY), row(2, NOON + 2 * DAY)];
+    append(&mut table, rows, position(None, 1)).await.unwrap();
+    assert_eq!(table.files().len(), 3);
+    assert_eq!(expire(&mut table, Timestamp(NOON + 2 * DAY)).await.unwrap(), 2);
+    assert_eq!(series_of(&table).await, [2]);
+    assert_eq!(table.position("ingest/samples/0").await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn small_tables_are_sorted_by_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table = Storage::local(folder.path()).unwrap().table(&SERIES).await.unwrap();
+    let text = || Arc::new(StringArray::from(vec!["b", "a"])) as _;
+    let mut columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(Int64Array::from(vec![2, 1]))];
+    columns.extend((0..6).map(|_| text()));
+    let rows = RecordBatch::try_new(SERIES.schema(), columns).unwrap();
+    let add = table.write(&[rows], None).await.unwrap();
+    table.append(vec![add], &[]).await.unwrap();
+    assert_eq!(series_of(&table).await, [1, 2]);
+    let wrong = RecordBatch::try_from_iter([("x", Arc::new(Float64Array::from(vec![1.0])) as _)]);
+    assert!(table.write(&[wrong.unwrap()], None).await.is_err());
+}
