@@ -1,31 +1,38 @@
 //! Exact usage by hour: a pure function of samples and lifecycles.
+//!
+//! Floats end at the sample: a reading becomes a fixed-point integer before anything is added,
+//! so usage is exact and associative, and the same on any number of threads, in any order, after
+//! any replay (invariants 9 to 12). No IO, no clock, no threads.
+//!
+//! ```text
+//!  readings ──┐
+//!             ├─► pairs, holds, amounts ──► cut at hours, owners, window ──► UsageRow
+//!  lifetime ──┘        (sampled, allocated)          (walk)                 one per hour and owner
+//! ```
+//!
+//! What lies in a window depends on the window and on nothing cut elsewhere: usage over `[a, c)`
+//! is usage over `[a, b)` plus usage over `[b, c)`, for every `b`, to the last digit.
+//!
+//! Rows are stated for the whole life of the resource within the window, read or not: an hour
+//! without a reading is a row of quantity 0 that was observed for 0 µs, never a missing row. So
+//! ask for every series that a living resource has, not only for those with samples lately.
 
-use std::sync::Arc;
+mod allocated;
+mod conserve;
+mod fixed;
+mod merge;
+mod points;
+mod quantity;
+mod row;
+mod sampled;
+mod tenure;
+mod walk;
 
-use nilometer_contract::{MeterId, ResourceKind, Timestamp};
-
-/// An exact quantity in pico-units: 10⁻¹² of the meter's usage unit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Quantity(pub i128);
-
-/// The usage of one meter by one resource, for one project, over `[start, end)`, which lies
-/// within one clock hour (UTC).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UsageRow {
-    /// First instant.
-    pub start: Timestamp,
-    /// First instant past the period.
-    pub end: Timestamp,
-    /// Resource id.
-    pub resource: Arc<str>,
-    /// Resource kind.
-    pub kind: ResourceKind,
-    /// Meter.
-    pub meter: MeterId,
-    /// Project that owned the resource over the whole period.
-    pub project: Arc<str>,
-    /// How much.
-    pub quantity: Quantity,
-    /// Microseconds of the period that were observed; coverage is this over `end - start`.
-    pub observed_micros: i64,
-}
+pub use allocated::{allocation_usage, capacity_attribute, capacity_usage};
+pub use conserve::{Breakdown, NegativeUsage, conserve};
+pub use merge::merge;
+pub use points::{ConflictingSamples, Neighbours, Points, Reach, Series, is_reading, neighbours};
+pub use quantity::{InvalidQuantity, Quantity};
+pub use row::{ParentUsage, UsageRow};
+pub use sampled::{series_usage, series_usage_by_parent};
+pub use tenure::{Names, Tenure, Window};

@@ -1,0 +1,162 @@
+//! The samples of one series as usage reads them, and which of them a window needs.
+
+use nilometer_contract::{Meter, MeterId, MeterKind, Timestamp};
+
+use crate::fixed::{NANO, fixed};
+
+/// The samples of one meter of one resource, in order of time, each instant once.
+///
+/// It may reach beyond the window asked about; [`neighbours`] says how far it must. What
+/// [`is_reading`] refuses, and instants that the contract refuses, count as not sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct Series<'a> {
+    /// Place of the meter in its catalogue, for the rows.
+    pub id: MeterId,
+    /// The meter: its kind and its hold time decide.
+    pub meter: &'a Meter,
+    /// Instants, microseconds since the epoch, strictly increasing.
+    pub at: &'a [i64],
+    /// Values in the meter's base unit, as many as instants.
+    pub value: &'a [f64],
+}
+
+/// Samples of one series in order of time, each instant once, however they came.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Points {
+    at: Vec<i64>,
+    value: Vec<f64>,
+}
+
+/// Two values under one identity; the store sends the second one to the dead letters, so they
+/// do not get here by way of it.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("two values under one identity at {at}: {values:?}")]
+pub struct ConflictingSamples {
+    /// The instant they share.
+    pub at: Timestamp,
+    /// The values, the smaller one first.
+    pub values: [f64; 2],
+}
+
+/// How far samples beyond an edge of the window can matter to what lies inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Not at all.
+    None,
+    /// The reading nearest to the edge, if it is no farther than so many microseconds.
+    Within(i64),
+    /// The reading nearest to the edge, however far, if there is any.
+    Nearest,
+}
+
+/// The samples outside a window `[start, end)` that its usage depends on, beside all inside.
+///
+/// The reading nearest to an edge is enough; more change nothing. A reading at `start` itself
+/// makes those before it needless; one at `end` itself is the nearest after.
+///
+/// ```text
+///            before │ start            end │ after
+/// counter   nearest │ ● ─── ● ─── ● ─── ●──┼─►● nearest: pairs reach over both edges
+/// gauge   ≤ hold ●──┼─►                    │    a level reaches forward for its hold
+/// delta             │                   ◄──┼──● ≤ hold: an amount reaches back
+/// ```
+///
+/// A resource that was never announced lives from its first to its last sample, so there both
+/// sides need the nearest whatever the meter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbours {
+    /// Before the window's start.
+    pub before: Reach,
+    /// At or after the window's end.
+    pub after: Reach,
+}
+
+/// Which samples outside a window are needed; `announced` when the resource has a lifetime.
+pub fn neighbours(meter: &Meter, announced: bool) -> Neighbours {
+    let hold = Reach::Within(meter.hold_micros);
+    match meter.kind {
+        MeterKind::Allocation { .. } => Neighbours { before: Reach::None, after: Reach::None },
+        _ if !announced => Neighbours { before: Reach::Nearest, after: Reach::Nearest },
+        MeterKind::Counter => Neighbours { before: Reach::Nearest, after: Reach::Nearest },
+        MeterKind::Gauge => Neighbours { before: hold, after: Reach::None },
+        MeterKind::Delta => Neighbours { before: Reach::None, after: hold },
+    }
+}
+
+/// Whether a value can be metered: finite, below 2⁶³ in magnitude, and of a counter not negative.
+/// Anything else is as if it had not been sampled: the gap shows in the coverage.
+pub fn is_reading(kind: &MeterKind, value: f64) -> bool {
+    match kind {
+        MeterKind::Counter => fixed(value, NANO).is_some_and(|reading| reading >= 0),
+        MeterKind::Gauge | MeterKind::Delta => fixed(value, NANO).is_some(),
+        MeterKind::Allocation { .. } => false,
+    }
+}
+
+impl Points {
+    /// Sorts samples by instant and drops repeats.
+    pub fn collect(
+        samples: impl IntoIterator<Item = (i64, f64)>,
+    ) -> Result<Self, ConflictingSamples> {
+        let mut samples: Vec<(i64, f64)> = samples.into_iter().collect();
+        samples.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let mut points = Points::default();
+        for (at, value) in samples {
+            match (points.at.last(), points.value.last()) {
+                (Some(&last), Some(&known)) if last == at => {
+                    if known != value && known.to_bits() != value.to_bits() {
+                        let at = Timestamp(at);
+                        return Err(ConflictingSamples { at, values: [known, value] });
+                    }
+                }
+                _ => {
+                    points.at.push(at);
+                    points.value.push(value);
+                }
+            }
+        }
+        Ok(points)
+    }
+
+    /// These samples as a series of a meter.
+    pub fn series<'a>(&'a self, id: MeterId, meter: &'a Meter) -> Series<'a> {
+        Series { id, meter, at: &self.at, value: &self.value }
+    }
+}
+
+impl<'a> Series<'a> {
+    /// The part whose instants the contract allows.
+    pub(crate) fn plausible(&self) -> (&'a [i64], &'a [f64]) {
+        assert!(self.at.len() == self.value.len(), "a series has a value for each instant");
+        let from = self.at.partition_point(|&at| at < Timestamp::MIN.0);
+        let upto = self.at.partition_point(|&at| at < Timestamp::MAX.0);
+        (&self.at[from..upto], &self.value[from..upto])
+    }
+
+    /// First and last instant with a reading.
+    pub(crate) fn extent(&self) -> Option<(i64, i64)> {
+        let (at, value) = self.plausible();
+        let reading = |&i: &usize| is_reading(&self.meter.kind, value[i]);
+        let first = (0..at.len()).find(reading)?;
+        let last = (0..at.len()).rfind(reading)?;
+        Some((at[first], at[last]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_repeats_of_samples_do_not_matter() {
+        let sorted = Points::collect([(1, 0.5), (2, -0.0), (9, f64::NAN)]).unwrap();
+        let shuffled = [(9, f64::NAN), (2, 0.0), (1, 0.5), (2, -0.0), (9, f64::NAN), (1, 0.5)];
+        assert_eq!(Points::collect(shuffled).unwrap().at, sorted.at);
+    }
+
+    #[test]
+    fn two_values_at_one_instant_are_told() {
+        let conflict = Points::collect([(7, 2.0), (3, 1.0), (7, 1.5)]).unwrap_err();
+        assert_eq!(conflict, ConflictingSamples { at: Timestamp(7), values: [1.5, 2.0] });
+    }
+}

@@ -1,0 +1,8 @@
+//! Usage as an accountant would check it: worked cases in text, and properties of all cases.
+
+#![allow(clippy::unwrap_used)] // test code throughout, helpers too
+
+mod breakdowns;
+mod cases;
+mod properties;
+mod script;
