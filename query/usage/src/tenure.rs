@@ -84,7 +84,8 @@ impl Names {
 }
 
 impl Tenure {
-    /// The tenure of an announced resource.
+    /// The tenure of an announced resource. A lifetime without segments (all that is known is
+    /// that it ended) has no usage: such a resource is better [`sighted`](Self::sighted).
     pub fn announced(resource: Arc<str>, lifetime: &Lifetime, names: &mut Names) -> Self {
         let segments = lifetime.segments();
         Tenure {

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use nilometer_contract::{MICROS_PER_HOUR, MeterId, ResourceKind, Timestamp};
-use nilometer_usage::{Breakdown, NegativeUsage, ParentUsage, Quantity, UsageRow, conserve};
+use nilometer_contract::{
+    Change, History, MICROS_PER_HOUR, MeterId, Resource, ResourceKind, Timestamp, catalogue,
+};
+use nilometer_usage::{
+    Breakdown, Names, NegativeUsage, ParentUsage, Points, Quantity, Tenure, UsageRow, Window,
+    capacity_attribute, capacity_usage, conserve, series_usage, series_usage_by_parent,
+};
 use proptest::prelude::*;
 
-use crate::script::instant;
+use crate::script::{event, instant, micros, vm};
 
 fn row(node: &str, quantity: i128) -> UsageRow {
     UsageRow {
@@ -73,6 +78,60 @@ fn a_node_is_its_children_its_overhead_and_its_idle_time() {
             "n3: vm-e 130 + overhead 10 + idle 0 = 100 + excess 40, measured 140 + skew 0",
         ]
     );
+}
+
+/// Cumulative seconds of CPU, read every ten minutes from the start of the hour.
+fn cpu(readings: &[f64]) -> Points {
+    let at = |n: usize| instant(micros("10m") * n as i64).0;
+    Points::collect(readings.iter().enumerate().map(|(n, &value)| (at(n), value))).unwrap()
+}
+
+#[test]
+fn a_vm_that_moves_counts_on_each_node_while_it_is_there() {
+    let mut history = History::default();
+    for (id, death) in [("n1", None), ("n2", Some("45m"))] {
+        let mut node = Resource::new(id, ResourceKind::Node);
+        node.attributes.insert("cpus".to_owned(), "2".to_owned());
+        history.apply(event(Change::Created, instant(0), node.clone()));
+        if let Some(at) = death {
+            history.apply(event(Change::Deleted, instant(micros(at)), node));
+        }
+    }
+    history.apply(event(Change::Created, instant(0), vm("a", "n1")));
+    history.apply(event(Change::Changed, instant(micros("25m")), vm("a", "n2")));
+    history.apply(event(Change::Deleted, instant(micros("40m")), vm("a", "n2")));
+
+    let id = catalogue().find("cpu.time").unwrap();
+    let mut meter = catalogue().get(id).clone();
+    meter.hold_micros = micros("10m");
+    let hour = Window { start: instant(0), end: instant(MICROS_PER_HOUR) };
+    let (mut capacity, mut measured, mut children) = (vec![], vec![], vec![]);
+    let attribute = capacity_attribute("cpu.time", ResourceKind::Node).unwrap();
+    for (resource, points) in [
+        ("n1", cpu(&[0.0, 700.0, 1400.0, 1800.0, 1810.0, 1820.0, 1830.0])),
+        ("n2", cpu(&[0.0, 10.0, 20.0, 340.0, 990.0, 995.0])),
+        // Migrating resets the counter: 300 s on n2 after 1500 s that were mostly on n1.
+        ("vm-1", cpu(&[0.0, 600.0, 1200.0, 1500.0, 300.0])),
+    ] {
+        let lifetime = history.get(resource).unwrap();
+        let tenure = Tenure::announced(resource.into(), lifetime, &mut Names::default());
+        let series = points.series(id, &meter);
+        let now = Timestamp::MAX;
+        if resource == "vm-1" {
+            series_usage_by_parent(&series, &tenure, hour, now, &mut children);
+        } else {
+            series_usage(&series, &tenure, hour, now, &mut measured);
+            capacity_usage(&tenure, attribute, id, hour, now, &mut capacity);
+        }
+    }
+    let seconds = |q: Quantity| q.to_string();
+    let found = conserve(&capacity, &measured, &children).unwrap();
+    let lines = found.iter().map(|node| {
+        let parts = [node.children_used(), node.overhead, node.idle, node.capacity];
+        format!("{} {}", node.node, parts.map(seconds).join(" "))
+    });
+    // n2 lived for 45 minutes; children, overhead, idle, capacity in seconds.
+    assert_eq!(lines.collect::<Vec<_>>(), ["n1 1350 480 5370 7200", "n2 450 545 4405 5400"]);
 }
 
 #[test]
