@@ -67,6 +67,11 @@ impl CallError {
         self.code() == Some(Code::NotFound)
     }
 
+    /// A stream that ended with an error.
+    pub(crate) fn broken(call: &'static str, status: Status) -> Self {
+        CallError::Refused { call, cause: Box::new(status) }
+    }
+
     fn code(&self) -> Option<Code> {
         match self {
             CallError::Refused { cause, .. } => Some(cause.code()),
