@@ -4,6 +4,10 @@
 //! embedded log on local disk for one machine. A record has an offset, one more than the record
 //! before it in its partition; offsets are never reused.
 
+mod embedded;
+
+pub use self::embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync, POLL};
+
 use std::time::Duration;
 
 use async_trait::async_trait;
