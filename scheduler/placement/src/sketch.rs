@@ -1,0 +1,244 @@
+//! What is remembered of one resource's use of cpu or memory: 200 bytes, whatever its age.
+//!
+//! Two views of the same past. A histogram whose weights fade by half every half-life gives high
+//! percentiles; a profile of the highest value per hour of the day gives the rhythm.
+//!
+//! ```text
+//! weights   top ▏▁ ▂ ▅ ▇ ▃ … ▏everything lower     40 buckets of 5 %, anchored at the top
+//! profile   00 01 02 … 22 23                        one byte an hour, steps of 8 %
+//! ```
+//!
+//! The buckets cover a factor of 7 below the highest value seen: peaks are what placement asks
+//! for, so whatever lies lower shares the last bucket, and a percentile that falls there reads
+//! too high, never too low. All rounding goes up.
+
+use nilometer_contract::{MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp};
+
+const BUCKETS: usize = 40;
+const LAST: usize = BUCKETS - 1;
+const HOURS: usize = 24;
+const BUCKET_GROWTH: f64 = 1.05;
+const PROFILE_GROWTH: f64 = 1.08;
+/// Steps a profile's hour loses per day without being reached again: about a fifth a day.
+const PROFILE_FADE: u8 = 3;
+/// Weights are scaled back to the present after this many half-lives, so that they stay finite.
+const RESCALE_HALF_LIVES: f64 = 2.0;
+/// A bucket at the top below this share of all weight no longer anchors the others.
+const FORGOTTEN_SHARE: f32 = 1e-3;
+const MICROS_PER_MINUTE: i64 = 60 * MICROS_PER_SECOND;
+
+/// How one meter is sketched.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Smallest value told apart from zero.
+    pub floor: f64,
+    /// Time in which the weight of a value halves, in hours.
+    pub half_life_hours: f64,
+    /// The percentile that counts as the peak, 0 to 1.
+    pub peak: f64,
+}
+
+/// Cores in use: p95, half-life 12 h.
+pub const CPU: Shape = Shape { floor: 0.001, half_life_hours: 12.0, peak: 0.95 };
+/// Bytes in use: p98, half-life 24 h.
+pub const MEMORY: Shape = Shape { floor: 1_048_576.0, half_life_hours: 24.0, peak: 0.98 };
+
+/// The remembered past of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sketch {
+    weights: [f32; BUCKETS],
+    /// Minute at which one second of use weighs one.
+    reference: u32,
+    first: u32,
+    hour: u32,
+    top: u16,
+    profile: [u8; HOURS],
+}
+
+impl Sketch {
+    /// Nothing seen yet; `at` is when looking began.
+    pub fn new(at: Timestamp) -> Self {
+        Sketch {
+            weights: [0.0; BUCKETS],
+            reference: minute(at),
+            first: minute(at),
+            hour: hour(at),
+            top: 0,
+            profile: [0; HOURS],
+        }
+    }
+
+    /// Adds a value that held for `seconds` up to `at`. Values come in order of time.
+    pub fn add(&mut self, shape: Shape, at: Timestamp, seconds: f64, value: f64) {
+        self.rescale(shape, at);
+        let bucket = steps(value, shape.floor, BUCKET_GROWTH).min(f64::from(u16::MAX)) as u16;
+        if bucket > self.top {
+            self.raise(bucket);
+        }
+        let slot = usize::from(self.top - bucket).min(LAST);
+        self.weights[slot] += (seconds * self.weight(shape, at)) as f32;
+        self.roll(hour(at));
+        let code = (steps(value, shape.floor, PROFILE_GROWTH) + 1.0).min(255.0) as u8;
+        let of_day = self.hour as usize % HOURS;
+        self.profile[of_day] = self.profile[of_day].max(code);
+    }
+
+    /// The shape's percentile of all that was seen, or `None` before anything was.
+    pub fn percentile(&self, shape: Shape) -> Option<f64> {
+        let total: f32 = self.weights.iter().sum();
+        if total <= 0.0 {
+            return None;
+        }
+        let above = total * (1.0 - shape.peak) as f32;
+        let mut seen = 0.0;
+        let slot = self.weights.iter().position(|weight| {
+            seen += weight;
+            seen > above
+        });
+        let bucket = usize::from(self.top).saturating_sub(slot.unwrap_or(LAST));
+        Some(shape.floor * BUCKET_GROWTH.powi(bucket as i32))
+    }
+
+    /// Highest value expected in the hour from `now`: of the same hours on past days where those
+    /// are known, else the percentile.
+    pub fn next_hour_peak(&self, shape: Shape, now: Timestamp) -> Option<f64> {
+        let start = hour(now) as usize;
+        let codes = [self.profile[start % HOURS], self.profile[(start + 1) % HOURS]];
+        match codes.iter().min() {
+            Some(0) | None => {
+                let so_far = codes.iter().map(|&code| decode(code, shape)).fold(0.0, f64::max);
+                self.percentile(shape).map(|peak| peak.max(so_far))
+            }
+            Some(_) => codes.iter().map(|&code| decode(code, shape)).reduce(f64::max),
+        }
+    }
+
+    /// When looking began, to the minute.
+    pub fn first(&self) -> Timestamp {
+        Timestamp(i64::from(self.first) * MICROS_PER_MINUTE)
+    }
+
+    fn weight(&self, shape: Shape, at: Timestamp) -> f64 {
+        let hours =
+            (at.0 - i64::from(self.reference) * MICROS_PER_MINUTE) as f64 / MICROS_PER_HOUR as f64;
+        (hours / shape.half_life_hours).exp2()
+    }
+
+    fn rescale(&mut self, shape: Shape, at: Timestamp) {
+        let weight = self.weight(shape, at);
+        if weight < RESCALE_HALF_LIVES.exp2() {
+            return;
+        }
+        let scale = (1.0 / weight) as f32;
+        self.weights.iter_mut().for_each(|bucket| *bucket *= scale);
+        self.reference = minute(at);
+        let total: f32 = self.weights.iter().sum();
+        let forgotten =
+            self.weights.iter().take_while(|&&weight| weight < total * FORGOTTEN_SHARE).count();
+        let drop = forgotten.min(LAST).min(usize::from(self.top));
+        self.weights.rotate_left(drop);
+        self.weights[BUCKETS - drop..].fill(0.0);
+        self.top -= drop as u16;
+    }
+
+    /// Anchors the buckets at a higher value; what falls off the end joins the last bucket.
+    fn raise(&mut self, top: u16) {
+        let by = usize::from(top - self.top).min(LAST);
+        let fallen: f32 = self.weights[BUCKETS - by..].iter().sum();
+        self.weights.rotate_right(by);
+        self.weights[..by].fill(0.0);
+        self.weights[LAST] += fallen;
+        self.top = top;
+    }
+
+    /// Fades the hours entered since the last value.
+    fn roll(&mut self, to: u32) {
+        let passed = to.saturating_sub(self.hour);
+        for ahead in 1..=passed.min(HOURS as u32) {
+            let days = 1 + (passed - ahead) / HOURS as u32;
+            let fade = days.min(85) as u8 * PROFILE_FADE;
+            let code = &mut self.profile[(self.hour + ahead) as usize % HOURS];
+            *code = if *code == 0 { 0 } else { code.saturating_sub(fade).max(1) };
+        }
+        self.hour = self.hour.max(to);
+    }
+}
+
+fn decode(code: u8, shape: Shape) -> f64 {
+    match code {
+        0 => 0.0,
+        code => shape.floor * PROFILE_GROWTH.powi(i32::from(code) - 1),
+    }
+}
+
+/// Steps of `growth` from `floor` up to `value`, rounded up; 0 at or below the floor.
+fn steps(value: f64, floor: f64, growth: f64) -> f64 {
+    if value <= floor { 0.0 } else { ((value / floor).ln() / growth.ln() - 1e-9).ceil() }
+}
+
+fn minute(at: Timestamp) -> u32 {
+    u32::try_from(at.0 / MICROS_PER_MINUTE).unwrap_or(0)
+}
+
+fn hour(at: Timestamp) -> u32 {
+    u32::try_from(at.0 / MICROS_PER_HOUR).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_790_000_000 / 86_400 * 86_400 * MICROS_PER_SECOND);
+
+    fn minutes(count: i64) -> Timestamp {
+        START.plus_micros(count * MICROS_PER_MINUTE)
+    }
+
+    #[test]
+    fn stays_small() {
+        assert_eq!(size_of::<Sketch>(), 200);
+    }
+
+    #[test]
+    fn percentile_is_within_a_bucket_above_the_true_one() {
+        let mut sketch = Sketch::new(START);
+        for step in 0..600 {
+            sketch.add(CPU, minutes(step), 60.0, 1.0 + (step % 100) as f64 / 100.0);
+        }
+        let peak = sketch.percentile(CPU).unwrap();
+        assert!((1.94..=1.96 * 1.05).contains(&peak), "{peak}");
+    }
+
+    #[test]
+    fn an_old_outlier_fades_and_never_hides_the_present() {
+        let mut sketch = Sketch::new(START);
+        sketch.add(CPU, START, 3_600.0, 50.0);
+        for step in 1..10 * 1_440 {
+            sketch.add(CPU, minutes(step), 60.0, 1.0);
+        }
+        let peak = sketch.percentile(CPU).unwrap();
+        assert!((1.0..8.0).contains(&peak), "{peak}");
+    }
+
+    #[test]
+    fn the_rhythm_of_the_day_is_foreseen() {
+        let mut sketch = Sketch::new(START);
+        for step in 0..3 * 1_440 {
+            let busy = (step / 60) % 24 == 9;
+            sketch.add(CPU, minutes(step), 60.0, if busy { 4.0 } else { 0.5 });
+        }
+        let at = |hour: i64| sketch.next_hour_peak(CPU, minutes(3 * 1_440 + hour * 60)).unwrap();
+        assert!((4.0..4.4).contains(&at(8)), "the busy hour starts within the next: {}", at(8));
+        assert!((0.5..0.6).contains(&at(3)), "quiet at night: {}", at(3));
+    }
+
+    #[test]
+    fn extremes_do_not_panic() {
+        let mut sketch = Sketch::new(Timestamp::MIN);
+        assert_eq!(sketch.percentile(MEMORY), None);
+        for (at, value) in [(Timestamp::MIN, 0.0), (Timestamp::MAX, 1e300), (Timestamp::MIN, 1.0)] {
+            sketch.add(MEMORY, at, 1.0, value);
+            assert!(sketch.next_hour_peak(MEMORY, at).is_some());
+        }
+    }
+}
