@@ -97,8 +97,7 @@ pub fn explain(
         explanation.queries.extend(queries(line, &invoice.project, span));
         return Ok(explanation);
     }
-    let of_line =
-        |charge: &&Charge| invoice.line_of(charge).is_some_and(|found| found.id == line.id);
+    let of_line = |charge: &&Charge| invoice.has_on(line, charge);
     let ours = in_order(charges.iter().filter(of_line), |charge| &charge.usage)
         .map_err(ExplainError::Overlap)?;
     let zero = Some(Quantity::default());

@@ -24,6 +24,7 @@ use crate::rate::{Charge, RateError, in_order};
 
 pub use correct::{Correction, corrections};
 pub use coverage::{Coverage, MAX_GAPS, Millionths};
+pub(crate) use lines::COUNT_DIGITS;
 pub use sealed::IssuedInvoice;
 
 /// Version of the written form of an invoice.
@@ -160,6 +161,14 @@ pub enum InvoiceError {
     /// One line's quantity does not fit: more than 10^26 usage units.
     #[error("quantity of line {0} is out of range")]
     QuantityOverflow(String),
+    /// A correction computed from something else than what is corrected.
+    #[error("invoice {now} is not about the project, period, detail and currency of {issued}")]
+    OtherBill {
+        /// The issued invoice.
+        issued: String,
+        /// The invoice computed anew.
+        now: String,
+    },
     /// Corrections in another currency.
     #[error("a correction in {found} cannot be billed in {expected}")]
     OtherCurrency {
@@ -245,20 +254,22 @@ impl Invoice {
         self.lines.iter().find(|line| line.id == id)
     }
 
-    /// The line that a charge is part of, if it is part of this invoice.
+    /// The line that a charge is part of, if it is part of this invoice. Looks at every line.
     pub fn line_of(&self, charge: &Charge) -> Option<&Line> {
+        self.lines.iter().find(|line| self.has_on(line, charge))
+    }
+
+    /// Whether a charge is part of a line of this invoice.
+    pub(crate) fn has_on(&self, line: &Line, charge: &Charge) -> bool {
         let usage = &charge.usage;
-        let ours = *usage.project == *self.project
+        line.corrects.is_none()
+            && line.price_entry == charge.entry.id
+            && line.kind == usage.kind
+            && line.resource.as_ref().is_none_or(|resource| **resource == *usage.resource)
+            && *usage.project == *self.project
             && self.start <= usage.start
             && usage.end <= self.end
-            && charge.entry.book.digest == self.price_book_digest;
-        let is_of = |line: &&Line| {
-            line.corrects.is_none()
-                && line.price_entry == charge.entry.id
-                && line.kind == usage.kind
-                && line.resource.as_ref().is_none_or(|resource| **resource == *usage.resource)
-        };
-        self.lines.iter().filter(|_| ours).find(is_of)
+            && charge.entry.book.digest == self.price_book_digest
     }
 
     /// Adds lines that correct issued invoices; see [`corrections`].
@@ -318,18 +329,18 @@ fn check(charge: &Charge, period: &Period, book: &PriceBook) -> Result<(), Invoi
 /// Digest of the usage that was priced and of the prices. Rows that touch count as one, so that
 /// it does not depend on how the usage was cut within an hour.
 fn digest_of(charges: &[&Charge]) -> String {
-    let key = |charge: &Charge| {
+    fn key(charge: &Charge) -> (&str, ResourceKind, &str, Timestamp) {
         let usage = &charge.usage;
-        (usage.resource.clone(), usage.kind, charge.entry.id.clone(), usage.start.hour())
-    };
+        (&usage.resource, usage.kind, &charge.entry.id, usage.start.hour())
+    }
     let mut digest = Fields::new("nilometer usage 1");
     for run in charges.chunk_by(|left, right| key(left) == key(right)) {
         let (resource, kind, entry, hour) = key(run[0]);
         let sum = |of: fn(&Charge) -> i128| run.iter().map(|charge| of(charge)).sum::<i128>();
         digest = digest
-            .text(&resource)
+            .text(resource)
             .text(kind.as_str())
-            .text(&entry)
+            .text(entry)
             .number(hour.0.into())
             .number(sum(|charge| i128::from(charge.usage.end.0 - charge.usage.start.0)))
             .number(sum(|charge| charge.usage.quantity.0))

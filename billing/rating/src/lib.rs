@@ -7,8 +7,9 @@
 //!                                         └─► explain: line → charges → usage → samples, as SQL
 //! ```
 //!
-//! Everything here is a pure function of its arguments: no IO, no clock, no floats. Amounts are
-//! exact fractions until [`round_to_minor_unit`] rounds each invoice line once.
+//! Everything here is a pure function of its arguments: no IO, no clock, and no floats
+//! (invariants 9 and 14). Amounts are exact fractions until [`round_to_minor_unit`] rounds each
+//! invoice line once (invariant 13).
 
 mod book;
 mod currency;

@@ -4,7 +4,7 @@ mod table;
 
 use crate::decimal::trimmed;
 use crate::explain::Explanation;
-use crate::invoice::{Invoice, Line, Status};
+use crate::invoice::{COUNT_DIGITS, Invoice, Line, Status};
 use crate::render::table::{Align, Table};
 
 /// Charges that the text of an explanation shows; its JSON has more.
@@ -63,6 +63,11 @@ impl Invoice {
         text.push('\n');
         let total = format!("Total {}", self.currency);
         text.push_str(&self.table().footed(&total, &self.total.to_string()));
+        if self.lines.iter().any(is_maybe_cut) {
+            text.push_str(
+                "\nQuantities with six places may be cut; JSON and CSV have them in full.\n",
+            );
+        }
         if !self.gaps.is_empty() {
             text.push_str("\nNot observed in full:\n");
             self.gaps.iter().for_each(|gap| text.push_str(&format!("  {gap}\n")));
@@ -192,6 +197,11 @@ impl Explanation {
     pub fn to_json(&self) -> String {
         json(self)
     }
+}
+
+/// Whether the count of a line has so many places that some may have been cut off.
+fn is_maybe_cut(line: &Line) -> bool {
+    line.count.split_once('.').is_some_and(|(_, places)| places.len() >= COUNT_DIGITS as usize)
 }
 
 /// The observed share in per cent.

@@ -7,7 +7,7 @@ use nilometer_usage::Quantity;
 use serde::{Deserialize, Serialize};
 
 use super::coverage::{Coverage, Millionths};
-use super::{Invoice, InvoiceError, IssuedInvoice, Line};
+use super::{Detail, Invoice, InvoiceError, IssuedInvoice, Line};
 use crate::currency::Currency;
 use crate::digest::Fields;
 use crate::fraction::{Fraction, Money};
@@ -47,9 +47,9 @@ pub fn corrections(
     later: &[&IssuedInvoice],
     now: &Invoice,
 ) -> Result<Vec<Line>, InvoiceError> {
-    if issued.currency != now.currency {
-        let (found, expected) = (now.currency, issued.currency);
-        return Err(InvoiceError::OtherCurrency { found, expected });
+    if about(issued) != about(now) {
+        let (issued, now) = (issued.id.clone(), now.id.clone());
+        return Err(InvoiceError::OtherBill { issued, now });
     }
     let mut billed: BTreeMap<&str, Billed<'_>> = BTreeMap::new();
     let first = issued.lines.iter().filter(|line| line.corrects.is_none());
@@ -79,6 +79,11 @@ pub fn corrections(
         }
     }
     Ok(found)
+}
+
+/// What an invoice is about: its lines can be compared with those of another about the same.
+fn about(invoice: &Invoice) -> (&str, Timestamp, Timestamp, Detail, Currency) {
+    (&invoice.project, invoice.start, invoice.end, invoice.detail, invoice.currency)
 }
 
 impl<'l> Billed<'l> {

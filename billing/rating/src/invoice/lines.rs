@@ -16,7 +16,7 @@ use crate::period::Period;
 use crate::rate::Charge;
 
 /// Places to which a line's count is shown.
-const COUNT_DIGITS: u32 = 6;
+pub(crate) const COUNT_DIGITS: u32 = 6;
 
 /// Whose bill, for when, at which prices.
 pub(super) struct Scope<'s> {
