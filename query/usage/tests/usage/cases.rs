@@ -26,6 +26,17 @@ fn a_fall_is_a_restart_from_zero() {
 }
 
 #[test]
+fn an_idle_counter_counts_nothing() {
+    check(
+        "counter",
+        "created 0s project=a
+         deleted 3m
+         samples 0s=500 60s=500 120s=500 180s=500",
+        "0s..3m a 0 seen 3m",
+    );
+}
+
+#[test]
 fn increases_spread_over_the_hours_they_lie_in() {
     // A third of the 10 s lies before the hour: 3.333333333333 s, and the rest after.
     check(
@@ -171,6 +182,17 @@ fn a_level_ends_with_the_life_the_owner_and_now() {
          samples 60s=4 2m=9 3m=9",
         "0s..1m30s a 120 seen 30s
          1m30s..2m b 120 seen 30s",
+    );
+    // Stopped and started again within the hold time: the level was of the life that ended.
+    check(
+        "gauge",
+        "created 0s project=a
+         deleted 2m
+         created 3m project=a
+         samples 60s=4 4m=5
+         as_of 5m",
+        "0s..2m a 240 seen 1m
+         3m..5m a 300 seen 1m",
     );
     check("gauge", "created 0s project=a\nsamples 0s=3\nas_of 20s", "0s..20s a 60 seen 20s");
 }

@@ -19,14 +19,17 @@ const GRID: i64 = 100 * MICROS_PER_SECOND;
 const SAMPLED: [&str; 3] = ["counter", "gauge", "delta"];
 
 fn time() -> impl Strategy<Value = Timestamp> {
-    (0..140_i64, prop_oneof![4 => Just(0), 1 => -3..4_i64])
+    // Half of it close around an hour's edge, so that much happens within one hold time.
+    let cell = prop_oneof![0..140_i64, 30..42_i64];
+    (cell, prop_oneof![4 => Just(0), 1 => -3..4_i64])
         .prop_map(|(cell, off)| instant(cell * GRID + off))
 }
 
 fn value() -> impl Strategy<Value = f64> {
     let nanos = 0..1_000_000_000_000_000_i64;
     prop_oneof![
-        12 => nanos.prop_map(|nano| nano as f64 / 1e9),
+        9 => nanos.prop_map(|nano| nano as f64 / 1e9),
+        3 => (0..3_u8).prop_map(f64::from),
         1 => Just(f64::NAN),
         1 => Just(f64::INFINITY),
         1 => Just(-1.0),
