@@ -1,11 +1,14 @@
 //! Explanation: from an invoice line to its charges, usage and samples, each step as a query that
 //! the customer can run (invariant 16).
 
-use nilometer_contract::{Meter, MeterKind, Timestamp, catalogue};
+mod sql;
+
+use nilometer_contract::catalogue;
 use nilometer_usage::Quantity;
 use serde::Serialize;
 
-use crate::invoice::{Correction, Invoice, Line};
+use crate::explain::sql::{Steps, corrected_query, origin, quoted};
+use crate::invoice::{Invoice, Line};
 use crate::rate::{Charge, ChargeRow, RateError, SHOWN_DIGITS, in_order};
 
 /// Most charges that an explanation lists; its first query finds all.
@@ -94,7 +97,7 @@ pub fn explain(
     if let Some(correction) = &line.corrects {
         let span = (correction.start, correction.end);
         explanation.queries = vec![corrected_query(correction)];
-        explanation.queries.extend(queries(line, &invoice.project, span));
+        explanation.queries.extend(Steps { line, invoice, span }.queries());
         return Ok(explanation);
     }
     let of_line = |charge: &&Charge| invoice.has_on(line, charge);
@@ -108,7 +111,8 @@ pub fn explain(
     }
     explanation.charges = ours.iter().take(MAX_EXPLAINED).map(|charge| charge.row()).collect();
     explanation.charges_left_out = ours.len().saturating_sub(MAX_EXPLAINED);
-    explanation.queries = queries(line, &invoice.project, (invoice.start, invoice.end));
+    let span = (invoice.start, invoice.end);
+    explanation.queries = Steps { line, invoice, span }.queries();
     Ok(explanation)
 }
 
@@ -134,92 +138,4 @@ fn arithmetic(line: &Line, invoice: &Invoice) -> String {
             correction.line, line.amount
         ),
     }
-}
-
-/// From the charges of a line to their samples.
-fn queries(line: &Line, project: &str, span: (Timestamp, Timestamp)) -> Vec<Query> {
-    let usage = [
-        "SELECT u.\"start\", u.\"end\", u.resource, u.quantity, u.unit, u.coverage FROM usage u",
-        "JOIN charges c ON u.resource = c.resource AND u.meter = c.meter",
-        "AND u.project = c.project AND u.\"start\" = c.\"start\"",
-        &format!("WHERE {}", charges_of("c.", line, project, span)),
-        "ORDER BY u.resource, u.\"start\"",
-    ]
-    .join(" ");
-    let columns = "\"start\", \"end\", resource, quantity, unit, price, per, amount";
-    let charges = charges_of("", line, project, span);
-    let resources = format!("resource IN (SELECT DISTINCT resource FROM charges WHERE {charges})");
-    let mut found = vec![
-        Query {
-            finds: "charges",
-            sql: format!(
-                "SELECT {columns} FROM charges WHERE {charges} ORDER BY resource, \"start\""
-            ),
-        },
-        Query { finds: "usage", sql: usage },
-    ];
-    let meter = catalogue().find(&line.meter).map(|id| catalogue().get(id));
-    found.extend(meter.map(|meter| origin(meter, &resources, span)));
-    found
-}
-
-/// The condition on table `charges` that holds for a line's charges and no others; `table` goes
-/// in front of every column.
-fn charges_of(
-    table: &str,
-    line: &Line,
-    project: &str,
-    (start, end): (Timestamp, Timestamp),
-) -> String {
-    let is = |column: &str, value: &str| format!("{table}{column} = {}", quoted(value));
-    let mut conditions = vec![
-        is("project", project),
-        is("price_book", &line.price_book),
-        is("price_entry", &line.price_entry),
-        is("kind", line.kind.as_str()),
-    ];
-    conditions.extend(line.resource.as_ref().map(|resource| is("resource", resource)));
-    conditions.push(format!("{table}\"start\" >= {}", instant(start)));
-    conditions.push(format!("{table}\"end\" <= {}", instant(end)));
-    conditions.join(" AND ")
-}
-
-fn corrected_query(correction: &Correction) -> Query {
-    let (of, id) = (quoted(&correction.invoice), quoted(&correction.line));
-    let columns = "id, line, description, quantity, unit, price, per, amount, price_book";
-    let sql = format!("SELECT {columns} FROM invoices WHERE id = {of} AND line = {id}");
-    Query { finds: "invoices", sql }
-}
-
-/// What usage of a meter over a span is made from, with the neighbours on both sides that reach
-/// into it.
-fn origin(meter: &Meter, resources: &str, (start, end): (Timestamp, Timestamp)) -> Query {
-    let reach = |at: Timestamp, by: i64| instant(at.plus_micros(by));
-    match meter.kind {
-        MeterKind::Allocation { .. } => Query {
-            finds: "events",
-            sql: format!(
-                "SELECT * FROM events WHERE {resources} AND at < {} ORDER BY resource, at",
-                instant(end)
-            ),
-        },
-        MeterKind::Counter | MeterKind::Delta | MeterKind::Gauge => Query {
-            finds: "samples",
-            sql: format!(
-                "SELECT at, resource, source, value FROM samples WHERE meter = {} AND \
-                 {resources} AND at >= {} AND at < {} ORDER BY resource, at",
-                quoted(&meter.name),
-                reach(start, -meter.hold_micros),
-                reach(end, meter.hold_micros),
-            ),
-        },
-    }
-}
-
-fn instant(at: Timestamp) -> String {
-    format!("TIMESTAMP '{at}'")
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

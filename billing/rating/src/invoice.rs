@@ -114,6 +114,9 @@ pub struct Invoice {
     pub price_book_digest: String,
     /// SHA-256 of the charges.
     pub usage_digest: String,
+    /// Version of the samples that the usage rests on, when the caller keeps several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<i64>,
     /// How finely lines are broken up.
     pub detail: Detail,
     /// Whether it may still change.
@@ -236,6 +239,7 @@ pub fn invoice(
         price_book: book.version().to_owned(),
         price_book_digest: book.heading().digest.clone(),
         usage_digest,
+        known: None,
         detail,
         status: Status::Draft,
         issued_at: None,
@@ -270,6 +274,16 @@ impl Invoice {
             && self.start <= usage.start
             && usage.end <= self.end
             && charge.entry.book.digest == self.price_book_digest
+    }
+
+    /// States which version of the samples a draft rests on: "as known at". It is sealed with the
+    /// rest but is no part of the id, since what is newly known may change nothing.
+    pub fn as_known(mut self, known: i64) -> Result<Self, InvoiceError> {
+        if self.status == Status::Issued {
+            return Err(InvoiceError::AlreadyIssued(self.id));
+        }
+        self.known = Some(known);
+        Ok(self)
     }
 
     /// Adds lines that correct issued invoices; see [`corrections`].

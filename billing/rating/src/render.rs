@@ -60,6 +60,9 @@ impl Invoice {
             text.push_str(format!("{name:<9} {value}").trim_end());
             text.push('\n');
         }
+        if let Some(known) = self.known {
+            text.push_str(&format!("Usage     as known at version {known} of the samples\n"));
+        }
         text.push('\n');
         let total = format!("Total {}", self.currency);
         text.push_str(&self.table().footed(&total, &self.total.to_string()));

@@ -4,7 +4,7 @@
 //! == book                          a price book; or `== book built-in`, without text
 //! == resources                     ID KIND [KEY=VALUE …]
 //! == usage                         RESOURCE METER PROJECT START LENGTH QUANTITY [observed LENGTH]
-//! == invoice PROJECT START END ZONE [by-resource] [issued=AT]        checked: its text
+//! == invoice PROJECT START END ZONE [by-resource] [known=N] [issued=AT]
 //! == json, csv                     checked: other forms of that invoice
 //! == explain N                     checked: the explanation of its line N, from 1
 //! == error                         checked: what is wrong with the book or the usage above
@@ -97,10 +97,15 @@ impl Desk {
             true => Detail::Resources,
             false => Detail::Prices,
         };
+        let known = options.iter().find_map(|option| option.strip_prefix("known="));
         let issued = options.iter().find_map(|option| option.strip_prefix("issued="));
         let period = Period::parse(start, end, zone).expect("a period");
         let project = if project == "-" { "" } else { project };
         let drawn = invoice(project, &period, &self.charges, self.book(), detail);
+        let drawn = drawn.and_then(|draft| match known {
+            Some(known) => draft.as_known(known.parse().expect("a version")),
+            None => Ok(draft),
+        });
         let drawn = drawn.and_then(|draft| match issued {
             Some(at) => draft.issue(at.parse().expect("an instant")).map(|it| (*it).clone()),
             None => Ok(draft),

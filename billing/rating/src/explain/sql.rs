@@ -1,0 +1,116 @@
+//! The steps of an explanation as read-only SQL.
+
+use nilometer_contract::{Meter, MeterKind, Timestamp, catalogue};
+
+use super::Query;
+use crate::invoice::{Correction, Invoice, Line};
+
+/// The way from a line to its samples: which line, of which invoice, over which `[start, end)`.
+pub(super) struct Steps<'l> {
+    pub(super) line: &'l Line,
+    pub(super) invoice: &'l Invoice,
+    pub(super) span: (Timestamp, Timestamp),
+}
+
+impl Steps<'_> {
+    /// The queries for charges, usage, and what the usage was made from.
+    pub(super) fn queries(&self) -> Vec<Query> {
+        let charges = self.charges();
+        let columns = "c.\"start\", c.\"end\", c.resource, c.quantity, c.unit, c.price, c.per";
+        let order = "ORDER BY c.resource, c.\"start\"";
+        let known = self.invoice.known.map_or("", |_| " AND u.known = c.known");
+        let usage = [
+            "SELECT u.\"start\", u.\"end\", u.resource, u.quantity, u.unit, u.coverage FROM usage u",
+            "JOIN (SELECT c.*",
+            &charges,
+            ") c ON u.resource = c.resource AND u.meter = c.meter AND u.project = c.project",
+            &format!("AND u.\"start\" = c.\"start\"{known} ORDER BY u.resource, u.\"start\""),
+        ];
+        let mut found = vec![
+            Query {
+                finds: "charges",
+                sql: format!("SELECT {columns}, c.amount {charges} {order}"),
+            },
+            Query { finds: "usage", sql: usage.join(" ") },
+        ];
+        let resources = format!("resource IN (SELECT c.resource {charges})");
+        let meter = catalogue().find(&self.line.meter).map(|id| catalogue().get(id));
+        found.extend(meter.map(|meter| origin(meter, &resources, self.span)));
+        found
+    }
+
+    /// `FROM … WHERE …` for the charges of the line and no others, under the name `c`.
+    ///
+    /// Table `charges` keeps every statement ever made about an hour; when the invoice says what
+    /// it knew, the newest statement not newer than that counts.
+    fn charges(&self) -> String {
+        let Self { line, invoice, span: (start, end) } = self;
+        let is = |column: &str, value: &str| format!("c.{column} = {}", quoted(value));
+        let mut source = "charges".to_owned();
+        let mut conditions = vec![
+            is("project", &invoice.project),
+            is("price_book", &line.price_book),
+            is("price_entry", &line.price_entry),
+            is("kind", line.kind.as_str()),
+        ];
+        conditions.extend(line.resource.as_ref().map(|resource| is("resource", resource)));
+        conditions.push(format!("c.\"start\" >= {}", instant(*start)));
+        conditions.push(format!("c.\"end\" <= {}", instant(*end)));
+        if let Some(known) = invoice.known {
+            source = [
+                "(SELECT *, row_number() OVER (PARTITION BY resource, meter, project, price_book,",
+                "\"start\" ORDER BY known DESC) AS newest FROM charges",
+                &format!("WHERE project = {} AND known <= {known})", quoted(&invoice.project)),
+            ]
+            .join(" ");
+            conditions.push("c.newest = 1".to_owned());
+        }
+        format!("FROM {source} c WHERE {}", conditions.join(" AND "))
+    }
+}
+
+/// The query that finds the line of an issued invoice that another line corrects.
+pub(super) fn corrected_query(correction: &Correction) -> Query {
+    let (of, id) = (quoted(&correction.invoice), quoted(&correction.line));
+    let columns = "id, line, description, quantity, unit, price, per, amount, price_book";
+    let sql = format!("SELECT {columns} FROM invoices WHERE id = {of} AND line = {id}");
+    Query { finds: "invoices", sql }
+}
+
+/// What usage of a meter over a span is made from: samples, with the neighbours on both sides
+/// that reach into it, or the lifecycle events up to its end.
+pub(super) fn origin(
+    meter: &Meter,
+    resources: &str,
+    (start, end): (Timestamp, Timestamp),
+) -> Query {
+    let reach = |at: Timestamp, by: i64| instant(at.plus_micros(by));
+    match meter.kind {
+        MeterKind::Allocation { .. } => Query {
+            finds: "events",
+            sql: format!(
+                "SELECT * FROM events WHERE {resources} AND at < {} ORDER BY resource, at",
+                instant(end)
+            ),
+        },
+        MeterKind::Counter | MeterKind::Delta | MeterKind::Gauge => Query {
+            finds: "samples",
+            sql: format!(
+                "SELECT at, resource, source, value FROM samples WHERE meter = {} AND \
+                 {resources} AND at >= {} AND at < {} ORDER BY resource, at",
+                quoted(&meter.name),
+                reach(start, -meter.hold_micros),
+                reach(end, meter.hold_micros),
+            ),
+        },
+    }
+}
+
+fn instant(at: Timestamp) -> String {
+    format!("TIMESTAMP '{at}'")
+}
+
+/// A text as an SQL literal.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
