@@ -5,8 +5,12 @@
 //! before it in its partition; offsets are never reused.
 
 mod embedded;
+mod kafka;
 
-pub use self::embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync, POLL};
+pub use self::{
+    embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync, POLL},
+    kafka::{KafkaConfig, KafkaLog, Sasl, Secret, Security, Tls},
+};
 
 use std::time::Duration;
 
