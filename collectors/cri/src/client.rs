@@ -16,6 +16,8 @@ use tonic_prost::ProstCodec;
 
 use crate::api::{self, containerd};
 
+#[cfg(test)]
+mod capture;
 mod drive;
 
 /// Longest answer accepted: 10,000 pods of a few containers each, with their labels.

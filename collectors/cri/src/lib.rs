@@ -25,6 +25,8 @@ mod cgroup;
 mod config;
 mod describe;
 mod discover;
+#[cfg(test)]
+mod fixtures;
 mod ledger;
 mod lookup;
 mod poll;

@@ -244,3 +244,33 @@ fn read_out(lookup: &Lookup, exit: TaskExit, at: Option<Timestamp>) -> Option<Ex
     let code = exit.exit_status.into();
     Some(Exit { id, at: exited.or(at)?, code, cpu_nanos, pod_cpu_nanos })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use nilometer_source::SystemClock;
+
+    use super::*;
+    use crate::CriConfig;
+    use crate::fixtures::fixture;
+
+    #[tokio::test]
+    async fn recorded_events_are_understood() {
+        let client = Client::new(Path::new("/nonexistent")).unwrap();
+        let lookup = Lookup::new(client, CriConfig::default(), Arc::new(SystemClock));
+        let status: crate::api::ContainerStatusResponse = fixture("container-exited");
+        let status = status.status.unwrap();
+        let event = understand(&lookup, &fixture("event-tasks-start"));
+        let Some(Event::Started { id, at }) = event else { panic!("a start, not {event:?}") };
+        assert_eq!(id, status.id);
+        assert!(at.0.abs_diff(status.started_at / 1_000) < 1_000_000);
+        let event = understand(&lookup, &fixture("event-tasks-exit"));
+        let Some(Event::Exited(exit)) = event else { panic!("an exit, not {event:?}") };
+        assert_eq!((exit.id, exit.code), (status.id, 0));
+        assert_eq!(exit.at, Timestamp::from_nanos(status.finished_at), "both paths agree");
+        let mut of_exec: Envelope = fixture("event-tasks-exit");
+        of_exec.event.as_mut().unwrap().value.extend([0x12, 1, b'x']);
+        assert!(understand(&lookup, &of_exec).is_none(), "an exec's exit ends nothing");
+    }
+}

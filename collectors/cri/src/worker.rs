@@ -171,3 +171,71 @@ async fn is_sandbox(lookup: &Lookup, id: &str) -> bool {
     let kind = known.and_then(|known| known.labels.get("io.cri-containerd.kind").cloned());
     kind.is_some_and(|kind| kind == "sandbox")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use nilometer_source::SystemClock;
+
+    use super::*;
+    use crate::CriConfig;
+    use crate::client::Client;
+
+    const SECOND: i64 = 1_000_000_000;
+    const START: i64 = 1_800_000_000 * SECOND;
+
+    fn event(
+        id: &str,
+        kind: ContainerEventType,
+        seconds: i64,
+        sandbox: api::PodSandboxState,
+        container: (i64, i64),
+    ) -> Event {
+        let pod = api::PodSandboxStatus {
+            id: "s".to_owned(),
+            state: sandbox as i32,
+            created_at: START,
+            ..api::PodSandboxStatus::default()
+        };
+        let status = api::ContainerStatus {
+            id: "c".to_owned(),
+            started_at: container.0,
+            finished_at: container.1,
+            ..api::ContainerStatus::default()
+        };
+        Event::Cri(Box::new(ContainerEventResponse {
+            container_id: id.to_owned(),
+            container_event_type: kind as i32,
+            created_at: START + seconds * SECOND,
+            pod_sandbox_status: Some(pod),
+            containers_statuses: vec![status],
+        }))
+    }
+
+    /// The runtime no longer answers for any of these: what the events bring must do.
+    #[tokio::test]
+    async fn cri_events_alone_tell_a_whole_life() {
+        use ContainerEventType::{Created, Deleted, Started, Stopped};
+        use api::PodSandboxState::{NotReady, Ready};
+        let client = Client::new(Path::new("/nonexistent")).unwrap();
+        let lookup = Lookup::new(client, CriConfig::default(), Arc::new(SystemClock));
+        let (started, finished) = (START + 2 * SECOND, START + 5 * SECOND);
+        let mut said = Vec::new();
+        for event in [
+            event("s", Started, 0, Ready, (0, 0)),
+            event("c", Created, 1, Ready, (0, 0)),
+            event("c", Started, 2, Ready, (started, 0)),
+            event("c", Stopped, 5, Ready, (started, finished)),
+            event("c", Deleted, 6, Ready, (started, finished)),
+            event("s", Stopped, 7, NotReady, (started, finished)),
+            event("s", Deleted, 8, NotReady, (started, finished)),
+        ] {
+            for event in work(&lookup, event).await.events {
+                let seconds = (event.at.0 * 1_000 - START) / SECOND;
+                said.push(format!("{} {} {seconds}", event.change.as_str(), event.resource.id));
+            }
+        }
+        assert_eq!(said, ["created s 0", "created c 2", "deleted c 5", "deleted s 7"]);
+    }
+}

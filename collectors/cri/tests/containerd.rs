@@ -1,4 +1,5 @@
 //! A real containerd, metered: what the source says against the kernel's own counters and clock.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
