@@ -17,7 +17,7 @@
 //! little after the fact. A reading describes the instant between question and answer; what an
 //! event said after the question was asked is newer and stands.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
 use nilometer_source::Observation;
@@ -86,6 +86,8 @@ struct Known {
     /// When an event last told the state.
     state_at: Timestamp,
     unexplained: bool,
+    /// Start of the resources, by id, of which nothing has changed since.
+    unchanged: BTreeMap<String, Timestamp>,
 }
 
 impl Fleet {
@@ -130,7 +132,9 @@ impl Fleet {
         if matches!(birth, Birth::Seen(_)) {
             samples::push_zeros(&mut out.samples, &vm, &children, start);
         }
+        let ids = std::iter::once(&vm.id).chain(children.keys());
         let known = Known {
+            unchanged: ids.map(|id| (id.clone(), start)).collect(),
             domain: reading.domain.clone(),
             vm,
             children,
@@ -158,13 +162,12 @@ impl Fleet {
         if known.state_at >= reading.asked {
             stats.state = None;
         }
-        let Known { description, .. } = &*known;
-        let vm = resources::vm(&reading.domain, &self.node, description, &stats, Some(&known.vm));
-        let children = children(&vm, description, &stats, &known.children);
-        if vm != known.vm {
-            out.events.push(event(Change::Changed, reading.at, &vm));
-        }
-        changes(&known.children, &children, reading.at, out);
+        let Known { description, vm: before, children: children_before, unchanged, .. } = known;
+        let (description, before, children_before) = (&*description, &*before, &*children_before);
+        let vm = resources::vm(&reading.domain, &self.node, description, &stats, Some(before));
+        let children = children(&vm, description, &stats, children_before);
+        tell(before, &vm, reading.at, unchanged, out);
+        changes(children_before, &children, reading.at, unchanged, out);
         samples::push(&mut out.samples, &vm, &children, description, &stats, reading.at);
         known.domain = reading.domain.clone();
         known.vm = vm;
@@ -252,9 +255,11 @@ impl Fleet {
     ) {
         let Some(known) = self.domains.get_mut(&uuid) else { return };
         known.state_at = at;
+        known.last_seen = known.last_seen.max(at);
         let state = state.as_str().to_owned();
         if known.vm.attributes.get("state") != Some(&state) {
             known.vm.attributes.insert("state".to_owned(), state);
+            known.unchanged.remove(&known.vm.id);
             out.events.push(event(Change::Changed, at.max(known.start), &known.vm));
         }
     }
@@ -282,7 +287,8 @@ impl Fleet {
             child.attributes.extend([estimated.clone()]);
         }
         let at = known.last_seen;
-        tracing::warn!(domain = %known.domain.name, %at, "end of domain was missed and is estimated");
+        let name = &known.domain.name;
+        tracing::warn!(domain = %name, %at, "end of domain was missed and is estimated");
         known.end(at, out);
     }
 }
@@ -330,18 +336,49 @@ fn children(
     children
 }
 
-fn changes(before: &Children, after: &Children, at: Timestamp, out: &mut Observation) {
+fn changes(
+    before: &Children,
+    after: &Children,
+    at: Timestamp,
+    unchanged: &mut BTreeMap<String, Timestamp>,
+    out: &mut Observation,
+) {
     for (id, child) in before {
         if !after.contains_key(id) {
             out.events.push(event(Change::Deleted, at, child));
+            unchanged.remove(id);
         }
     }
     for (id, child) in after {
         match before.get(id) {
-            None => out.events.push(event(Change::Created, at, child)),
-            Some(known) if known != child => out.events.push(event(Change::Changed, at, child)),
-            Some(_) => {}
+            None => {
+                out.events.push(event(Change::Created, at, child));
+                unchanged.insert(id.clone(), at);
+            }
+            Some(known) => tell(known, child, at, unchanged, out),
         }
+    }
+}
+
+/// Tells what changed about a resource at `at`. A size that the first readings left out was the
+/// same all along, so it is told as of the start.
+fn tell(
+    before: &Resource,
+    after: &Resource,
+    at: Timestamp,
+    unchanged: &mut BTreeMap<String, Timestamp>,
+    out: &mut Observation,
+) {
+    let mut told = before.clone();
+    if let Some(&start) = unchanged.get(&before.id) {
+        resources::complete(&mut told, after);
+        if told != *before {
+            out.events.push(event(Change::Changed, start, &told));
+        }
+    }
+    if told != *after {
+        out.events.push(event(Change::Changed, at, after));
+        unchanged.remove(&before.id);
     }
 }
 

@@ -10,9 +10,9 @@
 //! arrives is taken up when it resumes here. A guest that reboots stays the same VM. An end that
 //! no event told is dated to the last reading and carries the attribute `end=estimated`.
 //!
-//! **Last reading.** `shutdown` comes a little before `stopped`, also when a domain is destroyed,
-//! and a reading is taken then if the process still answers. What a VM that crashes uses after
-//! the last reading is not seen.
+//! **Last reading.** `shutdown` comes a little before `stopped`, and a reading is taken then if
+//! the process still answers: always when the guest switches itself off, often when the VM is
+//! destroyed, never when it crashes. What is used after the last reading is not seen.
 
 mod birth;
 mod connection;

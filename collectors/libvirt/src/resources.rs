@@ -11,6 +11,9 @@ use crate::description::Description;
 use crate::protocol::DomainRef;
 use crate::stats::{DiskStats, DomainStats};
 
+/// Attributes that hold allocated sizes.
+const SIZES: [&str; 3] = ["vcpus", "memory_bytes", "disk_bytes"];
+
 /// Resources by id.
 pub(crate) type Children = BTreeMap<String, Resource>;
 
@@ -98,6 +101,15 @@ pub(crate) fn disk_id(vm: &Resource, disk: &DiskStats) -> String {
 pub(crate) fn interface_id(vm: &Resource, description: &Description, name: &str) -> String {
     let last = description.macs.get(name).map_or(name, String::as_str);
     clip(&format!("{}/interface/{last}", vm.id))
+}
+
+/// Gives a resource the sizes that it lacks and `after` has.
+pub(crate) fn complete(resource: &mut Resource, after: &Resource) {
+    for key in SIZES {
+        if let (None, Some(size)) = (resource.attributes.get(key), after.attributes.get(key)) {
+            resource.attributes.insert(key.to_owned(), size.clone());
+        }
+    }
 }
 
 /// Cuts a text to what the contract allows, at a character.

@@ -249,7 +249,7 @@ impl Watcher {
         let Some(session) = &self.session else { return Ok(()) };
         let Notice { at, event } = &notice;
         let (at, domain) = (*at, &event.domain);
-        tracing::debug!(domain = %domain.name, id = domain.id, lifecycle = ?event.lifecycle, "event");
+        tracing::debug!(domain = %domain.name, lifecycle = ?event.lifecycle, "event");
         match session.meaning(&notice) {
             Meaning::Lifecycle(what, detail) => self.live(domain, what, detail, at).await,
             Meaning::Devices => self.read_one(domain, None).await,
@@ -337,7 +337,6 @@ impl Watcher {
         tracing::warn!(%error, "lost libvirt; connecting again");
         self.session = None;
         self.dropped = 0;
-        self.pause = FIRST_PAUSE;
         self.retry_at = Instant::now() + self.pause;
     }
 
@@ -347,8 +346,12 @@ impl Watcher {
             Ok((path, session)) => {
                 tracing::info!(socket = %path.display(), "connected to libvirt again");
                 self.session = Some(session);
-                if let Err(error) = self.read_all(true).await {
-                    self.lose_session(&error);
+                match self.read_all(true).await {
+                    Ok(()) => self.pause = FIRST_PAUSE,
+                    Err(error) => {
+                        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                        self.lose_session(&error);
+                    }
                 }
             }
             Err(_) => {
