@@ -186,6 +186,17 @@ impl Board {
         count(&mut node.memory, load.memory_request, load.memory_peak);
     }
 
+    /// Takes back what [`send`](Self::send) counted.
+    pub fn withdraw(&mut self, place: usize, load: Load) {
+        let node = &mut self.nodes[place];
+        let take = |of: &mut Dimension, request: u64, peak: u64| {
+            of.allocated = of.allocated.saturating_sub(request.min(of.in_flight));
+            of.in_flight = of.in_flight.saturating_sub(peak);
+        };
+        take(&mut node.cpu, load.cpu_request, load.cpu_peak);
+        take(&mut node.memory, load.memory_request, load.memory_peak);
+    }
+
     /// Nodes that a workload of this kind may run on: VMs on nodes; pods where pods run already,
     /// or on nodes while none runs anywhere.
     pub fn hosts_for(&self, kind: ResourceKind) -> Vec<usize> {

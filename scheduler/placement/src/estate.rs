@@ -18,6 +18,7 @@ use nilometer_contract::{
 use crate::ledger::{InFlight, Ledger};
 use crate::policy::Policy;
 use crate::request::Request;
+use crate::score::Load;
 use crate::series::SeriesSet;
 
 /// Most resources of which lifecycle is followed.
@@ -88,6 +89,13 @@ impl Estate {
         let node = node.to_owned();
         let request = request.clone();
         self.ledger.add(InFlight { request, node, load, decided: now, expires });
+    }
+
+    /// Takes back a decision about a workload that is decided anew; where it was sent, and as
+    /// what, if it still counted.
+    pub fn withdraw(&mut self, request: &Request, now: Timestamp) -> Option<(String, Load)> {
+        let entry = self.ledger.withdraw(request).filter(|entry| now < entry.expires)?;
+        Some((entry.node, entry.load))
     }
 
     /// Forgets what ended long ago and what no longer is in flight.

@@ -126,6 +126,7 @@ impl Scheduler {
         let names = arguments.names();
         let mut guard = self.board(now);
         let board = guard.get_or_insert_default();
+        self.withdraw(board, std::slice::from_ref(&request), now);
         let rated = self.rated(board, &request, &names);
         let points: Vec<Option<u32>> =
             rated.iter().map(|(_, known)| known.map(|(_, rating)| rating.score.0)).collect();

@@ -38,12 +38,18 @@ pub struct Ledger {
 impl Ledger {
     /// Adds a decision; one for the same workload replaces the earlier.
     pub fn add(&mut self, entry: InFlight) {
-        let same = |known: &InFlight| is_same(&known.request, &entry.request);
-        self.entries.retain(|known| !same(known));
+        self.withdraw(&entry.request);
         if self.entries.len() >= MAX_IN_FLIGHT {
             self.entries.pop_front();
         }
         self.entries.push_back(entry);
+    }
+
+    /// Takes out the entry of a workload that is decided anew, so that it does not count against
+    /// itself.
+    pub fn withdraw(&mut self, request: &Request) -> Option<InFlight> {
+        let place = self.entries.iter().position(|known| is_same(&known.request, request))?;
+        self.entries.remove(place)
     }
 
     /// The entries that count at `now`.

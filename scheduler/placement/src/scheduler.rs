@@ -125,6 +125,7 @@ impl Scheduler {
         let policy = &self.config.policy;
         let mut guard = self.board(now);
         let board = guard.get_or_insert_default();
+        self.withdraw(board, &requests, now);
         let field = Field::new(board, named);
         let decision = place(&field, &requests, policy, seed);
         let inputs = Inputs {
@@ -207,6 +208,17 @@ impl Scheduler {
         }
         let mut estate = self.estate.write().unwrap_or_else(PoisonError::into_inner);
         estate.send(request, node, now, policy);
+    }
+
+    /// Workloads decided anew do not count against themselves.
+    pub(crate) fn withdraw(&self, board: &mut Board, requests: &[Request], now: Timestamp) {
+        let mut estate = self.estate.write().unwrap_or_else(PoisonError::into_inner);
+        for request in requests {
+            let Some((node, load)) = estate.withdraw(request, now) else { continue };
+            if let Some(place) = board.find(&node) {
+                board.withdraw(place, load);
+            }
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

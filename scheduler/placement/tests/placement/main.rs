@@ -3,6 +3,8 @@
 //! One binary. Time is given, never waited for, but for the streaming shell, which is polled for
 //! a condition up to a bound.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod bursts;
 mod forecasts;
 mod lab;

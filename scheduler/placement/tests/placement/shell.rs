@@ -1,0 +1,149 @@
+//! The streaming shell over the real embedded log: what goes in by topic comes out as answers,
+//! and each answer as a record that can be given again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nilometer_contract::{
+    EVENTS, LifecycleEvent, Resource, SAMPLES, SampleBatch, Timestamp, encode, partition_of,
+};
+use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicConfig, TopicPartition};
+use nilometer_placement::record::replay;
+use nilometer_placement::{Config, DECISIONS, DecisionRecord, Scheduler};
+use nilometer_simulated::{Fleet, FleetConfig};
+use prometheus::Registry;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::lab::{GIB, at, request};
+
+const PARTITIONS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A scheduler that has read all it was given.
+pub(crate) struct Running {
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) registry: Registry,
+    log: Arc<EmbeddedLog>,
+    cancel: CancellationToken,
+    run: JoinHandle<Result<(), nilometer_placement::SchedulerError>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Running {
+    pub(crate) async fn start(
+        events: Vec<LifecycleEvent>,
+        samples: Vec<SampleBatch>,
+        now: Timestamp,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap());
+        for name in [EVENTS, SAMPLES] {
+            let name = name.to_owned();
+            let retention = Duration::from_secs(86_400);
+            let topic = TopicConfig { name, partitions: PARTITIONS, retention };
+            log.ensure_topic(&topic).await.unwrap();
+        }
+        let mut parts: Vec<Vec<Bytes>> = vec![Vec::new(); PARTITIONS as usize];
+        for event in events {
+            let part = partition_of(&event.resource.id, PARTITIONS) as usize;
+            parts[part].push(event.encode().unwrap().into());
+        }
+        append(&log, EVENTS, parts).await;
+        let mut parts: Vec<Vec<Bytes>> = vec![Vec::new(); PARTITIONS as usize];
+        for batch in samples {
+            let part = partition_of(batch.subjects.id.value(0), PARTITIONS) as usize;
+            parts[part].extend(encode(&batch).unwrap().into_iter().map(Bytes::from));
+        }
+        parts[0].push(Bytes::from_static(b"not a batch of samples"));
+        append(&log, SAMPLES, parts).await;
+
+        let registry = Registry::new();
+        let price = |of: &Resource| of.attributes.get("cpus").map(|cpus| format!("{cpus}.00"));
+        let config = Config { refresh_millis: 0, ..Config::default() };
+        let shared: Arc<dyn Log> = log.clone();
+        let clock = Arc::new(move || now);
+        let scheduler = Scheduler::new(shared, config, Arc::new(price), clock, &registry).unwrap();
+        let cancel = CancellationToken::new();
+        let run = tokio::spawn(scheduler.clone().run(cancel.clone()));
+        let patience = Instant::now();
+        while !scheduler.is_caught_up() {
+            assert!(patience.elapsed() < PATIENCE, "the scheduler reads its topics");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Running { scheduler, registry, log, cancel, run, _dir: dir }
+    }
+
+    /// Stops it and returns what it recorded.
+    pub(crate) async fn stop(self) -> Vec<DecisionRecord> {
+        self.cancel.cancel();
+        self.run.await.unwrap().unwrap();
+        let from = TopicPartition { topic: DECISIONS.to_owned(), partition: 0 };
+        let end = self.log.watermarks(&from).await.unwrap().high;
+        let mut records = Vec::new();
+        while (records.len() as u64) < end {
+            let next = records.len() as u64;
+            let found = self.log.fetch(&from, next, 1 << 20, Duration::ZERO).await.unwrap();
+            let read = found.iter().map(|record| serde_json::from_slice(&record.payload).unwrap());
+            records.extend(read);
+        }
+        records
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name().ends_with(name));
+        let metrics = family.into_iter().flat_map(|family| family.get_metric());
+        metrics
+            .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
+            .sum()
+    }
+}
+
+async fn append(log: &EmbeddedLog, topic: &str, parts: Vec<Vec<Bytes>>) {
+    for (partition, records) in (0..).zip(parts).filter(|(_, records)| !records.is_empty()) {
+        let to = TopicPartition { topic: topic.to_owned(), partition };
+        log.append(&to, records).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simulated_day_is_read_and_each_answer_can_be_given_again() {
+    let start = at(0);
+    let config = FleetConfig { nodes: 8, vms_and_pods: 120, start, ..FleetConfig::default() };
+    let mut fleet = Fleet::new(&config).unwrap();
+    let (mut events, mut samples) = (Vec::new(), Vec::new());
+    let mut now = start;
+    for _ in 0..=24 * 6 {
+        let observed = fleet.step(now);
+        events.extend(observed.events);
+        let parts = observed.samples.build_partitioned(PARTITIONS);
+        samples.extend(parts.into_iter().map(|(_, batch)| batch));
+        now = now.plus_micros(600 * 1_000_000);
+    }
+    let now = fleet.position().unwrap();
+    let running = Running::start(events, samples, now).await;
+    let nodes = running.scheduler.nodes(None, 1_000);
+    let bare = nodes.iter().filter(|(node, _)| !node.guest).count();
+    assert_eq!(bare, 8);
+    for (node, _) in &nodes {
+        assert!(!node.stale, "{node:?}");
+        assert!(node.cpu.capacity > 0 && node.cpu.predicted() > 0, "{node:?}");
+        assert!(node.cpu.predicted() >= node.cpu.used.unwrap(), "{node:?}");
+    }
+    let wanted = (0..30).map(|n| request(&format!("w{n}"), 500, GIB)).collect();
+    let (record, decision) = running.scheduler.place(wanted, None, 7).unwrap();
+    let (_, plan) = running.scheduler.plan();
+    let again = running.scheduler.nodes(None, 1_000);
+    let in_flight: u64 = again.iter().map(|(node, _)| node.cpu.in_flight).sum();
+    let placed = decision.placements.iter().filter(|placed| placed.node.is_some()).count();
+    assert_eq!(in_flight, 500 * placed as u64, "counted at once, before any sample");
+    assert_eq!(running.metric("undecodable_total"), 1.0);
+    let records = running.stop().await;
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0], record);
+    assert_eq!(replay(&records[0]), decision);
+    assert_eq!(records[1].chosen.len(), plan.moves.len());
+    assert_eq!(records[0].inputs.watermark.newest_sample, Some(now));
+}
