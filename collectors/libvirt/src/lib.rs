@@ -11,8 +11,8 @@
 //! no event told is dated to the last reading and carries the attribute `end=estimated`.
 //!
 //! **Last reading.** `shutdown` comes a little before `stopped`, and a reading is taken then if
-//! the process still answers: always when the guest switches itself off, often when the VM is
-//! destroyed, never when it crashes. What is used after the last reading is not seen.
+//! the process still answers: when the guest switches itself off it does, when the VM is
+//! destroyed seldom, after a crash never. What is used after the last reading is not seen.
 
 mod birth;
 mod connection;
