@@ -208,7 +208,8 @@ impl Living {
         }
     }
 
-    /// Live migration: the counters go on, the pods come along.
+    /// Live migration: the counters go on, the pods come along. Both nodes are read at that
+    /// instant, else the VM would count on one whose memory was read without it.
     fn migrate<W: Witness>(&mut self, at: i64, witness: &mut W) {
         let (vms, clusters) = (self.estate.vms.len(), self.estate.clusters.len());
         if vms + clusters == 0 {
@@ -217,9 +218,9 @@ impl Living {
         let n = self.estate.random.index(vms + clusters);
         let estate = &self.estate;
         let Some(&key) = estate.vms.iter().chain(&estate.clusters).nth(n) else { return };
-        let claim = estate.get(key).claim;
+        let (claim, source) = (estate.get(key).claim, estate.get(key).host);
         let target = self.estate.host_for(Hosts::Hypervisors, claim);
-        let Some(target) = target.filter(|&host| Some(host) != self.estate.get(key).host) else {
+        let Some(target) = target.filter(|&host| Some(host) != source) else {
             return;
         };
         let total = self.estate.total(key, at);
@@ -229,6 +230,9 @@ impl Living {
         self.estate.get_mut(key).resource.parent = Some(node.clone());
         self.set_node(key, &node);
         self.tell(Change::Changed, key, at, witness);
+        for node in source.into_iter().chain([target]) {
+            self.estate.read_bare(node, at, witness);
+        }
     }
 
     fn set_node(&mut self, key: Key, node: &str) {

@@ -18,8 +18,8 @@ use crate::config::FleetConfig;
 use crate::mix::{self, Random};
 use crate::rhythm::{Rhythm, SLOT_MICROS, Series};
 
-/// CPU time is counted in ticks of 2⁻¹² s: exact in an `f64`, and in 10⁻¹² s.
-pub(crate) const TICKS_PER_SECOND: u64 = 1 << 12;
+/// CPU time is counted in ticks of 2⁻⁹ s: exact in an `f64`, and a whole number of nanoseconds.
+pub(crate) const TICKS_PER_SECOND: u64 = 1 << 9;
 /// Ticks of one busy core in a slot.
 pub(crate) const CORE_TICKS: u64 = TICKS_PER_SECOND * (SLOT_MICROS / 1_000_000);
 const PAGE: u64 = 4_096;

@@ -1,14 +1,12 @@
 //! The fleet as its callers see it: step by step, forward in time.
 
-use nilometer_contract::{
-    Change, LifecycleEvent, MICROS_PER_SECOND, MeterId, Resource, Subject, Timestamp,
-};
+use nilometer_contract::{Change, LifecycleEvent, MICROS_PER_SECOND, Resource, Subject, Timestamp};
 use nilometer_source::Observation;
 
 use crate::churn::Living;
 use crate::config::{ConfigError, FleetConfig};
 use crate::estate::Estate;
-use crate::reading::{Amount, Blind, Witness};
+use crate::reading::{Blind, Reading, Witness};
 use crate::source::SOURCE;
 
 /// A simulated estate at an instant.
@@ -21,7 +19,7 @@ use crate::source::SOURCE;
 ///
 /// The events between two instants, and the samples at one, do not depend on where the steps
 /// before lay, with one exception: of a resource that died between two steps there is a last
-/// reading only if there was a first.
+/// reading only if there was a first. Nodes are also read when a VM moves from or to them.
 #[derive(Debug)]
 pub struct Fleet {
     living: Living,
@@ -52,21 +50,22 @@ struct Observer(Observation);
 
 impl Witness for Observer {
     fn change(&mut self, change: Change, at: i64, resource: &Resource) {
-        self.0.events.push(LifecycleEvent {
-            change,
-            at: Timestamp(at),
-            resource: resource.clone(),
-            source: SOURCE.to_owned(),
-        });
+        self.0.events.push(event(change, at, resource));
     }
 
-    fn read(&mut self, at: i64, resource: &Resource, readings: &[(MeterId, Amount)]) {
+    fn read(&mut self, at: i64, resource: &Resource, readings: &[Reading]) {
         let samples = &mut self.0.samples;
         let subject = samples.subject(Subject::from(resource));
         for &(meter, amount) in readings {
             samples.push(subject, meter, Timestamp(at), amount.value());
         }
     }
+}
+
+/// A change as it is told.
+pub(crate) fn event(change: Change, at: i64, resource: &Resource) -> LifecycleEvent {
+    let (at, source) = (Timestamp(at), SOURCE.to_owned());
+    LifecycleEvent { change, at, resource: resource.clone(), source }
 }
 
 impl Fleet {

@@ -21,7 +21,7 @@ use nilometer_contract::{
 
 use crate::config::{ConfigError, FleetConfig};
 use crate::fleet::Fleet;
-use crate::reading::{Amount, Witness};
+use crate::reading::{Reading, Witness};
 
 const PICO: i128 = 1_000_000_000_000;
 const PICO_SECONDS_PER_MICRO: i128 = PICO / MICROS_PER_SECOND as i128;
@@ -113,7 +113,7 @@ impl Witness for Ledger {
         }
     }
 
-    fn read(&mut self, at: i64, resource: &Resource, readings: &[(MeterId, Amount)]) {
+    fn read(&mut self, at: i64, resource: &Resource, readings: &[Reading]) {
         let period = self.period();
         let Some(account) = self.accounts.get_mut(resource.id.as_str()) else {
             panic!("a resource is created before it is read");

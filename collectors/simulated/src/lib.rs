@@ -16,6 +16,7 @@ mod fleet;
 mod known;
 mod mix;
 mod reading;
+mod recall;
 mod rhythm;
 mod source;
 

@@ -13,18 +13,21 @@ use crate::rhythm::SLOT_MICROS;
 /// What a meter shows, exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Amount {
-    /// CPU time in ticks of 2⁻¹² s.
+    /// CPU time in ticks of 2⁻⁹ s.
     Ticks(u64),
     /// Bytes, or a count.
     Whole(u64),
 }
+
+/// A meter and what it shows.
+pub(crate) type Reading = (MeterId, Amount);
 
 /// Sees all that happens, in order of time.
 pub(crate) trait Witness {
     /// A resource, or a device, came into being, changed or ceased to be.
     fn change(&mut self, change: Change, at: i64, resource: &Resource);
     /// Meters of one resource were read.
-    fn read(&mut self, at: i64, resource: &Resource, readings: &[(MeterId, Amount)]);
+    fn read(&mut self, at: i64, resource: &Resource, readings: &[Reading]);
 }
 
 /// Sees nothing: for passing over a time that has been observed before.
@@ -33,7 +36,7 @@ pub(crate) struct Blind;
 
 impl Witness for Blind {
     fn change(&mut self, _: Change, _: i64, _: &Resource) {}
-    fn read(&mut self, _: i64, _: &Resource, _: &[(MeterId, Amount)]) {}
+    fn read(&mut self, _: i64, _: &Resource, _: &[Reading]) {}
 }
 
 impl Amount {
@@ -116,6 +119,12 @@ impl Estate {
     /// Reads one resource with all its parts.
     pub(crate) fn read_one<W: Witness>(&self, key: Key, at: i64, witness: &mut W) {
         self.read(key, at, witness);
+    }
+
+    /// Reads a node without its parts.
+    pub(crate) fn read_bare<W: Witness>(&self, node: Key, at: i64, witness: &mut W) {
+        let all = self.read(node, at, &mut Blind);
+        self.read_node(self.get(node), all, at, witness);
     }
 
     fn read<W: Witness>(&self, key: Key, at: i64, witness: &mut W) -> Use {

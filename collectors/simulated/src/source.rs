@@ -1,11 +1,12 @@
 //! The fleet as a source: the same steps, by a clock.
 
 use async_trait::async_trait;
-use nilometer_contract::Timestamp;
+use nilometer_contract::{LifecycleEvent, Timestamp};
 use nilometer_source::{Discovery, Observation, Outlet, SharedClock, Source, SourceError};
 
 use crate::config::{ConfigError, FleetConfig};
 use crate::fleet::{Fleet, Steps};
+use crate::recall::recall;
 
 /// Name of the source on samples and events.
 pub const SOURCE: &str = "simulated";
@@ -13,13 +14,25 @@ pub const SOURCE: &str = "simulated";
 /// Observes a [`Fleet`] at the steps that the clock has reached, each once and in order.
 ///
 /// The only state is which step comes next. After a crash, [`resume`](Self::resume) with any step
-/// not after the first unsaved one: steps observed again carry the same values and event ids.
+/// not after the first unsaved one: steps observed again carry the same values.
 pub struct SimulatedSource {
     fleet: Fleet,
     clock: SharedClock,
     /// Instant of the clock at which simulated time is the fleet's start.
     epoch: Timestamp,
     outlet: Option<Outlet>,
+    told: Told,
+}
+
+/// How far lifecycles have been told ahead of the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Not at all: each step tells its own.
+    WithSteps,
+    /// The source has resumed and said nothing yet.
+    NotYet,
+    /// Up to this instant inclusive.
+    Until(Timestamp),
 }
 
 impl SimulatedSource {
@@ -27,10 +40,18 @@ impl SimulatedSource {
     /// runs `factor` times as fast from there.
     pub fn new(config: &FleetConfig, clock: SharedClock) -> Result<Self, ConfigError> {
         let fleet = Fleet::new(config)?;
-        Ok(SimulatedSource { fleet, clock, epoch: config.start, outlet: None })
+        Ok(SimulatedSource {
+            fleet,
+            clock,
+            epoch: config.start,
+            outlet: None,
+            told: Told::WithSteps,
+        })
     }
 
-    /// As [`new`](Self::new), with step `next` as the first to be observed.
+    /// As [`new`](Self::new), with step `next` as the first to be observed, for listeners who may
+    /// have heard of any step that is due. The first observation tells all lifecycles up to the
+    /// last of those, the steps up to there tell none.
     pub fn resume(
         config: &FleetConfig,
         clock: SharedClock,
@@ -40,6 +61,7 @@ impl SimulatedSource {
         if let Some(last) = next.checked_sub(1) {
             source.fleet.skip_to(config.step_at(last));
         }
+        source.told = Told::NotYet;
         Ok(source)
     }
 
@@ -91,7 +113,25 @@ impl SimulatedSource {
 
     fn step(&mut self) -> Observation {
         let next = self.fleet.config().step_at(self.next_step());
-        self.fleet.step(next)
+        let mut observation = self.fleet.step(next);
+        if let Told::Until(told) = self.told {
+            observation.events.retain(|event| event.at > told);
+        }
+        observation
+    }
+
+    /// Lifecycles to tell before the next step.
+    fn recall(&mut self) -> Vec<LifecycleEvent> {
+        if self.told != Told::NotYet {
+            return Vec::new();
+        }
+        let config = self.fleet.config();
+        let position = self.fleet.position();
+        let due = config.steps_until(self.now()).checked_sub(1).map(|last| config.step_at(last));
+        let Some(upto) = due.max(position) else { return Vec::new() };
+        let events = recall(config, position, upto);
+        self.told = Told::Until(upto);
+        events
     }
 }
 
@@ -105,8 +145,17 @@ impl Source for SimulatedSource {
     /// outlet, save the last; without an outlet the oldest is returned and the others wait for
     /// the next calls. The bound is time itself: a step is never skipped.
     async fn observe(&mut self) -> Result<Observation, SourceError> {
+        let mut observation = Observation::new(SOURCE);
+        observation.events = self.recall();
         if self.behind() == 0 {
-            return Ok(Observation::new(SOURCE));
+            return Ok(observation);
+        }
+        if !observation.events.is_empty() {
+            // What follows rests on it, so it goes with the first step.
+            let step = self.step();
+            observation.samples = step.samples;
+            observation.events.extend(step.events);
+            return Ok(observation);
         }
         if let Some(outlet) = self.outlet.clone() {
             while self.behind() > 1 {
