@@ -36,8 +36,8 @@ pub(crate) struct ContainerFacts {
     pub(crate) sandbox: String,
     /// As it was made.
     pub(crate) resource: Resource,
-    /// As it is now, when it was resized since.
-    pub(crate) resized: Option<Resource>,
+    /// As it is now; differs in its sizes when it was resized.
+    pub(crate) current: Resource,
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) exit_code: i32,
@@ -214,20 +214,26 @@ pub(crate) fn container(
     let said = said.filter(|linux| *linux != LinuxContainerResources::default());
     let in_force = said.or_else(|| info.in_force()).unwrap_or_default();
     let asked = info.asked().unwrap_or_else(|| in_force.clone());
-    let mut resized = resource.clone();
+    let mut current = resource.clone();
     put_sizes(&mut resource, &asked);
-    put_sizes(&mut resized, &in_force);
+    put_sizes(&mut current, &in_force);
     put_labels(&mut resource, &status.labels);
-    put_labels(&mut resized, &status.labels);
+    put_labels(&mut current, &status.labels);
     ContainerFacts {
         sandbox: info.sandbox.clone(),
-        resized: (resized != resource).then_some(resized),
+        current,
         resource,
         started: instant(status.started_at),
         finished: instant(status.finished_at),
         exit_code: status.exit_code,
         pid: info.pid,
     }
+}
+
+/// Whether two states of a container have the same sizes; other differences are no resize.
+pub(crate) fn same_sizes(one: &Resource, other: &Resource) -> bool {
+    let sizes = ["vcpus", "memory_bytes", "cpu_shares"];
+    sizes.iter().all(|size| one.attributes.get(*size) == other.attributes.get(*size))
 }
 
 /// An interface of a pod.

@@ -14,7 +14,7 @@ use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
 
 use crate::SOURCE;
 use crate::cgroup::Cgroup;
-use crate::describe::{ContainerFacts, PodFacts, ended, interface};
+use crate::describe::{ContainerFacts, PodFacts, ended, interface, same_sizes};
 
 mod rounds;
 
@@ -237,8 +237,8 @@ impl Ledger {
             entry.ended = facts.finished;
             return events;
         };
-        if let Some(resized) = facts.resized.filter(|resized| *resized != entry.resource) {
-            entry.resource = resized;
+        if !same_sizes(&facts.current, &entry.resource) {
+            entry.resource = facts.current;
             events.push(event(Change::Changed, resized_at.max(started), entry.resource.clone()));
         }
         if let Some(finished) = facts.finished {

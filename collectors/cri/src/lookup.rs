@@ -9,7 +9,7 @@ use crate::api;
 use crate::cgroup::Cgroup;
 use crate::client::{CallError, Client};
 use crate::config::CriConfig;
-use crate::describe::{Info, container, pod};
+use crate::describe::{Info, container, pod, same_sizes};
 use crate::ledger::Ledger;
 
 /// What the poll and the stream share. The lock is never held across a call.
@@ -84,14 +84,17 @@ impl Lookup {
         status: &api::ContainerStatus,
         info: &Info,
     ) -> Vec<LifecycleEvent> {
-        let facts = {
+        let (facts, resized) = {
             let ledger = self.ledger();
             let pod = ledger.pod(&info.sandbox).map(|pod| &pod.resource);
-            container(&self.config.node, status, info, pod)
+            let facts = container(&self.config.node, status, info, pod);
+            let known = ledger.container(&status.id).map(|known| &known.resource);
+            let resized = !same_sizes(&facts.current, known.unwrap_or(&facts.resource));
+            (facts, resized)
         };
-        let resized_at = match facts.resized {
-            Some(_) => self.resized_at(&status.id).await,
-            None => Timestamp::default(),
+        let resized_at = match resized {
+            true => self.resized_at(&status.id).await,
+            false => self.clock.now(),
         };
         let cgroup = self.cgroup(facts.pid, &status.id);
         let mut ledger = self.ledger();

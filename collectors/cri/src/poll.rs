@@ -15,6 +15,9 @@ use crate::lookup::{Found, Lookup};
 /// Questions about single pods and containers that are under way at a time.
 const CONCURRENCY: usize = 16;
 
+/// Running containers asked again per poll, in turn: a resize that no event told is found so.
+const ASKED_AGAIN: usize = 16;
+
 /// A question about one pod or container.
 enum Question {
     Container(String),
@@ -84,6 +87,7 @@ fn unclear(lookup: &Lookup, containers: &[api::Container]) -> Vec<Question> {
     let mut ledger = lookup.ledger();
     let mut room = ledger.room_for_containers();
     let mut questions = Vec::new();
+    let mut settled = Vec::new();
     for container in containers {
         let running = container.state == ContainerState::Running as i32;
         let exited = container.state == ContainerState::Exited as i32;
@@ -98,12 +102,20 @@ fn unclear(lookup: &Lookup, containers: &[api::Container]) -> Vec<Question> {
                 true
             }
             Some(known) if known.ended.is_some() => false,
-            Some(known) => exited || (running && known.started.is_none()),
+            Some(known) if running && known.started.is_some() => {
+                settled.push(container.id.clone());
+                false
+            }
+            Some(_) => exited || running,
         };
         if ask {
             questions.push(Question::Container(container.id.clone()));
         }
     }
+    settled.sort_unstable();
+    let turn = ledger.turn(ASKED_AGAIN).checked_rem(settled.len()).unwrap_or_default();
+    settled.rotate_left(turn);
+    questions.extend(settled.into_iter().take(ASKED_AGAIN).map(Question::Container));
     questions
 }
 

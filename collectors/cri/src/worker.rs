@@ -159,7 +159,7 @@ async fn cri(lookup: &Lookup, event: ContainerEventResponse) -> Vec<LifecycleEve
             let mut ledger = lookup.ledger();
             let pod = ledger.pod(&info.sandbox).map(|pod| pod.resource.clone());
             let facts = container(&lookup.config.node, status, &info, pod.as_ref());
-            events.extend(ledger.container_seen(facts, Timestamp::default()));
+            events.extend(ledger.container_seen(facts, lookup.clock.now()));
         }
     }
     events

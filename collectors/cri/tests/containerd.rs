@@ -117,12 +117,13 @@ fn find_dir(below: &Path, name: &str) -> Option<PathBuf> {
     None
 }
 
-async fn exited(containerd: &Containerd, id: &str) {
+/// Waits for a container's exit; the runtime's own instants of its start and end, in microseconds.
+async fn exited(containerd: &Containerd, id: &str) -> (i64, i64) {
     let started = Instant::now();
     loop {
         let status = containerd.client().container(id).await.unwrap().status.unwrap();
         if status.state == ContainerState::Exited as i32 {
-            return;
+            return (status.started_at / 1_000, status.finished_at / 1_000);
         }
         assert!(started.elapsed() < PATIENCE, "the container exits");
         sleep(Duration::from_millis(10)).await;
@@ -186,14 +187,16 @@ async fn container_between_two_polls_is_metered_and_said_again_alike() {
     let pod = containerd.run_pod("job", "batch", &[]).await.unwrap();
     let short = containerd.run_container(&pod, "short", &["spin", "3"]).await.unwrap();
     let kept = containerd.run_container(&pod, "kept", &["sleep", "0.5"]).await.unwrap();
-    exited(&containerd, &short).await;
+    let by_runtime = exited(&containerd, &short).await;
     containerd.remove_container(&short).await.unwrap();
 
     let deleted = metered.pushed(Change::Deleted, &short).await;
     let created = metered.find(Change::Created, &short).unwrap();
     let lived = deleted.at.0 - created.at.0;
     eprintln!("container lived {:.6} s", lived as f64 / 1e6);
-    assert!((lived - 3 * MICROS_PER_SECOND).abs() < 50_000, "{lived} µs");
+    assert_eq!((created.at.0, deleted.at.0), by_runtime, "the runtime's own instants");
+    // How exactly the runtime stamps a start depends on how busy the machine is.
+    assert!((lived - 3 * MICROS_PER_SECOND).abs() < 250_000, "{lived} µs");
     assert_eq!(deleted.resource.attributes["exit_code"], "0");
     let series = metered.series("cpu.time", &short);
     let [origin, last] = series[..] else { panic!("a zero and a last reading, not {series:?}") };

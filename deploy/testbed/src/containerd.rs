@@ -237,6 +237,7 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = self.kill_daemon();
         cleanup::kill_all(&self.socket(), &self.cgroup_parent);
+        cleanup::remove_sockets(&self.dir);
         cleanup::unmount(&self.dir);
         cleanup::remove_cgroups(&self.cgroup_parent);
     }

@@ -51,8 +51,9 @@ fn recorded_container_is_the_same_running_and_exited() {
                     pod=web restart_count=0";
     assert_eq!(attributes(&running.resource), expected);
     assert_eq!(running.resource, exited.resource);
-    assert_eq!(running.resized, exited.resized);
-    let resized = running.resized.unwrap();
+    assert_eq!(running.current, exited.current);
+    let resized = running.current;
+    assert!(!same_sizes(&resized, &running.resource));
     assert_eq!(resized.attributes["vcpus"], "1.5");
     assert_eq!(resized.attributes["memory_bytes"], "67108864");
     assert_eq!(resized.attributes["cpu_shares"], "512");

@@ -34,6 +34,11 @@ impl Ledger {
         self.round
     }
 
+    /// Where this round's turn begins when each round takes `count` of a ring.
+    pub(crate) fn turn(&self, count: usize) -> usize {
+        usize::try_from(self.round.0).unwrap_or_default().wrapping_mul(count)
+    }
+
     /// Ends what is gone from two listings in a row, and forgets what ended and is not listed.
     ///
     /// Call it after the containers' states were taken in. A sandbox that is not ready ends when

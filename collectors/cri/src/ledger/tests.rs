@@ -24,7 +24,7 @@ fn container(id: &str, started: Option<i64>, finished: Option<i64>) -> Container
     ContainerFacts {
         sandbox: "s1".to_owned(),
         resource: Resource::new(id, ResourceKind::Container),
-        resized: None,
+        current: Resource::new(id, ResourceKind::Container),
         started: started.map(at),
         finished: finished.map(at),
         exit_code: 0,
@@ -62,6 +62,21 @@ fn exited_container_never_seen_running_is_said_whole() {
     assert_eq!(said(&events), "created c 1; deleted c 4");
     assert_eq!(said(&ledger.container_seen(facts, at(0))), "");
     assert_eq!(said(&ledger.container_exited("c", at(4), 0)), "");
+}
+
+#[test]
+fn resize_and_its_undoing_are_said_at_their_instants() {
+    let mut ledger = Ledger::new(10, 10);
+    let asked = container("c", Some(1), None);
+    let mut resized = asked.clone();
+    resized.current.attributes.insert("vcpus".to_owned(), "2".to_owned());
+    let mut renamed = asked.clone();
+    renamed.current.attributes.insert("image".to_owned(), "other:tag".to_owned());
+    ledger.container_seen(asked.clone(), at(1));
+    assert_eq!(said(&ledger.container_seen(resized.clone(), at(5))), "changed c 5");
+    assert_eq!(said(&ledger.container_seen(resized, at(5))), "");
+    assert_eq!(said(&ledger.container_seen(asked, at(7))), "changed c 7");
+    assert_eq!(said(&ledger.container_seen(renamed, at(8))), "", "no resize");
 }
 
 #[test]

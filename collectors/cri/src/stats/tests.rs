@@ -17,7 +17,7 @@ fn knowing(id: &str, started: Timestamp) -> Ledger {
     let facts = ContainerFacts {
         sandbox: "s".to_owned(),
         resource: Resource::new(id, ResourceKind::Container),
-        resized: None,
+        current: Resource::new(id, ResourceKind::Container),
         started: Some(started),
         finished: None,
         exit_code: 0,

@@ -32,6 +32,17 @@ pub(super) fn kill_all(socket: &Path, cgroup_parent: &str) {
     }
 }
 
+/// Removes the sockets that killed shims leave outside the test bed's directories.
+pub(super) fn remove_sockets(dir: &Path) {
+    let bundles = dir.join("state/io.containerd.runtime.v2.task/k8s.io");
+    for bundle in fs::read_dir(bundles).into_iter().flatten().flatten() {
+        let address = fs::read_to_string(bundle.path().join("address")).unwrap_or_default();
+        if let Some(socket) = address.trim().strip_prefix("unix://") {
+            let _ = fs::remove_file(socket);
+        }
+    }
+}
+
 /// Unmounts everything at or below `dir`, innermost first.
 pub(super) fn unmount(dir: &Path) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
