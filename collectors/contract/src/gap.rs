@@ -77,3 +77,55 @@ impl Gap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const VERSION_1: &[u8] = include_bytes!("../fixtures/gap.v1.json");
+
+    fn gap() -> Gap {
+        Gap {
+            agent: "node-1".to_owned(),
+            node: "node-1".to_owned(),
+            topic: crate::SAMPLES.to_owned(),
+            partition: Some(3),
+            start: Timestamp(1_795_000_000_123_456),
+            end: Timestamp(1_795_000_060_000_000),
+            records: 6,
+            samples: 1_234,
+            reason: "spool full".to_owned(),
+        }
+    }
+
+    #[test]
+    fn version_1_is_read_and_written_alike() {
+        assert_eq!(Gap::decode(VERSION_1).unwrap(), gap());
+        assert_eq!(gap().encode().unwrap(), VERSION_1);
+    }
+
+    #[test]
+    fn bounds_are_kept_both_ways() {
+        let backwards = Gap { end: Timestamp::from_seconds(1_000_000_000), ..gap() };
+        assert!(matches!(backwards.encode(), Err(GapError::Bound(_))));
+        let wordy = Gap { reason: "x".repeat(MAX_TEXT_BYTES + 1), ..gap() };
+        assert!(matches!(wordy.encode(), Err(GapError::Bound(_))));
+        assert!(matches!(Gap::decode(&[b' '; MAX_GAP_BYTES + 1]), Err(GapError::TooLong(_))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        #[test]
+        fn gaps_round_trip(partition in proptest::option::of(any::<u32>()), long in 0..1_000_000_i64, records: u64, reason in "\\PC{1,40}") {
+            let gap = Gap { partition, end: gap().start.plus_micros(long), records, reason, ..gap() };
+            prop_assert_eq!(Gap::decode(&gap.encode().unwrap()).unwrap(), gap);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = Gap::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From what a source saw to records for the log.
+
+use bytes::Bytes;
+use nilometer_contract::{
+    BatchBuilder, LifecycleEvent, MAX_SUBJECTS, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp,
+    catalogue, encode, partition_of,
+};
+
+use crate::entry::Entry;
+
+/// Records, and what could not become one.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) entries: Vec<Entry>,
+    /// Records that break a bound of the contract, without payload.
+    pub(crate) refused: Vec<Entry>,
+    /// Source of the samples; empty when there are none.
+    pub(crate) source: String,
+}
+
+/// Events as records, each in the partition of its resource.
+pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
+    let mut records = Records::default();
+    for event in events {
+        let (payload, kept) = match event.encode() {
+            Ok(bytes) => (Bytes::from(bytes), true),
+            Err(error) => {
+                tracing::error!(%error, resource = event.resource.id, "an event cannot be told");
+                (Bytes::new(), false)
+            }
+        };
+        let partition = partition_of(&event.resource.id, partitions);
+        let end = event.at.plus_micros(1);
+        let entry = Entry { partition, samples: 0, start: event.at, end, payload };
+        if kept { &mut records.entries } else { &mut records.refused }.push(entry);
+    }
+    records
+}
+
+/// Samples as records, each in the partition of its resources.
+pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Records {
+    let mut records = Records::default();
+    for (partition, batch) in samples.build_partitioned(partitions) {
+        records.source.clone_from(&batch.source);
+        if add(&mut records.entries, partition, &batch).is_ok() {
+            continue;
+        }
+        // One resource out of bounds must not take the others with it.
+        let (batches, refused) = salvage(&batch);
+        if refused > 0 {
+            tracing::error!(refused, source = batch.source, "samples cannot be told");
+            records.refused.push(entry(partition, &batch, refused, Bytes::new()));
+        }
+        for batch in batches {
+            if let Err(error) = add(&mut records.entries, partition, &batch) {
+                tracing::error!(%error, source = batch.source, "samples cannot be told");
+                records.refused.push(entry(partition, &batch, batch.len(), Bytes::new()));
+            }
+        }
+    }
+    records
+}
+
+fn add(
+    entries: &mut Vec<Entry>,
+    partition: u32,
+    batch: &SampleBatch,
+) -> Result<(), nilometer_contract::WireError> {
+    let encoded = encode(batch)?;
+    let (parts, mut left) = (encoded.len(), batch.len());
+    for (n, bytes) in encoded.into_iter().enumerate() {
+        // How a batch was split does not show; an even share is near enough for a gap.
+        let share = left / (parts - n);
+        left -= share;
+        entries.push(entry(partition, batch, share, bytes.into()));
+    }
+    Ok(())
+}
+
+fn entry(partition: u32, batch: &SampleBatch, samples: usize, payload: Bytes) -> Entry {
+    let start = Timestamp(batch.at.iter().copied().min().unwrap_or(0));
+    let end = Timestamp(batch.at.iter().copied().max().unwrap_or(0)).plus_micros(1);
+    let samples = u32::try_from(samples).unwrap_or(u32::MAX);
+    Entry { partition, samples, start, end, payload }
+}
+
+/// Splits a batch so that each part keeps the bounds of the wire; counts what cannot.
+fn salvage(batch: &SampleBatch) -> (Vec<SampleBatch>, usize) {
+    let subjects = &batch.subjects;
+    let subject = |place: usize| -> Option<Subject> {
+        let texts =
+            [subjects.id.value(place), subjects.project.value(place), subjects.node.value(place)];
+        let fine = !texts[0].is_empty() && texts.iter().all(|text| text.len() <= MAX_TEXT_BYTES);
+        fine.then(|| {
+            let [id, project, node] = texts.map(str::to_owned);
+            Some(Subject { id, kind: subjects.kind.value(place).parse().ok()?, project, node })
+        })?
+    };
+    let (mut parts, mut refused) = (Vec::new(), 0);
+    let mut builder = BatchBuilder::new(batch.source.clone());
+    let mut named = std::collections::HashSet::new();
+    for row in 0..batch.len() {
+        let place = batch.resource[row] as usize;
+        let meter = catalogue().find(batch.meters.value(usize::from(batch.meter[row])));
+        let (Some(subject), Some(meter)) = (subject(place), meter) else {
+            refused += 1;
+            continue;
+        };
+        if named.len() >= MAX_SUBJECTS / 2 && !named.contains(&place) {
+            named.clear();
+            let full = std::mem::replace(&mut builder, BatchBuilder::new(batch.source.clone()));
+            parts.push(full.build());
+        }
+        named.insert(place);
+        let subject = builder.subject(subject);
+        builder.push(subject, meter, Timestamp(batch.at[row]), batch.value[row]);
+    }
+    parts.push(builder.build());
+    (parts, refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nilometer_contract::{ResourceKind, decode};
+
+    fn samples(ids: impl Iterator<Item = String>) -> BatchBuilder {
+        let mut builder = BatchBuilder::new("t");
+        for (n, id) in (0..).zip(ids) {
+            let subject = builder.subject(Subject {
+                id,
+                kind: ResourceKind::Vm,
+                project: String::new(),
+                node: String::new(),
+            });
+            builder.push_named(
+                subject,
+                "cpu.time",
+                Timestamp::from_seconds(1_000_000_000 + n),
+                1.0,
+            );
+        }
+        builder
+    }
+
+    fn rows(records: &Records) -> usize {
+        let told: usize = records.entries.iter().map(|e| decode(&e.payload).unwrap().len()).sum();
+        let counted: u32 = records.entries.iter().map(|entry| entry.samples).sum();
+        assert_eq!(told, counted as usize);
+        told
+    }
+
+    #[test]
+    fn one_resource_out_of_bounds_does_not_take_the_others_with_it() {
+        let ids = ["a".to_owned(), "x".repeat(MAX_TEXT_BYTES + 1), "b".to_owned()];
+        let records = of_samples(samples(ids.into_iter()), 1);
+        assert_eq!(rows(&records), 2);
+        let refused: u32 = records.refused.iter().map(|entry| entry.samples).sum();
+        assert_eq!(refused, 1);
+    }
+
+    #[test]
+    fn more_resources_than_a_record_names_are_split() {
+        let count = MAX_SUBJECTS + 1_000;
+        let records = of_samples(samples((0..count).map(|n| format!("vm-{n}"))), 1);
+        assert_eq!(rows(&records), count);
+        assert!(records.refused.is_empty());
+    }
+}

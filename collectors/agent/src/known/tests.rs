@@ -1,0 +1,90 @@
+//! What a restart tells of resources that changed while nobody looked.
+
+use nilometer_contract::ResourceKind;
+
+use super::*;
+
+const SECOND: i64 = 1_000_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_seconds(1_000_000_000 + second)
+}
+
+fn event(change: Change, second: i64, id: &str, flavor: &str) -> LifecycleEvent {
+    let mut resource = Resource::new(id, ResourceKind::Vm);
+    resource.attributes.insert("flavor".to_owned(), flavor.to_owned());
+    LifecycleEvent { change, at: at(second), resource, source: "s".to_owned() }
+}
+
+/// Events as `change id flavor @second`.
+fn text(events: &[LifecycleEvent]) -> Vec<String> {
+    let line = |event: &LifecycleEvent| {
+        let (resource, second) = (&event.resource, (event.at.0 - at(0).0) / SECOND);
+        let end = resource.attributes.get("end").map(|end| format!(" {end}")).unwrap_or_default();
+        let flavor = &resource.attributes["flavor"];
+        format!("{} {} {flavor} @{second}{end}", event.change.as_str(), resource.id)
+    };
+    events.iter().map(line).collect()
+}
+
+/// An agent that saw `vm` small since 10 and big since 20, and observed last at 100, died. What
+/// is told when the next finds `said` in an observation that starts at 200?
+fn check(said: &[LifecycleEvent], told: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = Known::open(dir.path());
+    before.start();
+    before.admit(vec![event(Change::Created, 10, "vm", "small")], Some(at(100)));
+    before.admit(vec![event(Change::Changed, 20, "vm", "big")], None);
+    before.observed("s", at(100));
+    let (path, bytes) = before.draft().unwrap();
+    file::replace(&path, &bytes).unwrap();
+    let mut after = Known::open(dir.path());
+    after.start();
+    let mut events = after.admit(said.to_vec(), Some(at(200)));
+    events.extend(after.observed("s", at(200)));
+    assert_eq!(text(&events), told);
+    assert!(after.observed("s", at(210)).is_empty(), "an end is told once");
+}
+
+#[test]
+fn what_is_found_again_keeps_its_history() {
+    check(&[event(Change::Created, 10, "vm", "big")], &["created vm big @20"]);
+    check(&[event(Change::Created, 200, "vm", "big")], &["created vm big @20"]);
+}
+
+#[test]
+fn a_resize_meanwhile_counts_from_when_it_is_seen() {
+    check(&[event(Change::Created, 10, "vm", "huge")], &["changed vm huge @200"]);
+    check(&[event(Change::Created, 201, "vm", "huge")], &["changed vm huge @200"]);
+}
+
+#[test]
+fn a_life_that_started_meanwhile_is_another_one() {
+    check(
+        &[event(Change::Created, 150, "vm", "big")],
+        &["deleted vm big @100 estimated", "created vm big @150"],
+    );
+}
+
+#[test]
+fn what_is_gone_ended_when_it_was_last_seen() {
+    check(&[], &["deleted vm big @100 estimated"]);
+}
+
+#[test]
+fn an_end_that_the_source_knows_is_not_estimated() {
+    let end = event(Change::Deleted, 130, "vm", "big");
+    check(&[end], &["deleted vm big @130"]);
+}
+
+#[test]
+fn events_in_the_spool_are_known_although_the_file_is_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut known = Known::open(dir.path());
+    known.replay(&event(Change::Created, 10, "a", "small"));
+    known.replay(&event(Change::Created, 11, "b", "small"));
+    known.replay(&event(Change::Deleted, 12, "b", "small"));
+    known.start();
+    assert_eq!(known.alive("s"), 1);
+    assert_eq!(text(&known.observed("s", at(20))), ["deleted a small @10 estimated"]);
+}

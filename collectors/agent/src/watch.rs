@@ -1,0 +1,154 @@
+//! Asks the sources at every multiple of the interval, each in a task of its own.
+//!
+//! A source that is still busy is left out and counted; the others do not wait for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nilometer_contract::Timestamp;
+use nilometer_source::{Observation, SharedClock, Source, SourceError};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::status::Status;
+
+/// What the shipper is told.
+pub(crate) enum Event {
+    /// A source was asked.
+    Observed(Observed),
+    /// The clock went from where it should have been to where it is.
+    ClockJumped { expected: Timestamp, found: Timestamp },
+}
+
+/// What a source answered.
+pub(crate) struct Observed {
+    pub(crate) source: &'static str,
+    pub(crate) started: Timestamp,
+    pub(crate) took: Duration,
+    pub(crate) result: Result<Observation, SourceError>,
+}
+
+/// What asking needs.
+#[derive(Clone)]
+pub(crate) struct Watch {
+    pub(crate) interval: Duration,
+    pub(crate) clock: SharedClock,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) metrics: Metrics,
+    pub(crate) status: Arc<Status>,
+}
+
+/// A source in its task.
+struct Post {
+    name: &'static str,
+    ticks: mpsc::Sender<()>,
+    busy: Arc<AtomicBool>,
+    died: bool,
+}
+
+impl Watch {
+    /// Asks until cancelled, then once more; returns when all have answered or after `patience`.
+    pub(crate) async fn run(
+        self,
+        sources: Vec<Box<dyn Source>>,
+        cancel: CancellationToken,
+        patience: Duration,
+    ) {
+        let mut tasks = JoinSet::new();
+        let mut posts: Vec<Post> = Vec::with_capacity(sources.len());
+        for source in sources {
+            let (ticks, asked) = mpsc::channel(1);
+            let busy = Arc::new(AtomicBool::new(false));
+            posts.push(Post { name: source.name(), ticks, busy: busy.clone(), died: false });
+            tasks.spawn(self.clone().attend(source, asked, busy));
+        }
+        while !cancel.is_cancelled() {
+            posts.iter_mut().for_each(|post| self.ask(post));
+            let (wall, steady) = (self.clock.now(), Instant::now());
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = tokio::time::sleep(until_next(wall, self.interval)) => {}
+            }
+            self.check_clock(wall, steady.elapsed()).await;
+        }
+        posts.iter_mut().for_each(|post| self.ask(post));
+        drop(posts);
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tracing::warn!("stopped while a source was still busy");
+        }
+    }
+
+    fn ask(&self, post: &mut Post) {
+        if post.ticks.is_closed() {
+            if !std::mem::replace(&mut post.died, true) {
+                tracing::error!(source = post.name, "source broke off");
+                self.metrics.observe_errors.with_label_values(&[post.name]).inc();
+                let error = Some("the source broke off".to_owned());
+                self.status.update_source(post.name, |source| source.error = error);
+            }
+            return;
+        }
+        if post.busy.swap(true, Ordering::AcqRel) || post.ticks.try_send(()).is_err() {
+            self.metrics.skipped_ticks.with_label_values(&[post.name]).inc();
+            self.status.update_source(post.name, |source| source.skipped += 1);
+        }
+    }
+
+    async fn attend(
+        self,
+        mut source: Box<dyn Source>,
+        mut asked: mpsc::Receiver<()>,
+        busy: Arc<AtomicBool>,
+    ) {
+        let name = source.name();
+        while asked.recv().await.is_some() {
+            let (started, from) = (self.clock.now(), Instant::now());
+            let result = source.observe().await;
+            let took = from.elapsed();
+            let seconds = self.metrics.observe_seconds.with_label_values(&[name]);
+            seconds.observe(took.as_secs_f64());
+            let observed = Event::Observed(Observed { source: name, started, took, result });
+            if self.events.send(observed).await.is_err() {
+                return;
+            }
+            busy.store(false, Ordering::Release);
+        }
+    }
+
+    async fn check_clock(&self, before: Timestamp, elapsed: Duration) {
+        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        let expected = before.plus_micros(micros(elapsed));
+        let found = self.clock.now();
+        if found.0.abs_diff(expected.0) > micros(self.interval).unsigned_abs() {
+            self.metrics.clock_jumps.inc();
+            tracing::warn!(%expected, %found, "clock jumped");
+            let _ = self.events.send(Event::ClockJumped { expected, found }).await;
+        }
+    }
+}
+
+/// Time until the next multiple of the interval; one that is nearly now was just had.
+fn until_next(now: Timestamp, interval: Duration) -> Duration {
+    let interval = i64::try_from(interval.as_micros()).unwrap_or(i64::MAX).max(1);
+    let left = interval - now.0.rem_euclid(interval);
+    let left = if left < interval / 10 { left + interval } else { left };
+    Duration::from_micros(left.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_fall_on_multiples_of_the_interval() {
+        let ten = Duration::from_secs(10);
+        for (now, left) in [(0, 10_000), (3_000, 7_000), (10_000, 10_000), (9_999, 10_001)] {
+            assert_eq!(until_next(Timestamp(now * 1_000), ten), Duration::from_millis(left));
+        }
+    }
+}
