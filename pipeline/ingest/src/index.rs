@@ -13,8 +13,7 @@ use nilometer_store::{Labels, SeriesId};
 /// Number of label columns.
 pub const COLUMNS: usize = 6;
 /// Names of the label columns, in order.
-pub const LABEL_NAMES: [&str; COLUMNS] =
-    ["meter", "resource", "kind", "project", "node", "source"];
+pub const LABEL_NAMES: [&str; COLUMNS] = ["meter", "resource", "kind", "project", "node", "source"];
 const METER: usize = 0;
 const RESOURCE: usize = 1;
 
@@ -102,7 +101,11 @@ impl SeriesIndex {
     }
 
     /// Adds a series, or finds it; says whether it is new.
-    pub fn insert(&mut self, id: SeriesId, labels: &Labels<&str>) -> Result<(u32, bool), Collision> {
+    pub fn insert(
+        &mut self,
+        id: SeriesId,
+        labels: &Labels<&str>,
+    ) -> Result<(u32, bool), Collision> {
         let Labels { meter, resource, kind, project, node, source } = *labels;
         let texts = [meter, resource, kind, project, node, source];
         if let Some(&slot) = self.slots.get(&id) {
@@ -116,7 +119,8 @@ impl SeriesIndex {
             let place = column.intern(text);
             column.keys.push(place);
         }
-        let key = (self.columns[METER].keys[slot as usize], self.columns[RESOURCE].keys[slot as usize]);
+        let key =
+            (self.columns[METER].keys[slot as usize], self.columns[RESOURCE].keys[slot as usize]);
         let identity = *self.identities.entry(key).or_insert_with(|| {
             self.members.push(Vec::new());
             (self.members.len() - 1) as u32

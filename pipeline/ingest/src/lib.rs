@@ -1,1 +1,27 @@
-//! From the log into the tables, each record exactly once.
+//! From the log into the tables, each record exactly once, and visible within a second.
+//!
+//! Keeps invariants 1 to 6: position and rows in one transaction, gaps as facts, identity of
+//! samples, dead letters with their reason, one view of table ∪ memory.
+
+mod config;
+mod fetch;
+mod flush;
+mod index;
+mod ingester;
+mod load;
+mod lookup;
+mod maintain;
+mod memory;
+mod metrics;
+mod record;
+mod rows;
+mod state;
+mod view;
+
+pub use config::IngestConfig;
+pub use flush::Overtaken;
+pub use index::{COLUMNS, Collision, LABEL_NAMES, SeriesIndex};
+pub use ingester::{IngestError, Ingester};
+pub use maintain::maintain;
+pub use metrics::Metrics;
+pub use view::{Shared, TableView, Tables, View};

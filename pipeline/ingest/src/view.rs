@@ -34,6 +34,9 @@ pub struct View {
     pub tables: BTreeMap<&'static str, TableView>,
     /// Largest instant of a sample so far.
     pub newest: Timestamp,
+    /// Hours (their start, µs) that commits of this run touched, with the version of `samples` of
+    /// the last such commit. At the bound the oldest hours are forgotten.
+    pub touched: BTreeMap<i64, i64>,
 }
 
 /// What lives beside the tables in memory and grows with them.

@@ -16,12 +16,14 @@ mod series;
 mod storage;
 mod table;
 
+pub use deltalake_core::kernel::Add;
+
 pub use compact::{CompactionPolicy, compact, expire, pick};
 pub use file::{DataFile, FileError, encode_parquet, read_parquet};
 pub use samples::{Row, sample_batch, split_by_day, write_samples};
 pub use schema::{
-    CHARGES, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, INVOICES, SAMPLES,
-    SERIES, STORED, TableDef, USAGE,
+    CHARGES, COMMITS, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, INVOICES,
+    SAMPLES, SERIES, STORED, TableDef, USAGE,
 };
 pub use series::{Labels, SeriesId, SeriesKey, subject_hash, text_hash};
 pub use storage::{Storage, StorageConfig};

@@ -1,0 +1,153 @@
+//! What a starting ingester learns from the tables: series, lifetimes, positions, identities.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_store::{Labels, StoreError, Table};
+
+use crate::flush::{Cut, Sink};
+use crate::memory::{MemoryTier, rows_of};
+use crate::metrics::Metrics;
+use crate::rows::Origin;
+use crate::state::State;
+use crate::view::Shared;
+
+/// Builds the state that the tables imply.
+pub(crate) async fn load(
+    sink: &mut Sink,
+    topics: &[(&'static str, u32)],
+    identity_window_micros: i64,
+    metrics: Metrics,
+) -> Result<State, StoreError> {
+    let shared = Shared::default();
+    load_series(&sink.series, &shared).await?;
+    load_history(&sink.events, &shared).await?;
+    let mut committed = BTreeMap::new();
+    let mut next = BTreeMap::new();
+    for &(topic, partitions) in topics {
+        for partition in 0..partitions {
+            let app = Origin::app(topic, partition);
+            let position = sink.home(topic).position(&app).await?;
+            committed.insert((topic, partition), position);
+            next.insert((topic, partition), position.map_or(0, |next| next as u64));
+        }
+    }
+    let (memory, newest) = load_identities(&sink.samples, &shared, identity_window_micros).await?;
+    Ok(State {
+        shared,
+        memory,
+        suspects: Vec::new(),
+        committed,
+        next,
+        appended: BTreeMap::new(),
+        pending: Cut::default(),
+        flushing: None,
+        new_series: Vec::new(),
+        newest,
+        touched: BTreeMap::new(),
+        arrivals: Vec::new(),
+        metrics,
+    })
+}
+
+async fn load_series(table: &Table, shared: &Shared) -> Result<(), StoreError> {
+    for file in table.files().iter() {
+        let batches = table.read(file).await?;
+        let mut index = shared.index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for batch in batches {
+            let ids = batch.column(0).as_primitive::<Int64Type>();
+            let text = |column: usize| batch.column(column + 1).as_string::<i32>();
+            for row in 0..batch.num_rows() {
+                let labels = Labels {
+                    meter: text(0).value(row),
+                    resource: text(1).value(row),
+                    kind: text(2).value(row),
+                    project: text(3).value(row),
+                    node: text(4).value(row),
+                    source: text(5).value(row),
+                };
+                if let Err(error) = index.insert(ids.value(row), &labels) {
+                    panic!("invariant 3: the table of series has one meaning per id: {error}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn load_history(table: &Table, shared: &Shared) -> Result<(), StoreError> {
+    for file in table.files().iter() {
+        let batches = table.read(file).await?;
+        let mut history = shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for batch in batches {
+            for row in 0..batch.num_rows() {
+                if let Some(event) = event_of(&batch, row) {
+                    history.apply(event);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The event of a row of `events`; none if an older version wrote what this one cannot read.
+pub(crate) fn event_of(batch: &RecordBatch, row: usize) -> Option<LifecycleEvent> {
+    let text = |name: &str| -> Option<&str> {
+        let column = batch.column_by_name(name)?.as_string::<i32>();
+        column.is_valid(row).then(|| column.value(row))
+    };
+    let change = match text("change")? {
+        "created" => Change::Created,
+        "changed" => Change::Changed,
+        "deleted" => Change::Deleted,
+        _ => return None,
+    };
+    let at = batch.column_by_name("at")?.as_primitive::<TimestampMicrosecondType>().value(row);
+    let resource = Resource {
+        id: text("resource")?.to_owned(),
+        kind: text("kind")?.parse().ok()?,
+        project: text("project")?.to_owned(),
+        name: text("name")?.to_owned(),
+        node: text("node")?.to_owned(),
+        parent: text("parent").map(str::to_owned),
+        attributes: serde_json::from_str(text("attributes")?).ok()?,
+    };
+    Some(LifecycleEvent { change, at: Timestamp(at), resource, source: text("source")?.to_owned() })
+}
+
+async fn load_identities(
+    table: &Table,
+    shared: &Shared,
+    window_micros: i64,
+) -> Result<(MemoryTier, Timestamp), StoreError> {
+    let files = table.files();
+    let newest = files.iter().filter_map(|file| file.ranges.get("at")).map(|range| range.1).max();
+    let Some(newest) = newest else {
+        return Ok((MemoryTier::new(0, i64::MIN), Timestamp::default()));
+    };
+    let floor = newest.saturating_sub(window_micros);
+    let index = Arc::clone(&shared.index);
+    let identities = index.read().unwrap_or_else(|poisoned| poisoned.into_inner()).identities();
+    let mut memory = MemoryTier::new(identities, floor);
+    for file in files.iter().filter(|file| file.may_hold("at", floor, i64::MAX)) {
+        let batches = table.read(file).await?;
+        let index = index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut last = (0, None);
+        for batch in &batches {
+            for row in rows_of(batch) {
+                // Files are sorted by series: most rows are of the series before.
+                if last.1.is_none() || last.0 != row.series {
+                    last = (row.series, index.slot(row.series).map(|slot| index.identity(slot)));
+                }
+                match last.1 {
+                    Some(identity) => memory.seen(identity, row.at),
+                    None => panic!("invariant 1: every series is stored before its samples"),
+                }
+            }
+        }
+    }
+    Ok((memory, Timestamp(newest)))
+}

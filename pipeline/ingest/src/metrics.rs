@@ -1,0 +1,93 @@
+//! What the ingester says of itself, for `/metrics` and for the screen.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Counters and gauges of one ingester.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Samples stored.
+    pub samples: IntCounter,
+    /// Samples that were stored before and were dropped as repeats.
+    pub repeats: IntCounter,
+    /// Records read, by topic.
+    pub records: IntCounterVec,
+    /// Bytes read, by topic.
+    pub bytes: IntCounterVec,
+    /// Messages and samples that went to the dead letters.
+    pub dead_letters: IntCounter,
+    /// Gaps recorded.
+    pub gaps: IntCounter,
+    /// Lifecycle events that were new.
+    pub events: IntCounter,
+    /// Records between the position read and the end, by topic and partition.
+    pub lag: IntGaugeVec,
+    /// Rows in memory.
+    pub memory_rows: IntGauge,
+    /// Series known.
+    pub series: IntGauge,
+    /// Commits done.
+    pub commits: IntCounter,
+    /// Commits that failed and were tried again.
+    pub commit_failures: IntCounter,
+    /// Fetches that failed and were tried again.
+    pub fetch_failures: IntCounter,
+    /// Seconds from append to visibility, per record.
+    pub freshness: Histogram,
+    /// Seconds that a commit took.
+    pub commit_seconds: Histogram,
+    /// Files merged away.
+    pub compacted_files: IntCounter,
+    /// Instant of the newest sample, seconds since the epoch.
+    pub newest: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all; two ingesters in one registry are a mistake and an error.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(format!("nilometer_ingest_{name}"), help)?;
+            registry.register(Box::new(counter.clone())).map(|()| counter)
+        };
+        let counters = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let opts = Opts::new(format!("nilometer_ingest_{name}"), help);
+            let counter = IntCounterVec::new(opts, &["topic"])?;
+            registry.register(Box::new(counter.clone())).map(|()| counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(format!("nilometer_ingest_{name}"), help)?;
+            registry.register(Box::new(gauge.clone())).map(|()| gauge)
+        };
+        let seconds = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
+            let opts = HistogramOpts::new(format!("nilometer_ingest_{name}"), help);
+            let buckets = vec![0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0];
+            let histogram = Histogram::with_opts(opts.buckets(buckets))?;
+            registry.register(Box::new(histogram.clone())).map(|()| histogram)
+        };
+        let lag = IntGaugeVec::new(
+            Opts::new("nilometer_ingest_lag_records", "Records not read yet"),
+            &["topic", "partition"],
+        )?;
+        registry.register(Box::new(lag.clone()))?;
+        Ok(Metrics {
+            samples: counter("samples_total", "Samples stored")?,
+            repeats: counter("repeated_samples_total", "Samples dropped as repeats")?,
+            records: counters("records_total", "Records read")?,
+            bytes: counters("bytes_total", "Bytes read")?,
+            dead_letters: counter("dead_letters_total", "Messages and samples not storable")?,
+            gaps: counter("gaps_total", "Gaps recorded")?,
+            events: counter("events_total", "New lifecycle events")?,
+            lag,
+            memory_rows: gauge("memory_rows", "Rows not in a file yet")?,
+            series: gauge("series", "Series known")?,
+            commits: counter("commits_total", "Commits done")?,
+            commit_failures: counter("commit_failures_total", "Commits tried again")?,
+            fetch_failures: counter("fetch_failures_total", "Fetches tried again")?,
+            freshness: seconds("freshness_seconds", "From append to visibility")?,
+            commit_seconds: seconds("commit_seconds", "Duration of a commit")?,
+            compacted_files: counter("compacted_files_total", "Files merged away")?,
+            newest: gauge("newest_sample_seconds", "Instant of the newest sample")?,
+        })
+    }
+}

@@ -1,0 +1,280 @@
+//! What the ingester knows between two commits, and what one record does to it.
+//!
+//! Plain data and no IO, except where suspects are looked up in files (`lookup`).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use nilometer_contract::{
+    Applied, DECISIONS, EVENTS, GAPS, Gap, LifecycleEvent, SAMPLES, Timestamp,
+};
+use nilometer_log::Record;
+use nilometer_store::Row;
+use serde_json::json;
+
+use crate::flush::{Cut, Spans};
+use crate::index::SeriesIndex;
+use crate::memory::{MemoryTier, Suspect};
+use crate::metrics::Metrics;
+use crate::record::{Content, Prepared};
+use crate::rows::{DeadLetter, Decision, Origin};
+use crate::view::Shared;
+
+/// State of the ingester.
+pub(crate) struct State {
+    pub(crate) shared: Shared,
+    pub(crate) memory: MemoryTier,
+    pub(crate) suspects: Vec<Suspect>,
+    pub(crate) committed: BTreeMap<(&'static str, u32), Option<i64>>,
+    pub(crate) next: BTreeMap<(&'static str, u32), u64>,
+    pub(crate) appended: BTreeMap<(&'static str, u32), i64>,
+    pub(crate) pending: Cut,
+    pub(crate) flushing: Option<Cut>,
+    pub(crate) new_series: Vec<u32>,
+    pub(crate) newest: Timestamp,
+    pub(crate) touched: BTreeMap<i64, i64>,
+    pub(crate) arrivals: Vec<i64>,
+    pub(crate) metrics: Metrics,
+}
+
+impl State {
+    /// Applies one record of samples.
+    pub(crate) fn apply_samples(&mut self, partition: u32, record: Prepared) {
+        let origin = Origin { topic: SAMPLES, partition, offset: record.offset };
+        if !self.advance(&origin, record.appended_at_micros) {
+            return;
+        }
+        self.arrivals.push(record.appended_at_micros);
+        let content = match record.content {
+            Ok(content) => content,
+            Err(bad) => {
+                let at = Timestamp(record.appended_at_micros);
+                self.bury(origin, at, -1, bad.reason, bad.payload);
+                return;
+            }
+        };
+        let index = self.shared.index.clone();
+        let mut index = index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for row in 0..content.batch.len() {
+            if let Err(reason) =
+                self.apply_sample(&mut index, &origin, &content, row, record.appended_at_micros)
+            {
+                let at = Timestamp(record.appended_at_micros);
+                let payload = sample_json(&content, row);
+                self.bury(origin.clone(), at, row as i64, reason, payload);
+            }
+        }
+        self.metrics.series.set(index.len() as i64);
+    }
+
+    fn apply_sample(
+        &mut self,
+        index: &mut SeriesIndex,
+        origin: &Origin,
+        content: &Content,
+        row_in_record: usize,
+        appended_at_micros: i64,
+    ) -> Result<(), String> {
+        let batch = &content.batch;
+        let (at, value) = (batch.at[row_in_record], batch.value[row_in_record]);
+        if !value.is_finite() {
+            return Err("the value is not finite".to_owned());
+        }
+        if !Timestamp(at).is_plausible() {
+            return Err("the instant lies outside the years 2000 to 2199".to_owned());
+        }
+        let series = content.series(row_in_record);
+        let slot = match index.slot(series) {
+            Some(slot) => slot,
+            None => self.meet(index, content, row_in_record)?,
+        };
+        let identity = index.identity(slot);
+        let row = Row { series, at, value };
+        if self.memory.push_newer(identity, row) {
+            self.newest = self.newest.max(Timestamp(at));
+            self.metrics.samples.inc();
+        } else {
+            let origin = origin.clone();
+            let suspect = Suspect { origin, row_in_record, appended_at_micros, identity, row };
+            self.suspects.push(suspect);
+        }
+        Ok(())
+    }
+
+    /// A series seen for the first time.
+    fn meet(
+        &mut self,
+        index: &mut SeriesIndex,
+        content: &Content,
+        row: usize,
+    ) -> Result<u32, String> {
+        let labels = content.labels(row);
+        if !content.meter_known(row) {
+            return Err(format!("meter {} is not in the catalogue", labels.meter));
+        }
+        labels
+            .kind
+            .parse::<nilometer_contract::ResourceKind>()
+            .map_err(|error| error.to_string())?;
+        let met = index.insert(content.series(row), &labels);
+        let (slot, _) = met.map_err(|error| error.to_string())?;
+        self.new_series.push(slot);
+        Ok(slot)
+    }
+
+    /// A suspect turned out to be new.
+    pub(crate) fn admit(&mut self, suspect: &Suspect) {
+        self.memory.push(suspect.identity, suspect.row);
+        self.metrics.samples.inc();
+    }
+
+    /// A suspect's identity is stored with a value: a repeat if it is the same.
+    pub(crate) fn settle(&mut self, index: &SeriesIndex, suspect: &Suspect, stored: f64) {
+        if stored == suspect.row.value {
+            self.metrics.repeats.inc();
+            return;
+        }
+        let slot = index.slot(suspect.row.series).unwrap_or_default();
+        let labels = index.labels(slot);
+        let payload = json!({
+            "meter": labels.meter, "resource": labels.resource, "project": labels.project,
+            "node": labels.node, "source": labels.source, "at": Timestamp(suspect.row.at),
+            "value": suspect.row.value, "stored": stored,
+        });
+        let reason = "another value is stored under the same meter, resource and instant";
+        let at = Timestamp(suspect.appended_at_micros);
+        let payload = Bytes::from(payload.to_string());
+        self.bury(suspect.origin.clone(), at, suspect.row_in_record as i64, reason.into(), payload);
+    }
+
+    /// Applies one record of another topic.
+    pub(crate) fn apply_record(&mut self, topic: &'static str, partition: u32, record: Record) {
+        let origin = Origin { topic, partition, offset: record.offset };
+        let at = Timestamp(record.appended_at_micros);
+        if !self.advance(&origin, record.appended_at_micros) {
+            return;
+        }
+        let applied = match topic {
+            EVENTS => LifecycleEvent::decode(&record.payload)
+                .map(|event| self.apply_event(origin.clone(), event))
+                .map_err(|error| error.to_string()),
+            GAPS => Gap::decode(&record.payload)
+                .map(|gap| self.note_gap(origin.clone(), gap))
+                .map_err(|error| error.to_string()),
+            DECISIONS => Decision::decode(&record.payload)
+                .map(|decision| self.pending.decisions.push((origin.clone(), decision))),
+            other => panic!("topic {other} is one that the ingester reads"),
+        };
+        if let Err(reason) = applied {
+            self.bury(origin, at, -1, reason, record.payload);
+        }
+    }
+
+    fn apply_event(&mut self, origin: Origin, event: LifecycleEvent) {
+        let mut history =
+            self.shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if history.apply(event.clone()) == Applied::New {
+            self.metrics.events.inc();
+            self.pending.events.push((origin, event));
+        }
+    }
+
+    fn note_gap(&mut self, origin: Origin, gap: Gap) {
+        self.metrics.gaps.inc();
+        self.pending.gaps.push((origin, gap));
+    }
+
+    /// Records up to `low` are gone from the log (invariant 2).
+    pub(crate) fn note_truncated(
+        &mut self,
+        topic: &'static str,
+        partition: u32,
+        low: u64,
+        now: Timestamp,
+    ) {
+        let expected = self.next.get(&(topic, partition)).copied().unwrap_or(0);
+        if low > expected {
+            self.note_missing(topic, partition, expected, low, now);
+            self.next.insert((topic, partition), low);
+        }
+    }
+
+    /// Moves the position over a record; a record from before it is a repeat and is left out.
+    fn advance(&mut self, origin: &Origin, appended_at_micros: i64) -> bool {
+        let key = (origin.topic, origin.partition);
+        let expected = self.next.get(&key).copied().unwrap_or(0);
+        if origin.offset < expected {
+            return false;
+        }
+        if origin.offset > expected {
+            let (topic, partition) = key;
+            self.note_missing(
+                topic,
+                partition,
+                expected,
+                origin.offset,
+                Timestamp(appended_at_micros),
+            );
+        }
+        self.next.insert(key, origin.offset + 1);
+        self.appended.insert(key, appended_at_micros);
+        true
+    }
+
+    fn note_missing(
+        &mut self,
+        topic: &'static str,
+        partition: u32,
+        from: u64,
+        upto: u64,
+        end: Timestamp,
+    ) {
+        let start = self.appended.get(&(topic, partition)).map_or(self.newest, |&at| Timestamp(at));
+        let gap = Gap {
+            agent: String::new(),
+            node: String::new(),
+            topic: topic.to_owned(),
+            partition: Some(partition),
+            start: start.min(end),
+            end,
+            records: upto - from,
+            samples: 0,
+            reason: format!("records {from} to {} are gone from the log", upto - 1),
+        };
+        self.note_gap(Origin { topic, partition, offset: upto - 1 }, gap);
+    }
+
+    fn bury(&mut self, origin: Origin, at: Timestamp, row: i64, reason: String, payload: Bytes) {
+        self.metrics.dead_letters.inc();
+        tracing::warn!(
+            topic = origin.topic,
+            partition = origin.partition,
+            offset = origin.offset,
+            row,
+            reason,
+            "dead letter"
+        );
+        self.pending.dead_letters.push((origin, DeadLetter { at, row, reason, payload }));
+    }
+
+    /// Positions that have moved since the last commit.
+    pub(crate) fn spans(&self) -> Spans {
+        let moved = self.next.iter().map(|(&key, &next)| {
+            let from = self.committed.get(&key).copied().flatten();
+            (key, (from, next as i64))
+        });
+        moved.filter(|(_, (from, next))| from.unwrap_or(0) != *next).collect()
+    }
+}
+
+fn sample_json(content: &Content, row: usize) -> Bytes {
+    let labels = content.labels(row);
+    let batch = &content.batch;
+    let value = batch.value[row];
+    let sample = json!({
+        "meter": labels.meter, "resource": labels.resource, "kind": labels.kind,
+        "project": labels.project, "node": labels.node, "source": labels.source,
+        "at": batch.at[row], "value": value.to_string(),
+    });
+    Bytes::from(sample.to_string())
+}

@@ -1,0 +1,236 @@
+//! Queries under limits, each over one view of all tables.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionStateBuilder, context::SQLOptions};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+use nilometer_ingest::{Tables, View};
+use nilometer_store::Storage;
+
+use crate::meter::Meter;
+use crate::samples::SamplesTable;
+use crate::scan::Files;
+use crate::stored::StoredTable;
+use crate::usage::UsageTable;
+
+/// Bounds of one query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that its operators may hold.
+    pub memory_bytes: usize,
+    /// Longest time.
+    pub time: Duration,
+    /// Most rows returned; one more is an error, never a silent cut.
+    pub rows: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { memory_bytes: 512 << 20, time: Duration::from_secs(60), rows: 1_000_000 }
+    }
+}
+
+/// Why a query gave no rows.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The query is wrong, or asks for what is not allowed.
+    #[error("the query was refused")]
+    Refused(#[source] DataFusionError),
+    /// It ran and failed.
+    #[error("the query failed")]
+    Failed(#[source] DataFusionError),
+    /// It took too long.
+    #[error("the query took longer than {0:?}; narrow it, or raise query.max_time")]
+    TooSlow(Duration),
+    /// It needed too much memory.
+    #[error(
+        "the query needs more than {0} bytes; aggregate or narrow it, or raise query.max_memory"
+    )]
+    TooLarge(usize),
+    /// It gave too many rows.
+    #[error("the query gives more than {0} rows; add LIMIT or aggregate, or raise query.max_rows")]
+    TooMany(usize),
+}
+
+/// What a query gave.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// Names and types, also of an empty answer.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// Answers queries.
+#[derive(Clone)]
+pub struct Engine {
+    tables: Tables,
+    files: Files,
+    limits: Limits,
+    config: SessionConfig,
+    caches: CacheManagerConfig,
+    meter: Meter,
+    extra: Arc<RwLock<BTreeMap<String, Arc<dyn TableProvider>>>>,
+}
+
+impl Engine {
+    /// An engine over the tables of a place.
+    pub fn new(storage: &Storage, tables: Tables, limits: Limits) -> Result<Self, QueryError> {
+        let build = || -> Result<Self, DataFusionError> {
+            let shared = RuntimeEnv::default();
+            let footers = shared.cache_manager.get_file_metadata_cache();
+            let caches =
+                CacheManagerConfig::default().with_file_metadata_cache(Some(footers.clone()));
+            let files = Files::new(storage, footers)?;
+            let mut config = SessionConfig::new()
+                .with_default_catalog_and_schema("nilometer", "public")
+                .with_information_schema(true)
+                .with_target_partitions(std::thread::available_parallelism().map_or(2, Into::into));
+            config.options_mut().sql_parser.collect_spans = true;
+            config.options_mut().execution.time_zone = Some("UTC".to_owned());
+            let runtime = runtime(limits.memory_bytes, &caches)?;
+            runtime.register_object_store(files.url.as_ref(), files.store.clone());
+            let context = SessionContext::new_with_config_rt(config.clone(), runtime);
+            let meter = Meter::new(files.clone(), tables.clone(), context);
+            let extra = Arc::default();
+            Ok(Engine { tables, files, limits, config, caches, meter, extra })
+        };
+        build().map_err(QueryError::Failed)
+    }
+
+    /// Adds or replaces a table that somebody further right provides.
+    pub fn register(&self, name: &str, table: Arc<dyn TableProvider>) {
+        let mut extra = self.extra.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        extra.insert(name.to_owned(), table);
+    }
+
+    /// Tells exact usage.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// A stored table of this moment, for registering under another name or joining.
+    pub fn stored(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        stored(&self.files, &self.tables.now(), name)
+    }
+
+    /// Bounds of a query.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Answers a read-only query within the limits; dropping the future cancels the work.
+    pub async fn query(&self, sql: &str) -> Result<Rows, QueryError> {
+        match tokio::time::timeout(self.limits.time, self.run(sql)).await {
+            Ok(rows) => rows,
+            Err(_) => Err(QueryError::TooSlow(self.limits.time)),
+        }
+    }
+
+    async fn run(&self, sql: &str) -> Result<Rows, QueryError> {
+        let context = self.session().map_err(QueryError::Failed)?;
+        let read_only = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        let frame =
+            context.sql_with_options(sql, read_only).await.map_err(|e| self.sort(e, true))?;
+        let mut stream = frame.execute_stream().await.map_err(|e| self.sort(e, false))?;
+        let schema = stream.schema();
+        let (mut batches, mut count) = (Vec::new(), 0);
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(|error| self.sort(error, false))?;
+            count += batch.num_rows();
+            if count > self.limits.rows {
+                return Err(QueryError::TooMany(self.limits.rows));
+            }
+            batches.push(batch);
+        }
+        Ok(Rows { schema, batches })
+    }
+
+    fn sort(&self, error: DataFusionError, planning: bool) -> QueryError {
+        let root = error.find_root();
+        if matches!(root, DataFusionError::ResourcesExhausted(_)) {
+            return QueryError::TooLarge(self.limits.memory_bytes);
+        }
+        let of_query = matches!(
+            root,
+            DataFusionError::SQL(..)
+                | DataFusionError::Plan(_)
+                | DataFusionError::SchemaError(..)
+                | DataFusionError::NotImplemented(_)
+                | DataFusionError::ArrowError(..)
+                | DataFusionError::Execution(_)
+        );
+        match planning || of_query {
+            true => QueryError::Refused(error),
+            false => QueryError::Failed(error),
+        }
+    }
+
+    fn session(&self) -> Result<SessionContext, DataFusionError> {
+        let runtime = runtime(self.limits.memory_bytes, &self.caches)?;
+        runtime.register_object_store(self.files.url.as_ref(), self.files.store.clone());
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_config(self.config.clone())
+            .with_runtime_env(runtime)
+            .build();
+        let context = SessionContext::new_with_state(state);
+        let view = self.tables.now();
+        if let Some(samples) = view.tables.get("samples") {
+            let index = self.tables.shared.index.clone();
+            let table = SamplesTable::new(self.files.clone(), samples.clone(), index);
+            context.register_table("samples", Arc::new(table))?;
+        }
+        let history = self.tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
+        context.register_table("resources", Arc::new(crate::resources::table(&history)?))?;
+        drop(history);
+        for name in view.tables.keys().filter(|name| !["samples", "series"].contains(*name)) {
+            if let Some(table) = stored(&self.files, &view, name) {
+                context.register_table(*name, table)?;
+            }
+        }
+        let usage = UsageTable { meter: self.meter.clone() };
+        context.register_table("usage", Arc::new(usage))?;
+        let extra = self.extra.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (name, table) in extra.iter() {
+            context.register_table(name.as_str(), table.clone())?;
+        }
+        Ok(context)
+    }
+}
+
+fn stored(files: &Files, view: &View, name: &str) -> Option<Arc<dyn TableProvider>> {
+    let table = view.tables.get(name)?.clone();
+    let schema = table.def.file_schema();
+    Some(Arc::new(StoredTable { files: files.clone(), table, schema }))
+}
+
+fn runtime(
+    memory_bytes: usize,
+    caches: &CacheManagerConfig,
+) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .with_disk_manager_builder(disk)
+        .with_cache_manager(caches.clone())
+        .build_arc()
+}

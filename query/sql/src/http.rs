@@ -1,0 +1,211 @@
+//! The query half of the HTTP API.
+//!
+//! `POST /v1/sql`, `GET /v1/tables`, `GET /v1/usage`, `GET /v1/conservation`.
+
+use axum::Router;
+use axum::extract::{Query, State, rejection::JsonRejection, rejection::QueryRejection};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, extract::DefaultBodyLimit};
+use nilometer_contract::Timestamp;
+use nilometer_store::STORED;
+use nilometer_usage::Window;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::engine::{Engine, Rows};
+use crate::meter::Selection;
+use crate::output::{Format, render};
+use crate::problem::Problem;
+use crate::usage::{USAGE_SCHEMA, usage_batch};
+
+const MAX_QUERY_BYTES: usize = 1 << 20;
+
+/// The routes.
+pub fn router(engine: Engine) -> Router {
+    Router::new()
+        .route("/v1/sql", post(sql))
+        .route("/v1/tables", get(tables))
+        .route("/v1/usage", get(usage))
+        .route("/v1/conservation", get(conservation))
+        .layer(DefaultBodyLimit::max(MAX_QUERY_BYTES))
+        .with_state(engine)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SqlRequest {
+    query: String,
+}
+
+async fn sql(
+    State(engine): State<Engine>,
+    headers: HeaderMap,
+    body: Result<Json<SqlRequest>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(request) = body.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let rows = engine.query(&request.query).await?;
+    respond(&rows, &headers)
+}
+
+/// Rows in the form that the client accepts.
+fn respond(rows: &Rows, headers: &HeaderMap) -> Result<Response, Problem> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::of_accept(accept.unwrap_or(""));
+    let bytes = render(rows, format).map_err(|error| Problem::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], bytes).into_response())
+}
+
+async fn tables(State(engine): State<Engine>) -> Json<Value> {
+    let view = engine.tables().now();
+    let stored =
+        STORED.iter().filter(|def| !["samples", "series"].contains(&def.name)).map(|def| {
+            let columns = def.columns.iter().map(|column| {
+                json!({
+                    "name": column.name, "type": column.kind.as_str(),
+                    "unit": column.unit, "description": column.doc,
+                })
+            });
+            let rows = view.tables.get(def.name).map(|table| {
+                let files: u64 = table.files.iter().map(|file| file.rows).sum();
+                files + table.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
+            });
+            json!({
+                "name": def.name, "description": def.doc, "rows": rows,
+                "retention_days": def.retention_days, "columns": columns.collect::<Vec<_>>(),
+            })
+        });
+    let logical = [
+        described(
+            "samples",
+            "Observations: what a meter read on a resource at an instant.",
+            &crate::samples::schema(),
+            &SAMPLES_COLUMNS,
+        ),
+        described(
+            "resources",
+            "Each state of each resource over [start, end), from the lifecycle events.",
+            &crate::resources::schema(),
+            &RESOURCES_COLUMNS,
+        ),
+    ];
+    let tables: Vec<Value> = logical.into_iter().chain(stored).collect();
+    Json(json!({ "tables": tables }))
+}
+
+const SAMPLES_COLUMNS: [(&str, &str); 8] = [
+    ("", "Instant of observation."),
+    ("", "Meter; the catalogue has its unit and kind."),
+    ("", "Resource id."),
+    ("", "Kind of the resource."),
+    ("", "Project that the resource belonged to."),
+    ("", "Node that it ran on."),
+    ("", "Source that saw it."),
+    ("meter's unit", "What was observed."),
+];
+
+const RESOURCES_COLUMNS: [(&str, &str); 10] = [
+    ("", "Resource id."),
+    ("", "Kind."),
+    ("", "Project that pays."),
+    ("", "What people call it."),
+    ("", "Node that it runs on."),
+    ("", "Resource that it is part of."),
+    ("JSON", "Labels, flavor, sizes."),
+    ("", "First instant of the state."),
+    ("", "First instant past the state; null while it lasts."),
+    ("", "Whether the state lasts."),
+];
+
+fn described(
+    name: &str,
+    description: &str,
+    schema: &arrow::datatypes::Schema,
+    columns: &[(&str, &str)],
+) -> Value {
+    let columns: Vec<Value> = schema
+        .fields()
+        .iter()
+        .zip(columns)
+        .map(|(field, (unit, doc))| {
+            let kind = field.data_type().to_string();
+            json!({ "name": field.name(), "type": kind, "unit": unit, "description": doc })
+        })
+        .collect();
+    json!({ "name": name, "description": description, "columns": columns })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsageRequest {
+    start: Timestamp,
+    end: Timestamp,
+    project: Option<String>,
+    resource: Option<String>,
+    meter: Option<String>,
+    kind: Option<String>,
+    limit: Option<usize>,
+    offset: Option<usize>,
+}
+
+const PAGE: usize = 10_000;
+
+async fn usage(
+    State(engine): State<Engine>,
+    headers: HeaderMap,
+    request: Result<Query<UsageRequest>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let kind = request.kind.map(|kind| kind.parse()).transpose();
+    let kind = kind.map_err(|error: nilometer_contract::InvalidResource| {
+        Problem::bad_request(error.to_string())
+    })?;
+    let UsageRequest { project, resource, meter, .. } = request;
+    let selection = Selection { project, resource, meter, kind };
+    let window = Window { start: request.start, end: request.end };
+    if window.start >= window.end {
+        return Err(Problem::bad_request("start must lie before end"));
+    }
+    let rows = engine.meter().usage(window, &selection).await;
+    let rows = rows.map_err(|error| Problem::internal(&error))?;
+    let total = rows.len();
+    let offset = request.offset.unwrap_or(0).min(total);
+    let page = &rows[offset..total.min(offset + request.limit.unwrap_or(PAGE).min(PAGE))];
+    let batch = usage_batch(page).map_err(|error| Problem::internal(&error))?;
+    let rows = Rows { schema: USAGE_SCHEMA.clone(), batches: vec![batch] };
+    let mut response = respond(&rows, &headers)?;
+    response.headers_mut().insert("x-total-rows", total.into());
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConservationRequest {
+    start: Timestamp,
+    end: Timestamp,
+    meter: String,
+    node: Option<String>,
+}
+
+async fn conservation(
+    State(engine): State<Engine>,
+    request: Result<Query<ConservationRequest>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let window = Window { start: request.start, end: request.end };
+    let hours = engine.meter().conservation(window, &request.meter).await;
+    let hours = hours.map_err(|error| Problem::internal(&error))?;
+    let wanted =
+        hours.iter().filter(|hour| request.node.as_deref().is_none_or(|n| n == &*hour.node));
+    let rows = wanted.map(|hour| {
+        json!({
+            "hour": hour.hour, "node": hour.node, "meter": request.meter,
+            "capacity": hour.capacity, "measured": hour.measured,
+            "children": hour.children_used(), "child_count": hour.children.len(),
+            "overhead": hour.overhead, "idle": hour.idle, "skew": hour.skew, "excess": hour.excess,
+            "observed_micros": hour.observed_micros,
+        })
+    });
+    Ok(Json(json!({ "hours": rows.collect::<Vec<_>>() })))
+}
