@@ -284,9 +284,38 @@ pub const DEAD_LETTERS: TableDef = TableDef {
     retention_days: 0,
 };
 
+/// Which offsets of the log each commit of samples covered.
+pub const COMMITS: TableDef = TableDef {
+    name: "commits",
+    doc: "Offsets of the log that each commit of samples covered, with the span of their instants.",
+    columns: &[
+        TOPIC,
+        PARTITION,
+        column("start_offset", Int, "", "First offset."),
+        column("end_offset", Int, "", "First offset past the commit."),
+        column("first_at", Instant, "", "Earliest sample of the commit, of any partition."),
+        column("last_at", Instant, "", "Latest sample of the commit, of any partition."),
+        column("committed_at", Instant, "", "When it was committed."),
+    ],
+    partition: None,
+    order: &["last_at", "partition"],
+    time: Some("last_at"),
+    retention_days: 400,
+};
+
 /// Every table that lies in the store.
-pub const STORED: [&TableDef; 9] =
-    [&SAMPLES, &SERIES, &EVENTS, &USAGE, &CHARGES, &INVOICES, &DECISIONS, &GAPS, &DEAD_LETTERS];
+pub const STORED: [&TableDef; 10] = [
+    &SAMPLES,
+    &SERIES,
+    &COMMITS,
+    &EVENTS,
+    &USAGE,
+    &CHARGES,
+    &INVOICES,
+    &DECISIONS,
+    &GAPS,
+    &DEAD_LETTERS,
+];
 
 impl ColumnType {
     /// The Arrow type.
