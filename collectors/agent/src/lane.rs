@@ -186,3 +186,63 @@ impl Lane {
         self.spool.take_unsynced()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nilometer_contract::Timestamp;
+
+    fn entry(number: u32) -> Entry {
+        let at = Timestamp::from_seconds(i64::from(number));
+        Entry { partition: number, samples: 1, start: at, end: at, payload: vec![0; 100].into() }
+    }
+
+    fn sent(lane: &mut Lane) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        while let Some(window) = lane.front() {
+            numbers.extend(window.entries.iter().map(|entry| entry.partition));
+            lane.sent(&window);
+        }
+        numbers
+    }
+
+    #[test]
+    fn a_disk_that_fails_loses_nothing_that_fits_in_memory_and_keeps_the_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lane");
+        let (spool, _) = Spool::open(&path, 1 << 20, drop).unwrap();
+        let mut lane = Lane::new(spool, true, 1 << 20);
+        std::fs::remove_dir(&path).unwrap();
+        assert!(lane.push(vec![entry(1), entry(2)], false).is_empty());
+        assert_eq!((lane.disk_errors, lane.spooled_bytes()), (1, 0));
+        std::fs::create_dir(&path).unwrap();
+        assert!(lane.push(vec![entry(3)], false).is_empty());
+        assert!(lane.spooled_bytes() > 0, "what waited in memory went to disk first");
+        assert_eq!(sent(&mut lane), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_disk_that_fails_for_long_drops_the_oldest_from_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lane");
+        let (spool, _) = Spool::open(&path, 1 << 20, drop).unwrap();
+        let mut lane = Lane::new(spool, false, 2 * entry(0).size());
+        std::fs::remove_dir(&path).unwrap();
+        let dropped = lane.push((1..=6).map(entry).collect(), true);
+        assert_eq!(dropped.iter().map(|entry| entry.partition).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(sent(&mut lane), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_is_handed_out_from_memory_stays_in_front_when_it_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(dir.path(), 1 << 20, drop).unwrap();
+        let mut lane = Lane::new(spool, false, 1 << 20);
+        lane.push(vec![entry(1), entry(2)], false);
+        assert!(lane.front().unwrap().is_all);
+        lane.push(vec![entry(3)], true);
+        lane.failed();
+        lane.push(vec![entry(4)], true);
+        assert_eq!(sent(&mut lane), [1, 2, 3, 4]);
+    }
+}

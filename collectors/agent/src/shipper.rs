@@ -242,7 +242,7 @@ impl Shipper {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Observed(observed) => self.take_observed(observed),
+            Event::Observed(observed) => self.take_observed(*observed),
             Event::ClockJumped { expected, found } => {
                 let (start, end) = (expected.min(found), expected.max(found));
                 self.gaps.unobserved(&self.names.samples, start, end, "clock jumped");

@@ -19,7 +19,7 @@ use crate::status::Status;
 /// What the shipper is told.
 pub(crate) enum Event {
     /// A source was asked.
-    Observed(Observed),
+    Observed(Box<Observed>),
     /// The clock went from where it should have been to where it is.
     ClockJumped { expected: Timestamp, found: Timestamp },
 }
@@ -112,8 +112,8 @@ impl Watch {
             let took = from.elapsed();
             let seconds = self.metrics.observe_seconds.with_label_values(&[name]);
             seconds.observe(took.as_secs_f64());
-            let observed = Event::Observed(Observed { source: name, started, took, result });
-            if self.events.send(observed).await.is_err() {
+            let observed = Observed { source: name, started, took, result };
+            if self.events.send(Event::Observed(Box::new(observed))).await.is_err() {
                 return;
             }
             busy.store(false, Ordering::Release);

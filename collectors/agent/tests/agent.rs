@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,6 +138,40 @@ async fn an_end_that_was_taken_in_is_never_estimated_again() {
     run.until(50).await;
     run.stop().await;
     assert_eq!(bed.log.distinct_events(), ["created a @3", "created b @3", "deleted b @35"]);
+}
+
+/// At every observation one resource is born; the next agent does not find it any more.
+#[tokio::test(start_paused = true)]
+async fn killed_at_any_instant_it_tells_every_birth_and_every_end_once() {
+    let bed = Bed::new();
+    let mut random = 20_260_101_u64;
+    let mut up_to = |most: u64| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % most
+    };
+    let (mut born, mut kills) = (0.0, 0);
+    while kills < 60 {
+        let run = bed.start(Fleet::of(&["a"]).with_births());
+        for _ in 0..3 {
+            bed.log.set_away(up_to(3) == 0);
+            tokio::time::sleep(Duration::from_millis(1 + up_to(9_000))).await;
+        }
+        run.kill().await;
+        born += run.metric("nilometer_agent_samples_total");
+        kills += 1;
+    }
+    bed.log.set_away(false);
+    let run = bed.start(Fleet::of(&["a"]));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    run.stop().await;
+    let mut told: BTreeMap<String, Vec<Change>> = BTreeMap::new();
+    for event in bed.log.events() {
+        told.entry(event.resource.id).or_default().push(event.change);
+    }
+    assert_eq!(told.remove("a"), Some(vec![Change::Created]));
+    assert!(told.values().all(|changes| changes == &[Change::Created, Change::Deleted]));
+    assert_eq!(told.len() as f64, born);
 }
 
 #[tokio::test(start_paused = true)]
