@@ -11,6 +11,7 @@ use nilometer_log::Log;
 use nilometer_source::{Observation, SharedClock, Source};
 use prometheus::Registry;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ConfigError};
@@ -157,6 +158,7 @@ impl Agent {
             line: Line::new(Route::new(&config, self.log)),
             interval: config.interval,
             rate: VecDeque::new(),
+            started: Instant::now(),
         };
         let patience = config.stop_deadline / 2;
         tokio::join!(

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::{LifecycleEvent, MICROS_PER_SECOND, Timestamp};
+use nilometer_contract::{LifecycleEvent, Timestamp};
 use nilometer_log::LogError;
 use nilometer_source::Observation;
 use tokio::sync::mpsc;
@@ -49,6 +49,7 @@ pub(crate) struct Shipper {
     pub(crate) interval: Duration,
     /// Samples taken in, by second.
     pub(crate) rate: VecDeque<(Instant, u64)>,
+    pub(crate) started: Instant,
 }
 
 /// Names of the topics.
@@ -376,7 +377,8 @@ impl Shipper {
         }
         self.trim_rate();
         let samples: u64 = self.rate.iter().map(|(_, samples)| samples).sum();
-        let seconds = self.interval.max(RATE_WINDOW).as_micros() as f64 / MICROS_PER_SECOND as f64;
+        let window = self.interval.max(RATE_WINDOW).min(self.started.elapsed());
+        let seconds = window.max(HOUSEKEEPING).as_secs_f64();
         let spool_bytes = self.events.spooled_bytes() + self.samples.spooled_bytes();
         self.status.update(|report| {
             report.samples_per_second = samples as f64 / seconds;
