@@ -8,7 +8,7 @@ mod embedded;
 mod kafka;
 
 pub use self::{
-    embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync, POLL},
+    embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync},
     kafka::{KafkaConfig, KafkaLog, Sasl, Secret, Security, Tls},
 };
 

@@ -8,7 +8,7 @@
 //!
 //! - An append is durable, readable and acknowledged in this order, all of it or nothing, with
 //!   one `fdatasync`; see [`Fsync`]. New files and directories are synced too.
-//! - A reader in the same process is woken; one in another looks every [`POLL`].
+//! - A reader in the same process is woken; one in another looks every 40 ms.
 //! - A full disk refuses the append, leaves what was there, and takes appends again once there
 //!   is room.
 //! - Segments go by [`truncate`](crate::Log::truncate), when a new one is begun and the topic's
@@ -43,7 +43,7 @@ use self::{
 use crate::{Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
 
 /// How often a waiting reader looks for records of other processes.
-pub const POLL: Duration = Duration::from_millis(40);
+const POLL: Duration = Duration::from_millis(40);
 
 /// Longest wait of one fetch, whatever is asked.
 const WAIT_MAX: Duration = Duration::from_secs(3600);

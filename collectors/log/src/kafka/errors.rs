@@ -83,6 +83,15 @@ pub(super) fn is_unknown(code: Code) -> bool {
     matches!(code, UnknownTopicOrPartition | UnknownTopic | UnknownPartition | UnknownTopicId)
 }
 
+/// Whether the partition has no leader for the moment, or its new one does not know yet.
+pub(super) fn is_leaderless(error: &KafkaError) -> bool {
+    use Code::*;
+    error.rdkafka_error_code().is_some_and(|code| {
+        is_unknown(code)
+            || matches!(code, NotLeaderForPartition | LeaderNotAvailable | ReplicaNotAvailable)
+    })
+}
+
 /// Passes on what the clients say to `tracing` and to [`Noticed`].
 #[derive(Clone)]
 pub(super) struct Context(pub(super) Arc<Noticed>);

@@ -46,6 +46,9 @@ use crate::{Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
 /// How often a waiting fetch lets the consumer tell what happened to its connections.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long a partition without a leader is left alone.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// Longest wait of one fetch, whatever is asked.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -264,17 +267,24 @@ impl Inner {
         AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
     }
 
-    /// Asks the cluster; blocks.
+    /// Asks the cluster; blocks. While a partition has no leader, as just after it was made or a
+    /// broker went away, it asks again.
     fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
-        let asked =
-            self.asker.fetch_watermarks(&of.topic, of.partition as i32, self.config.timeout());
-        self.serve_events();
-        match asked {
-            Ok((low, high)) => {
-                self.noticed.answer();
-                Ok(Watermarks { low: low.max(0) as u64, high: high.max(0) as u64 })
+        let deadline = Instant::now() + self.config.timeout();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let asked = self.asker.fetch_watermarks(&of.topic, of.partition as i32, left);
+            self.serve_events();
+            match asked {
+                Ok((low, high)) => {
+                    self.noticed.answer();
+                    return Ok(Watermarks { low: low.max(0) as u64, high: high.max(0) as u64 });
+                }
+                Err(e) if errors::is_leaderless(&e) && Instant::now() + AGAIN < deadline => {
+                    std::thread::sleep(AGAIN);
+                }
+                Err(e) => return Err(self.failed("read the watermarks of", of, e)),
             }
-            Err(e) => Err(self.failed("read the watermarks of", of, e)),
         }
     }
 

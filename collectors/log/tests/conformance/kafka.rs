@@ -77,12 +77,12 @@ async fn tls_with_credentials(tls: &KafkaTls) {
 }
 
 async fn nothing_acknowledged_is_lost_by_killing_the_broker(kafka: &mut Kafka) {
-    let config = KafkaConfig { timeout_ms: 3_000, ..KafkaConfig::new(kafka.bootstrap()) };
+    let config = KafkaConfig { timeout_ms: 1_500, ..KafkaConfig::new(kafka.bootstrap()) };
     let log = Arc::new(KafkaLog::connect(config).unwrap());
     make(&*log, "killed", 1).await;
     let zero = at("killed", 0);
     let mut told = Vec::new();
-    for round in 0..3 {
+    for round in 0..2 {
         // Appends go on while the broker dies under them.
         let (appender, to) = (log.clone(), zero.clone());
         let appending = tokio::spawn(async move {
@@ -122,7 +122,7 @@ async fn nothing_acknowledged_is_lost_by_killing_the_broker(kafka: &mut Kafka) {
         }
     }
     let records = read_all(&*log, &zero, 0).await;
-    assert!(told.len() >= 100, "{}", told.len());
+    assert!(told.len() > 50, "{}", told.len());
     for (offset, payload) in told {
         assert_eq!(records[offset as usize].payload, payload, "acknowledged at {offset}");
     }
