@@ -19,6 +19,8 @@ pub struct Dimension {
     pub capacity: u64,
     /// Sum of the requests of what runs here.
     pub allocated: u64,
+    /// The node's own history is long and fresh: the prediction rests on more than requests.
+    pub measured: bool,
     /// Last measured use of the whole node.
     pub used: Option<u64>,
     /// Expected peak of the next hour of what has been here long enough to be in the node's own
@@ -112,6 +114,7 @@ pub struct Board {
     /// Newest sample it rests on.
     pub newest_sample: Option<Timestamp>,
     by_name: HashMap<String, usize>,
+    digest: u128,
 }
 
 impl Dimension {
@@ -131,6 +134,7 @@ impl Dimension {
         let used = self.used.map_or(u64::MAX, |used| used);
         let factors = u64::from(self.together_permille) << 32 | u64::from(self.margin_permille);
         let numbers = [
+            u64::from(self.measured),
             self.capacity,
             self.allocated,
             used,
@@ -164,7 +168,9 @@ impl Board {
         for (place, node) in nodes.iter().enumerate() {
             by_name.entry(node.name.clone()).or_insert(place);
         }
-        Board { at, nodes, workloads, price_reference_micros, newest_sample: None, by_name }
+        let digest = digest_of(&nodes, price_reference_micros);
+        let newest_sample = None;
+        Board { at, nodes, workloads, price_reference_micros, newest_sample, by_name, digest }
     }
 
     /// Place of a node by id, or else by name (the first in order of id).
@@ -177,6 +183,7 @@ impl Board {
 
     /// Counts a decision against its node at once (invariant 18).
     pub fn send(&mut self, place: usize, load: Load) {
+        self.chain(true, place, load);
         let node = &mut self.nodes[place];
         let count = |of: &mut Dimension, request: u64, peak: u64| {
             of.allocated = of.allocated.saturating_add(request);
@@ -188,6 +195,7 @@ impl Board {
 
     /// Takes back what [`send`](Self::send) counted.
     pub fn withdraw(&mut self, place: usize, load: Load) {
+        self.chain(false, place, load);
         let node = &mut self.nodes[place];
         let take = |of: &mut Dimension, request: u64, peak: u64| {
             of.allocated = of.allocated.saturating_sub(request.min(of.in_flight));
@@ -215,21 +223,38 @@ impl Board {
         places.filter(nodes).collect()
     }
 
-    /// Digest of every number a decision over these nodes could rest on.
+    /// Digest of every number a decision over these nodes could rest on, in hexadecimal: of the
+    /// states as they were at first, then of all that was sent and withdrawn since, in order.
     pub fn digest(&self) -> String {
-        let mut state = Xxh3::new();
-        for node in &self.nodes {
-            state.update(&(node.id.len() as u64).to_le_bytes());
-            state.update(node.id.as_bytes());
-            node.cpu.digest(&mut state);
-            node.memory.digest(&mut state);
-            let price = node.price_micros.map_or(u64::MAX, |price| price);
-            state.update(&price.to_le_bytes());
-            state.update(&[u8::from(node.stale), u8::from(node.is_empty())]);
-        }
-        state.update(&self.price_reference_micros.to_le_bytes());
-        format!("{:032x}", state.digest128())
+        format!("{:032x}", self.digest)
     }
+
+    fn chain(&mut self, is_sent: bool, place: usize, load: Load) {
+        let mut state = Xxh3::new();
+        state.update(&self.digest.to_le_bytes());
+        let sign = u64::from(is_sent);
+        let numbers = [load.cpu_request, load.memory_request, load.cpu_peak, load.memory_peak];
+        for number in [sign, place as u64].iter().chain(&numbers) {
+            state.update(&number.to_le_bytes());
+        }
+        self.digest = state.digest128();
+    }
+}
+
+fn digest_of(nodes: &[NodeState], price_reference_micros: u64) -> u128 {
+    let mut state = Xxh3::new();
+    for node in nodes {
+        state.update(&(node.id.len() as u64).to_le_bytes());
+        state.update(node.id.as_bytes());
+        node.cpu.digest(&mut state);
+        node.memory.digest(&mut state);
+        let price = node.price_micros.map_or(u64::MAX, |price| price);
+        state.update(&price.to_le_bytes());
+        state.update(&[u8::from(node.stale), u8::from(node.guest)]);
+        state.update(&[node.vms.to_le_bytes(), node.pods.to_le_bytes()].concat());
+    }
+    state.update(&price_reference_micros.to_le_bytes());
+    state.digest128()
 }
 
 /// `amount × permille / 1000`, rounded up, saturating.

@@ -187,6 +187,7 @@ impl Sums {
         let mut dimension = Dimension {
             capacity,
             allocated: self.allocated,
+            measured: known.is_some_and(|k| is_settled(&k, policy) && !is_stale(&k, policy)),
             used: level,
             settled: 0,
             arrived: self.everything,

@@ -7,6 +7,8 @@
 //!                              └ no destination is filled beyond
 //! ```
 //!
+//! A node is hot or cold only by its own long and fresh history, never by requests alone.
+//!
 //! Why it does not swing: the band between relief and high; a cold node is emptied whole or not
 //! at all, and only onto nodes in use; a node that receives in a plan is not emptied by it; a
 //! workload stays its minimum residence. With steady input a carried-out plan leaves nothing to

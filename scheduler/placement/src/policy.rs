@@ -77,7 +77,7 @@ impl Default for Policy {
             high_percent: 85,
             relief_percent: 75,
             low_percent: 30,
-            margin_percent: 10,
+            margin_percent: 20,
             stale_margin_percent: 40,
             fresh_seconds: 120,
             stale_seconds: 900,

@@ -58,24 +58,36 @@ impl<'a> Draft<'a> {
 
     fn relieve(&mut self) {
         let high = percent(self.policy.high_percent);
-        let hot = |place: &usize| self.nodes[*place].predicted_share() > high;
+        let hot = |place: &usize| {
+            let node = &self.nodes[*place];
+            [&node.cpu, &node.memory]
+                .iter()
+                .any(|of| of.measured && of.share(of.predicted()) > high)
+        };
         let mut hot: Vec<usize> = (0..self.nodes.len()).filter(hot).collect();
         hot.sort_by(|&one, &other| by_share(&self.nodes[other], &self.nodes[one]));
         self.plan.hot = hot.iter().map(|&place| self.nodes[place].id.clone()).collect();
-        let hot_places: HashSet<usize> = hot.iter().copied().collect();
-        for place in hot {
-            while self.nodes[place].predicted_share() > percent(self.policy.relief_percent) {
-                if !self.relieve_once(place, &hot_places) {
-                    let note = format!("{} stays hot: no move helps", self.nodes[place].id);
-                    self.plan.notes.push(note);
-                    break;
+        let relief = percent(self.policy.relief_percent);
+        // A node that was relieved has room again: go round until nothing moves any more.
+        let mut is_done = false;
+        while !is_done {
+            is_done = true;
+            for &place in &hot {
+                while self.nodes[place].predicted_share() > relief && self.relieve_once(place) {
+                    is_done = false;
                 }
+            }
+        }
+        for place in hot {
+            if self.nodes[place].predicted_share() > high {
+                let note = format!("{} stays hot: no move helps", self.nodes[place].id);
+                self.plan.notes.push(note);
             }
         }
     }
 
     /// Moves the smallest workload that relieves the node, or else the largest that fits elsewhere.
-    fn relieve_once(&mut self, place: usize, hot: &HashSet<usize>) -> bool {
+    fn relieve_once(&mut self, place: usize) -> bool {
         let relief = percent(self.policy.relief_percent);
         let mut guests = self.movable(place);
         guests.sort_by(|one, other| {
@@ -94,8 +106,7 @@ impl<'a> Draft<'a> {
             if share_without(&self.nodes[place], guest) >= self.nodes[place].predicted_share() {
                 continue;
             }
-            let elsewhere = |to: usize| to != place && !hot.contains(&to);
-            if let Some((to, _)) = self.destination(guest, elsewhere, false) {
+            if let Some((to, _)) = self.destination(guest, |to| to != place, false) {
                 self.carry(guest, place, to, MoveReason::Relieve);
                 return true;
             }
@@ -108,7 +119,8 @@ impl<'a> Draft<'a> {
         let cold = |place: &usize| {
             let node = &self.nodes[*place];
             let in_flight = node.cpu.in_flight > 0 || node.memory.in_flight > 0;
-            !node.is_empty() && !node.stale && !in_flight && node.predicted_share() < low
+            let is_measured = node.cpu.measured && node.memory.measured;
+            is_measured && !node.is_empty() && !in_flight && node.predicted_share() < low
         };
         let mut cold: Vec<usize> = (0..self.nodes.len()).filter(cold).collect();
         cold.sort_by(|&one, &other| by_share(&self.nodes[one], &self.nodes[other]));
@@ -175,7 +187,8 @@ impl<'a> Draft<'a> {
         guests.filter(may_move).collect()
     }
 
-    /// The best node for a workload: nodes in use first; by score, or the fullest for packing.
+    /// The best node for a workload: first those that are not cold, for a cold one should rather
+    /// be emptied; then those in use; by score, or the fullest for packing.
     fn destination(
         &self,
         guest: &WorkloadState,
@@ -186,7 +199,8 @@ impl<'a> Draft<'a> {
             return None;
         }
         let relief = percent(self.policy.relief_percent);
-        let mut best: Option<(bool, f64, usize, Score)> = None;
+        let low = percent(self.policy.low_percent);
+        let mut best: Option<(u8, f64, usize, Score)> = None;
         for &place in &self.hosts[usize::from(guest.kind == ResourceKind::Pod)] {
             let node = &self.nodes[place];
             let open = !allowed(place) || node.stale || self.emptied.contains(&place);
@@ -200,7 +214,8 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let value = if pack { share } else { f64::from(rating.score.0) };
-            let found = (!node.is_empty(), value, place, rating.score);
+            let class = u8::from(!node.is_empty()) + u8::from(node.predicted_share() >= low);
+            let found = (class, value, place, rating.score);
             if best.is_none_or(|known| (found.0, found.1) > (known.0, known.1)) {
                 best = Some(found);
             }

@@ -111,6 +111,7 @@ fn dimension(capacity: u64) -> impl Strategy<Value = Dimension> {
     whole.prop_map(move |(allocated, settled, arrived, in_flight, margin_permille)| Dimension {
         capacity,
         allocated,
+        measured: false,
         used: None,
         settled,
         arrived: arrived / 4,
@@ -145,7 +146,7 @@ fn nodes() -> impl Strategy<Value = Board> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
 
     #[test]
     fn a_record_read_back_gives_the_same_decision(

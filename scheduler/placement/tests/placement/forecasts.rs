@@ -36,7 +36,7 @@ fn requests_stand_in_until_history_is_long_enough() {
     meters.feed(&mut estate, at(2 * HOUR + 300), at(24 * HOUR));
     let known = &board(&estate, at(24 * HOUR)).nodes[0];
     let cores = known.cpu.predicted();
-    assert!((3_300..3_700).contains(&cores), "3 cores, rounded up, and a margin: {cores}");
+    assert!((3_600..4_000).contains(&cores), "3 cores, rounded up, and a margin: {cores}");
     assert_eq!(known.cpu.allocated, 8_000);
 }
 
@@ -74,7 +74,7 @@ fn peaks_that_do_not_coincide_are_not_added_up() {
         estate.fold(&meters.read(at(slot * 300)));
     }
     let node = &board(&estate, at(287 * 300)).nodes[0];
-    assert!((4_000..5_000).contains(&node.cpu.predicted()), "{:?}", node.cpu);
+    assert!((4_000..5_400).contains(&node.cpu.predicted()), "{:?}", node.cpu);
     assert!(node.cpu.together_permille < 600, "{:?}", node.cpu);
 }
 
@@ -139,7 +139,7 @@ fn partitions() -> [Vec<SampleBatch>; 3] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
     fn the_order_of_partitions_and_topics_changes_nothing(
