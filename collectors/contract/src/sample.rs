@@ -111,7 +111,7 @@ impl From<&Resource> for Subject {
 pub struct BatchBuilder {
     source: String,
     subjects: Vec<Subject>,
-    places: HashMap<String, u32>,
+    places: HashMap<Subject, u32>,
     meters: Vec<MeterId>,
     meter_places: HashMap<MeterId, u16>,
     at: Vec<i64>,
@@ -138,16 +138,28 @@ impl BatchBuilder {
         }
     }
 
-    /// The place of a resource, for [`push`](Self::push); the first state given counts.
+    /// The place of a resource as it is now, for [`push`](Self::push).
     pub fn subject(&mut self, subject: impl Into<Subject>) -> u32 {
         let subject = subject.into();
-        if let Some(&place) = self.places.get(&subject.id) {
+        if let Some(&place) = self.places.get(&subject) {
             return place;
         }
         let place = self.subjects.len() as u32;
-        self.places.insert(subject.id.clone(), place);
+        self.places.insert(subject.clone(), place);
         self.subjects.push(subject);
         place
+    }
+
+    /// Adds all samples of another batch, so that what is said of a resource is said once.
+    pub fn append(&mut self, other: BatchBuilder) {
+        let places: Vec<u32> =
+            other.subjects.into_iter().map(|subject| self.subject(subject)).collect();
+        for row in 0..other.value.len() {
+            let meter = other.meters[usize::from(other.meter[row])];
+            let subject = places[other.resource[row] as usize];
+            self.push(subject, meter, Timestamp(other.at[row]), other.value[row]);
+        }
+        self.not_finite += other.not_finite;
     }
 
     /// Adds one sample.

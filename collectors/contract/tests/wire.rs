@@ -1,4 +1,5 @@
 //! The wire form: golden fixtures, round trips, and bytes made to hurt.
+#![allow(clippy::unwrap_used)]
 
 use nilometer_contract::{
     BatchBuilder, Change, LifecycleEvent, Resource, ResourceKind, SampleBatch, Subject, Timestamp,

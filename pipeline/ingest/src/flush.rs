@@ -87,6 +87,15 @@ impl Sink {
     }
 }
 
+impl Sink {
+    /// All tables, to refresh.
+    pub(crate) fn tables_mut(&mut self) -> [&mut Table; 7] {
+        let Sink { samples, series, commits, events, gaps, dead_letters, decisions } = self;
+        // Samples are looked at before series, so that no row is shown whose labels are unknown.
+        [samples, series, commits, events, gaps, dead_letters, decisions]
+    }
+}
+
 /// Commits a cut; tries again until it is done or somebody else did it.
 pub(crate) async fn flush(
     sink: Arc<Mutex<Sink>>,

@@ -6,6 +6,7 @@
 mod config;
 mod fetch;
 mod flush;
+mod follow;
 mod index;
 mod ingester;
 mod load;
@@ -20,6 +21,7 @@ mod view;
 
 pub use config::IngestConfig;
 pub use flush::Overtaken;
+pub use follow::Follower;
 pub use index::{COLUMNS, Collision, LABEL_NAMES, SeriesIndex};
 pub use ingester::{IngestError, Ingester};
 pub use maintain::maintain;

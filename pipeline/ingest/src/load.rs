@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
-use nilometer_store::{Labels, StoreError, Table};
+use nilometer_store::{DataFile, Labels, StoreError, Table};
 
 use crate::flush::{Cut, Sink};
 use crate::memory::{MemoryTier, rows_of};
@@ -55,38 +55,58 @@ pub(crate) async fn load(
 
 async fn load_series(table: &Table, shared: &Shared) -> Result<(), StoreError> {
     for file in table.files().iter() {
-        let batches = table.read(file).await?;
-        let mut index = shared.index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for batch in batches {
-            let ids = batch.column(0).as_primitive::<Int64Type>();
-            let text = |column: usize| batch.column(column + 1).as_string::<i32>();
-            for row in 0..batch.num_rows() {
-                let labels = Labels {
-                    meter: text(0).value(row),
-                    resource: text(1).value(row),
-                    kind: text(2).value(row),
-                    project: text(3).value(row),
-                    node: text(4).value(row),
-                    source: text(5).value(row),
-                };
-                if let Err(error) = index.insert(ids.value(row), &labels) {
-                    panic!("invariant 3: the table of series has one meaning per id: {error}");
-                }
-            }
-        }
+        load_series_file(table, file, shared).await?;
     }
     Ok(())
 }
 
 async fn load_history(table: &Table, shared: &Shared) -> Result<(), StoreError> {
     for file in table.files().iter() {
-        let batches = table.read(file).await?;
-        let mut history = shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for batch in batches {
-            for row in 0..batch.num_rows() {
-                if let Some(event) = event_of(&batch, row) {
-                    history.apply(event);
-                }
+        load_history_file(table, file, shared).await?;
+    }
+    Ok(())
+}
+
+/// Adds the series of one file.
+pub(crate) async fn load_series_file(
+    table: &Table,
+    file: &DataFile,
+    shared: &Shared,
+) -> Result<(), StoreError> {
+    let batches = table.read(file).await?;
+    let mut index = shared.index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for batch in batches {
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        let text = |column: usize| batch.column(column + 1).as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            let labels = Labels {
+                meter: text(0).value(row),
+                resource: text(1).value(row),
+                kind: text(2).value(row),
+                project: text(3).value(row),
+                node: text(4).value(row),
+                source: text(5).value(row),
+            };
+            if let Err(error) = index.insert(ids.value(row), &labels) {
+                panic!("invariant 3: the table of series has one meaning per id: {error}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Applies the events of one file.
+pub(crate) async fn load_history_file(
+    table: &Table,
+    file: &DataFile,
+    shared: &Shared,
+) -> Result<(), StoreError> {
+    let batches = table.read(file).await?;
+    let mut history = shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            if let Some(event) = event_of(&batch, row) {
+                history.apply(event);
             }
         }
     }

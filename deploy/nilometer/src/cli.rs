@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Meters every VM, pod and service, bills the usage to the cent, and scores the nodes.
+#[derive(Debug, Parser)]
+#[command(name = "nilometer", version, about, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Configuration file; `nilometer config` prints one with every key documented.
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder of the data, before the configuration's.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address of HTTP, before the configuration's; for clients, the server to ask.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) http: Option<SocketAddr>,
+    /// More log lines; twice for everything.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on this machine in one process.
+    Up(Up),
+    /// Run the agent alone: observe this machine and append to the log.
+    Collect,
+    /// Run the ingester alone: from the log into the tables; serves queries of what it holds.
+    Ingest,
+    /// Run a query node alone, over tables that an ingester elsewhere keeps.
+    Query,
+    /// Print a project's bill; without a project, run the billing role alone.
+    Bill(Bill),
+    /// Run the scheduler alone: consume the log, answer where workloads should run.
+    Schedule,
+    /// Run the controller alone: print a dry-run plan at intervals.
+    Control,
+    /// Ask a running server a question in SQL.
+    Sql(Sql),
+    /// Walk from an invoice line to its charges, usage, samples and log offsets.
+    Explain(Explain),
+    /// Print the controller's dry-run plan of a running server.
+    Plan,
+    /// Say what this machine has to observe, and what not.
+    Sources,
+    /// Print the configuration with every key documented; with --check, check a file.
+    Config {
+        /// Check the file given by --config instead.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Up {
+    /// Add a simulated fleet, with a past that is filled in first.
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Nodes of the simulated fleet.
+    #[arg(long, default_value_t = 50, requires = "demo")]
+    pub(crate) nodes: u32,
+    /// VMs and pods of the simulated fleet.
+    #[arg(long, default_value_t = 1_000, requires = "demo")]
+    pub(crate) workloads: u32,
+    /// Projects of the simulated fleet.
+    #[arg(long, default_value_t = 10, requires = "demo")]
+    pub(crate) projects: u32,
+    /// Past of the simulated fleet, at one-minute resolution.
+    #[arg(long, default_value = "24h", requires = "demo", value_parser = humantime::parse_duration)]
+    pub(crate) history: std::time::Duration,
+    /// Seed of the simulated fleet.
+    #[arg(long, default_value_t = 1, requires = "demo")]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Bill {
+    /// Project to bill.
+    #[arg(long, requires = "start", requires = "end")]
+    pub(crate) project: Option<String>,
+    /// First day or instant, such as 2026-11-01.
+    #[arg(long)]
+    pub(crate) start: Option<String>,
+    /// First day or instant past the period.
+    #[arg(long)]
+    pub(crate) end: Option<String>,
+    /// Time zone of days, such as Europe/Berlin.
+    #[arg(long, default_value = "UTC")]
+    pub(crate) tz: String,
+    /// Issue the invoice: from then on it never changes.
+    #[arg(long, requires = "project")]
+    pub(crate) issue: bool,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    pub(crate) format: Form,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sql {
+    /// The query.
+    pub(crate) query: String,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    pub(crate) format: Form,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Explain {
+    /// Id of the invoice line, from the bill.
+    pub(crate) line: String,
+    /// Project, for a line of a bill that is not issued.
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+    /// Start of that bill.
+    #[arg(long)]
+    pub(crate) start: Option<String>,
+    /// End of that bill.
+    #[arg(long)]
+    pub(crate) end: Option<String>,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    pub(crate) format: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    Table,
+    Csv,
+    Json,
+}
+
+impl Form {
+    /// The media type to ask for.
+    pub(crate) fn accept(self) -> &'static str {
+        match self {
+            Form::Table => "text/plain",
+            Form::Csv => "text/csv",
+            Form::Json => "application/json",
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The configuration: one TOML file, every key documented, unknown keys refused.
+//!
+//! `nilometer.toml` beside this crate is the documentation and the defaults at once: it is parsed
+//! at start and the user's file is laid over it, so the two cannot differ.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Deserializer, de};
+
+/// Every key with its default, documented.
+pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) listen: Listen,
+    pub(crate) data: Data,
+    pub(crate) kafka: Kafka,
+    pub(crate) log: Log,
+    pub(crate) store: Store,
+    pub(crate) collect: Collect,
+    pub(crate) ingest: Ingest,
+    pub(crate) query: Query,
+    pub(crate) bill: Bill,
+    pub(crate) schedule: Schedule,
+    pub(crate) control: Control,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listen {
+    pub(crate) http: SocketAddr,
+    pub(crate) token: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Data {
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kafka {
+    pub(crate) bootstrap: String,
+    pub(crate) replication: i32,
+    #[serde(default)]
+    pub(crate) security: nilometer_log::Security,
+    #[serde(default)]
+    pub(crate) extra: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) partitions: u32,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) retention: Duration,
+    #[serde(deserialize_with = "fsync")]
+    pub(crate) fsync: nilometer_log::Fsync,
+    #[serde(deserialize_with = "size")]
+    pub(crate) segment: u64,
+    #[serde(deserialize_with = "size")]
+    pub(crate) max_size: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) location: String,
+    pub(crate) options: std::collections::HashMap<String, String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Collect {
+    #[serde(deserialize_with = "duration")]
+    pub(crate) interval: Duration,
+    pub(crate) node: String,
+    pub(crate) sources: Vec<SourceName>,
+    pub(crate) cri_sockets: Vec<PathBuf>,
+    pub(crate) libvirt_sockets: Vec<PathBuf>,
+    pub(crate) libvirt_state_dirs: Vec<PathBuf>,
+    #[serde(deserialize_with = "size")]
+    pub(crate) spool: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SourceName {
+    Host,
+    Cgroup,
+    Cri,
+    Libvirt,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ingest {
+    #[serde(deserialize_with = "duration")]
+    pub(crate) commit_interval: Duration,
+    pub(crate) commit_rows: usize,
+    pub(crate) memory_rows: usize,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) vacuum_after: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Query {
+    #[serde(deserialize_with = "size")]
+    pub(crate) max_memory: u64,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) max_time: Duration,
+    pub(crate) max_rows: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bill {
+    pub(crate) price_book: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Schedule {
+    #[serde(deserialize_with = "duration")]
+    pub(crate) look_back: Duration,
+    #[serde(default)]
+    pub(crate) policy: nilometer_placement::policy::Policy,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Control {
+    #[serde(deserialize_with = "duration")]
+    pub(crate) interval: Duration,
+}
+
+impl Config {
+    /// The defaults with a file laid over them, checked.
+    pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Self> {
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the configuration {}", path.display()))?,
+            None => String::new(),
+        };
+        let name = file.map_or("the configuration".to_owned(), |path| path.display().to_string());
+        Self::parse(&text).with_context(|| format!("{name} is refused"))
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut table: toml::Table = DEFAULTS.parse().context("the built-in defaults")?;
+        let user: toml::Table = text.parse()?;
+        lay_over(&mut table, user);
+        let config: Config = table.try_into().map_err(|error: toml::de::Error| {
+            anyhow::anyhow!("{}", with_suggestion(error.message()))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if !self.listen.http.ip().is_loopback() && self.listen.token.is_empty() {
+            bail!(
+                "listen.http is {}, which others can reach: set listen.token, or listen on 127.0.0.1",
+                self.listen.http
+            );
+        }
+        if !(1..=1_024).contains(&self.log.partitions) {
+            bail!("log.partitions is 1 to 1024, not {}", self.log.partitions);
+        }
+        if self.ingest.memory_rows < self.ingest.commit_rows {
+            bail!("ingest.memory_rows is less than ingest.commit_rows");
+        }
+        Ok(())
+    }
+
+    /// Name of this node.
+    pub(crate) fn node(&self) -> String {
+        match self.collect.node.as_str() {
+            "" => nilometer_host::node_name(),
+            name => name.to_owned(),
+        }
+    }
+}
+
+/// Lays one table over another, key by key; what is no table replaces.
+fn lay_over(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => lay_over(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Adds the nearest known key to the message about an unknown one.
+fn with_suggestion(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((unknown, known)) = quoted.split_first() else { return message.to_owned() };
+    if !message.starts_with("unknown ") {
+        return message.to_owned();
+    }
+    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, unknown));
+    match nearest.filter(|name| strsim::damerau_levenshtein(name, unknown) <= 3) {
+        Some(name) => format!("{message}; did you mean `{name}`?"),
+        None => message.to_owned(),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text)
+        .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
+}
+
+fn fsync<'de, D: Deserializer<'de>>(from: D) -> Result<nilometer_log::Fsync, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.as_str() {
+        "always" => Ok(nilometer_log::Fsync::Always),
+        other => humantime::parse_duration(other).map(nilometer_log::Fsync::Every).map_err(|_| {
+            de::Error::custom(format!("fsync is \"always\" or a duration, not {other:?}"))
+        }),
+    }
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_size(&text).ok_or_else(|| {
+        de::Error::custom(format!("{text:?} is no size; write it like \"512MiB\" or \"1GB\""))
+    })
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        format!("{:#}", Config::parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config.listen.http.port(), 8600);
+        assert_eq!(config.collect.interval, Duration::from_secs(10));
+        assert_eq!(config.log.segment, 64 << 20);
+    }
+
+    #[test]
+    fn a_file_changes_what_it_says_and_nothing_else() {
+        let config = Config::parse("[collect]\ninterval = \"1s\"\n").unwrap();
+        assert_eq!(config.collect.interval, Duration::from_secs(1));
+        assert_eq!(config.collect.spool, 1 << 30);
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        let unknown = refused("[collect]\nintervall = \"1s\"\n");
+        assert!(unknown.contains("did you mean `interval`?"), "{unknown}");
+        assert!(refused("[collect]\ninterval = \"soon\"\n").contains("no duration"));
+        assert!(refused("[collect]\nspool = \"much\"\n").contains("no size"));
+        assert!(refused("[listen]\nhttp = \"0.0.0.0:8600\"\n").contains("listen.token"));
+    }
+}

@@ -1,0 +1,127 @@
+//! The parts that roles share, built from the configuration.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use nilometer_agent::AgentConfig;
+use nilometer_contract::{EVENTS, GAPS, Resource, SAMPLES};
+use nilometer_ingest::IngestConfig;
+use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
+use nilometer_placement::PriceOf;
+use nilometer_rating::PriceBook;
+use nilometer_sql::Limits;
+use nilometer_store::{Storage, StorageConfig};
+
+use crate::config::Config;
+
+impl Config {
+    /// The log: Kafka where brokers are named, else the embedded one.
+    pub(crate) fn open_log(&self) -> anyhow::Result<Arc<dyn Log>> {
+        if self.kafka.bootstrap.is_empty() {
+            let embedded = EmbeddedConfig {
+                segment_bytes: self.log.segment,
+                max_total_bytes: self.log.max_size,
+                fsync: self.log.fsync,
+                ..EmbeddedConfig::new(self.data.dir.join("log"))
+            };
+            let log = EmbeddedLog::open(embedded).context("the embedded log cannot be opened")?;
+            return Ok(Arc::new(log));
+        }
+        let kafka = KafkaConfig {
+            security: self.kafka.security.clone(),
+            replication: self.kafka.replication,
+            extra: self.kafka.extra.clone(),
+            ..KafkaConfig::new(self.kafka.bootstrap.clone())
+        };
+        let log = KafkaLog::connect(kafka).context("the settings of Kafka are refused")?;
+        Ok(Arc::new(log))
+    }
+
+    /// What the log is, for people.
+    pub(crate) fn log_name(&self) -> String {
+        match self.kafka.bootstrap.as_str() {
+            "" => format!("embedded, {}", self.data.dir.join("log").display()),
+            brokers => format!("Kafka at {brokers}"),
+        }
+    }
+
+    /// Where the tables are.
+    pub(crate) fn open_storage(&self) -> anyhow::Result<Storage> {
+        let location = match self.store.location.as_str() {
+            "" => self.data.dir.join("tables").display().to_string(),
+            location => location.to_owned(),
+        };
+        let storage = StorageConfig { location, options: self.store.options.clone() };
+        Storage::open(&storage).context("the tables cannot be opened")
+    }
+
+    /// The price book.
+    pub(crate) fn price_book(&self) -> anyhow::Result<PriceBook> {
+        if self.bill.price_book.is_empty() {
+            return Ok(PriceBook::built_in());
+        }
+        let path = PathBuf::from(&self.bill.price_book);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the price book {}", path.display()))?;
+        PriceBook::parse(&text).with_context(|| format!("{} is refused", path.display()))
+    }
+
+    /// The agent's settings; `name` tells several agents of one process apart.
+    pub(crate) fn agent(&self, name: &str) -> AgentConfig {
+        let node = self.node();
+        let mut agent = AgentConfig::new(node.clone(), self.data.dir.join("spool").join(name));
+        if name != "node" {
+            agent.agent = format!("{node}/{name}");
+        }
+        agent.interval = self.collect.interval;
+        agent.spool_max_bytes = self.collect.spool;
+        let topic = |topic: &str, partitions| TopicConfig {
+            name: topic.to_owned(),
+            partitions,
+            retention: self.log.retention,
+        };
+        agent.samples = topic(SAMPLES, self.log.partitions);
+        agent.events = topic(EVENTS, self.log.partitions);
+        agent.gaps = topic(GAPS, 1);
+        agent
+    }
+
+    /// The ingester's settings.
+    pub(crate) fn ingest(&self) -> IngestConfig {
+        IngestConfig {
+            partitions: self.log.partitions,
+            log_retention: self.log.retention,
+            commit_interval: self.ingest.commit_interval,
+            commit_rows: self.ingest.commit_rows,
+            memory_rows: self.ingest.memory_rows,
+            vacuum_after: self.ingest.vacuum_after,
+            ..IngestConfig::default()
+        }
+    }
+
+    /// Limits of a query.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            memory_bytes: usize::try_from(self.query.max_memory).unwrap_or(usize::MAX),
+            time: self.query.max_time,
+            rows: self.query.max_rows,
+        }
+    }
+
+    /// The scheduler's settings.
+    pub(crate) fn placement(&self) -> nilometer_placement::Config {
+        nilometer_placement::Config {
+            samples_partitions: self.log.partitions,
+            events_partitions: self.log.partitions,
+            look_back_hours: (self.schedule.look_back.as_secs() / 3_600) as u32,
+            policy: self.schedule.policy.clone(),
+            ..nilometer_placement::Config::default()
+        }
+    }
+}
+
+/// What a node costs by the hour: its attribute `price_per_hour`, where the operator says so.
+pub(crate) fn node_price() -> PriceOf {
+    Arc::new(|node: &Resource| node.attributes.get("price_per_hour").cloned())
+}

@@ -1,0 +1,381 @@
+//! What one process does: the roles it was asked for, wired bottom-up and drained top-down.
+//!
+//! ```text
+//! start   log → tables → ingester → engine → ledger → scheduler → agents → HTTP
+//! stop    agents ─▶ controller, scheduler, ledger, maintenance ─▶ ingester ─▶ HTTP
+//! ```
+//!
+//! Each arrow of the stop waits for what is on its left, so what was observed is in the log and
+//! what was received is committed, within one deadline.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use nilometer_agent::{Agent, Status};
+use nilometer_ingest::{Ingester, Metrics, Tables, maintain};
+use nilometer_ledger::Ledger;
+use nilometer_log::Log;
+use nilometer_placement::Scheduler;
+use nilometer_source::{SharedClock, SystemClock};
+use nilometer_sql::Engine;
+use nilometer_store::Storage;
+use prometheus::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::cli::Up;
+use crate::config::Config;
+use crate::demo::{Demo, Progress};
+use crate::http::{Readiness, Site, bind};
+use crate::parts::node_price;
+use crate::screen::{Screen, Shown};
+use crate::sources::discover;
+
+/// Longest time from the order to stop until the process ends.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Which roles a process has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Roles {
+    collect: bool,
+    ingest: bool,
+    query: bool,
+    bill: bool,
+    schedule: bool,
+    control: bool,
+}
+
+impl Roles {
+    pub(crate) fn all() -> Self {
+        Roles {
+            collect: true,
+            ingest: true,
+            query: true,
+            bill: true,
+            schedule: true,
+            control: false,
+        }
+    }
+
+    pub(crate) fn collect() -> Self {
+        Roles { collect: true, ..Roles::default() }
+    }
+
+    pub(crate) fn ingest() -> Self {
+        Roles { ingest: true, query: true, ..Roles::default() }
+    }
+
+    pub(crate) fn query() -> Self {
+        Roles { query: true, ..Roles::default() }
+    }
+
+    pub(crate) fn bill() -> Self {
+        Roles { query: true, bill: true, ..Roles::default() }
+    }
+
+    pub(crate) fn schedule() -> Self {
+        Roles { schedule: true, ..Roles::default() }
+    }
+
+    pub(crate) fn control() -> Self {
+        Roles { schedule: true, control: true, ..Roles::default() }
+    }
+}
+
+/// Tasks that stop together, and the order to.
+#[derive(Default)]
+struct Crew {
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    cancel: CancellationToken,
+}
+
+impl Crew {
+    fn spawn<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits until a task ends, which none should before it is told to.
+    async fn lost(&mut self) -> (&'static str, anyhow::Result<()>) {
+        match self.tasks.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(panic)) => ("a task", Err(anyhow::anyhow!("it panicked: {panic}"))),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells all to stop, and waits for them.
+    async fn drain(&mut self) -> bool {
+        self.cancel.cancel();
+        let mut good = true;
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((name, Err(failure))) => {
+                    error!(role = name, error = format!("{failure:#}"), "stopped badly");
+                    good = false;
+                }
+                Err(panic) => {
+                    error!(error = %panic, "a task panicked");
+                    good = false;
+                }
+            }
+        }
+        good
+    }
+}
+
+/// A process being wired.
+struct Process {
+    config: Config,
+    clock: SharedClock,
+    registry: Registry,
+    registries: Vec<Registry>,
+    readiness: Vec<Readiness>,
+    routes: Router,
+    agents: Crew,
+    workers: Crew,
+    ingesters: Crew,
+    servers: Crew,
+    shown: Shown,
+}
+
+/// Runs the roles until a signal, or until one of them fails.
+pub(crate) async fn run(
+    config: Config,
+    roles: Roles,
+    up: Option<Up>,
+    screen: bool,
+) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(&config.data.dir)
+        .with_context(|| format!("cannot make the data folder {}", config.data.dir.display()))?;
+    let listener = bind(config.listen.http).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let mut process = Process::new(config, url.clone());
+    process.wire(roles, up.as_ref()).await?;
+    let site = Site {
+        routes: std::mem::take(&mut process.routes),
+        registries: process.registries.clone(),
+        readiness: process.readiness.clone(),
+        token: process.config.listen.token.clone(),
+    };
+    let cancel = process.servers.cancel.clone();
+    process.servers.spawn("http", site.serve(listener, cancel));
+    let shown = process.shown.clone();
+    let cancel = process.workers.cancel.clone();
+    let screen = Screen::new(shown, screen);
+    process.workers.spawn("screen", screen.run(cancel));
+    info!(url, "listening");
+    process.wait().await
+}
+
+impl Process {
+    fn new(config: Config, url: String) -> Self {
+        let registry = Registry::new();
+        let shown = Shown { url, log: config.log_name(), ..Shown::default() };
+        Process {
+            config,
+            clock: Arc::new(SystemClock),
+            registries: vec![registry.clone()],
+            registry,
+            readiness: Vec::new(),
+            routes: Router::new(),
+            agents: Crew::default(),
+            workers: Crew::default(),
+            ingesters: Crew::default(),
+            servers: Crew::default(),
+            shown,
+        }
+    }
+
+    async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<()> {
+        let needs_log = roles.collect || roles.ingest || roles.schedule;
+        let log = needs_log.then(|| self.config.open_log()).transpose()?;
+        if roles.ingest || roles.query {
+            let storage = self.config.open_storage()?;
+            let tables = match (&log, roles.ingest) {
+                (Some(log), true) => self.ingest(log.clone(), &storage).await?,
+                _ => self.follow(&storage).await?,
+            };
+            let engine = Engine::new(&storage, tables, self.config.limits())?;
+            self.routes =
+                std::mem::take(&mut self.routes).merge(nilometer_sql::router(engine.clone()));
+            self.shown.engine = Some(engine.clone());
+            if roles.bill {
+                self.bill(engine, &storage).await?;
+            }
+        }
+        let Some(log) = log else { return Ok(()) };
+        if roles.schedule {
+            self.schedule(log.clone(), roles.control)?;
+        }
+        if roles.collect {
+            self.collect(log.clone()).await?;
+        }
+        if let Some(up) = up.filter(|up| up.demo) {
+            self.demo(up, log)?;
+        }
+        Ok(())
+    }
+
+    async fn ingest(&mut self, log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Tables> {
+        let metrics = Metrics::register(&self.registry)?;
+        self.shown.ingest = Some(metrics.clone());
+        let config = self.config.ingest();
+        let opened =
+            Ingester::open(config.clone(), log, storage, self.clock.clone(), metrics.clone());
+        let ingester = opened.await.context("ingestion cannot start")?;
+        let tables = ingester.tables();
+        let cancel = self.ingesters.cancel.clone();
+        self.ingesters.spawn("ingest", async move { Ok(ingester.run(cancel).await?) });
+        let (storage, clock) = (storage.clone(), self.clock.clone());
+        let cancel = self.workers.cancel.clone();
+        let now = move || clock.now();
+        self.workers.spawn("maintenance", async move {
+            Ok(maintain(storage, config, metrics, now, cancel).await?)
+        });
+        Ok(tables)
+    }
+
+    async fn follow(&mut self, storage: &Storage) -> anyhow::Result<Tables> {
+        let follower = nilometer_ingest::Follower::open(storage).await?;
+        let tables = follower.tables();
+        let cancel = self.workers.cancel.clone();
+        self.workers.spawn("tables", async move { Ok(follower.run(cancel).await?) });
+        Ok(tables)
+    }
+
+    async fn bill(&mut self, engine: Engine, storage: &Storage) -> anyhow::Result<()> {
+        let book = self.config.price_book()?;
+        let ledger = Ledger::open(engine, storage, book, self.clock.clone(), &self.registry);
+        let ledger = ledger.await.context("billing cannot start")?;
+        self.routes = std::mem::take(&mut self.routes).merge(ledger.router());
+        let cancel = self.workers.cancel.clone();
+        self.workers.spawn("bill", async move { Ok(ledger.run(cancel).await?) });
+        Ok(())
+    }
+
+    fn schedule(&mut self, log: Arc<dyn Log>, control: bool) -> anyhow::Result<()> {
+        let clock = self.clock.clone();
+        let now = Arc::new(move || clock.now());
+        let config = self.config.placement();
+        let scheduler = Scheduler::new(log, config, node_price(), now, &self.registry)?;
+        self.routes = std::mem::take(&mut self.routes).merge(scheduler.router());
+        let ready = scheduler.clone();
+        self.readiness.push(Arc::new(move || match ready.is_caught_up() {
+            true => Ok(()),
+            false => Err("the scheduler is reading the log".to_owned()),
+        }));
+        let cancel = self.workers.cancel.clone();
+        let running = scheduler.clone();
+        self.workers.spawn("schedule", async move { Ok(running.run(cancel).await?) });
+        if control {
+            let (cancel, interval) = (self.workers.cancel.clone(), self.config.control.interval);
+            self.workers.spawn("control", print_plans(scheduler, interval, cancel));
+        }
+        Ok(())
+    }
+
+    async fn collect(&mut self, log: Arc<dyn Log>) -> anyhow::Result<()> {
+        let (outlet, pushed) = mpsc::channel(64);
+        let found = discover(&self.config, &self.clock, &outlet).await;
+        for watched in &found.watched {
+            info!(source = watched.source.name(), found = watched.found, "source found");
+        }
+        for (source, reason) in &found.absent {
+            info!(source, reason, "source not found");
+        }
+        let config = self.config.agent("node");
+        let (clock, registry) = (self.clock.clone(), &self.registry);
+        let agent = Agent::new(config, found.watched, pushed, log, clock, registry)?;
+        self.show_agent(agent.status(), found.absent);
+        let cancel = self.agents.cancel.clone();
+        self.agents.spawn("collect", async move { Ok(agent.run(cancel).await?) });
+        Ok(())
+    }
+
+    fn show_agent(&mut self, status: Arc<Status>, absent: Vec<(&'static str, String)>) {
+        self.shown.agent = Some(status);
+        self.shown.absent = absent;
+    }
+
+    fn demo(&mut self, up: &Up, log: Arc<dyn Log>) -> anyhow::Result<()> {
+        let demo = Demo::open(&self.config, up, log, self.clock.clone())?;
+        let progress: Arc<Progress> = demo.progress();
+        self.shown.demo = Some(progress);
+        let labels = std::collections::HashMap::from([("agent".to_owned(), "demo".to_owned())]);
+        let registry = Registry::new_custom(None, Some(labels))?;
+        self.registries.push(registry.clone());
+        let cancel = self.agents.cancel.clone();
+        self.agents.spawn("demo", demo.run(registry, cancel));
+        Ok(())
+    }
+
+    /// Waits for a signal or a failure, then stops in order.
+    async fn wait(mut self) -> anyhow::Result<ExitCode> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let lost = tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            lost = self.agents.lost() => Some(lost),
+            lost = self.workers.lost() => Some(lost),
+            lost = self.ingesters.lost() => Some(lost),
+            lost = self.servers.lost() => Some(lost),
+        };
+        let mut good = lost.is_none();
+        if let Some((role, ended)) = lost {
+            let reason =
+                ended.map_or_else(|error| format!("{error:#}"), |()| "it ended".to_owned());
+            error!(role, reason, "a role failed, stopping");
+        }
+        info!("stopping: what was received is committed");
+        let drained = tokio::time::timeout(STOP_DEADLINE, async {
+            let mut good = true;
+            for crew in
+                [&mut self.agents, &mut self.workers, &mut self.ingesters, &mut self.servers]
+            {
+                good &= crew.drain().await;
+            }
+            good
+        });
+        match drained.await {
+            Ok(well) => good &= well,
+            Err(_) => {
+                warn!(deadline = ?STOP_DEADLINE, "not everything stopped in time; the log keeps what is not committed");
+                good = false;
+            }
+        }
+        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// The controller in its first form: a dry-run plan now and then, printed and recorded.
+async fn print_plans(
+    scheduler: Arc<Scheduler>,
+    interval: Duration,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    while !scheduler.is_caught_up() {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+    }
+    loop {
+        let (_, plan) = scheduler.plan();
+        crate::screen::say(&plan.to_string())?;
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
