@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nilometer_contract::Timestamp;
 use serde::{Deserialize, Deserializer, de};
 
 /// Every key with its default, documented.
@@ -23,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) store: Store,
     pub(crate) collect: Collect,
+    pub(crate) simulated: Simulated,
     pub(crate) ingest: Ingest,
     pub(crate) query: Query,
     pub(crate) bill: Bill,
@@ -96,6 +98,25 @@ pub(crate) enum SourceName {
     Cgroup,
     Cri,
     Libvirt,
+    Simulated,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Simulated {
+    pub(crate) seed: u64,
+    pub(crate) nodes: u32,
+    pub(crate) workloads: u32,
+    pub(crate) projects: u32,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) step: Duration,
+    #[serde(deserialize_with = "instant")]
+    pub(crate) start: Option<Timestamp>,
+    #[serde(deserialize_with = "instant")]
+    pub(crate) epoch: Option<Timestamp>,
+    pub(crate) factor: u32,
+    #[serde(deserialize_with = "instant")]
+    pub(crate) end: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -219,6 +240,14 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     humantime::parse_duration(&text)
         .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
+}
+
+fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(de::Error::custom),
+    }
 }
 
 fn fsync<'de, D: Deserializer<'de>>(from: D) -> Result<nilometer_log::Fsync, D::Error> {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Up;
 use crate::config::Config;
+use crate::simulated::Noting;
 
 /// Resolution of the past.
 const PAST_STEP_MICROS: i64 = 60 * MICROS_PER_SECOND;
@@ -140,33 +141,20 @@ impl Demo {
             self.fill_in(partitions, &cancel).await?;
         }
         let fleet = self.fleet();
-        let next = fleet.steps_until(self.remembered.told);
         let (pushed, outlet) = mpsc::channel(64);
+        let next = fleet.steps_until(self.remembered.told);
         let source = SimulatedSource::resume(&fleet, self.clock.clone(), next)?.with_outlet(pushed);
+        let (memory, mut remembered) = (self.memory.clone(), self.remembered.clone());
+        let note = move |safe: Timestamp| {
+            remembered.told = safe;
+            remember(&memory, &remembered)
+        };
         let found = format!("{} nodes, {} VMs and pods", fleet.nodes, fleet.vms_and_pods);
-        let watched = Watched { source: Box::new(source), found };
-        let agent = Agent::new(
-            self.config.agent("demo"),
-            vec![watched],
-            outlet,
-            self.log.clone(),
-            self.clock.clone(),
-            &registry,
-        )?;
-        let remember = self.keep_remembering(cancel.clone());
-        let (ran, ()) = tokio::join!(agent.run(cancel), remember);
-        ran.context("the demo's agent failed")
-    }
-
-    /// Live, notes the time now and then: steps since are said again after a restart.
-    async fn keep_remembering(&mut self, cancel: CancellationToken) {
-        let pause = std::time::Duration::from_secs(30);
-        while tokio::time::timeout(pause, cancel.cancelled()).await.is_err() {
-            self.remembered.told = Timestamp(self.clock.now().0 - 2 * PAST_STEP_MICROS);
-            if let Err(error) = remember(&self.memory, &self.remembered) {
-                tracing::warn!(error = format!("{error:#}"), "the demo's place is not noted");
-            }
-        }
+        let watched = Watched { source: Box::new(Noting::new(source, note)), found };
+        let (clock, log) = (self.clock.clone(), self.log.clone());
+        let agent =
+            Agent::new(self.config.agent("demo"), vec![watched], outlet, log, clock, &registry)?;
+        agent.run(cancel).await.context("the demo's agent failed")
     }
 
     async fn ensure_topics(&self) -> anyhow::Result<u32> {

@@ -8,6 +8,7 @@ mod http;
 mod parts;
 mod roles;
 mod screen;
+mod simulated;
 mod sources;
 
 use std::io::{IsTerminal, Write};

@@ -60,6 +60,7 @@ async fn look_for(
             let libvirt = LibvirtConfig { node, sockets, state_dirs, ..usual };
             ("libvirt", nilometer_libvirt::discover(libvirt, clock, outlet).await)
         }
+        SourceName::Simulated => ("simulated", crate::simulated::discover(config, clock, outlet)),
     }
 }
 
