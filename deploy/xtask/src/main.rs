@@ -1,2 +1,58 @@
-//! The project's chores: test, tidy, crash, bench.
-fn main() {}
+//! The project's chores, as `cargo xtask <chore>`; one file per chore.
+//!
+//! Light on purpose: it is built before anything else, and builds in seconds.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking is what it is for")]
+
+mod ci;
+mod deps;
+mod packages;
+mod phases;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "The project's chores")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Format, dependencies, tidiness, lints, tests: what every change must pass
+    Ci,
+    /// Check the direction, versions and licences of dependencies
+    Deps,
+    /// Run all tests, after getting what they need
+    Test(test::Options),
+    /// Check the style that compilers do not
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let root = root();
+    let done = match Arguments::parse().chore {
+        Chore::Ci => ci::run(&root),
+        Chore::Deps => deps::run(&root),
+        Chore::Test(options) => test::run(&root, &options),
+        Chore::Tidy => tidy::run(&root),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the tree this was built from.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
