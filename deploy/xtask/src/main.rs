@@ -3,7 +3,9 @@
 //! Light on purpose: it is built before anything else, and builds in seconds.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking is what it is for")]
 
+mod bench;
 mod ci;
+mod crash;
 mod deps;
 mod packages;
 mod phases;
@@ -24,8 +26,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Measure what a core can do, in release
+    Bench(bench::Options),
     /// Format, dependencies, tidiness, lints, tests: what every change must pass
     Ci,
+    /// Kill agent, log and ingester at random and compare the bill
+    Crash(crash::Options),
     /// Check the direction, versions and licences of dependencies
     Deps,
     /// Run all tests, after getting what they need
@@ -37,6 +43,8 @@ enum Chore {
 fn main() -> ExitCode {
     let root = root();
     let done = match Arguments::parse().chore {
+        Chore::Bench(options) => bench::run(&root, &options),
+        Chore::Crash(options) => crash::run(&root, &options),
         Chore::Ci => ci::run(&root),
         Chore::Deps => deps::run(&root),
         Chore::Test(options) => test::run(&root, &options),

@@ -1,0 +1,169 @@
+//! The processes under test: the real binary in its roles, on loopback.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nilometer_contract::Timestamp;
+
+use crate::oracle::Oracle;
+
+const STARTUP: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(60);
+
+/// The configuration that all processes share.
+pub(crate) struct Settings {
+    file: PathBuf,
+    folder: PathBuf,
+}
+
+impl Settings {
+    pub(crate) fn write(
+        folder: &Path,
+        bootstrap: &str,
+        oracle: &Oracle,
+        factor: u32,
+    ) -> anyhow::Result<Self> {
+        let fleet = oracle.fleet();
+        let micros =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros();
+        let epoch = Timestamp(i64::try_from(micros)?);
+        let data = folder.join("data");
+        let text = format!(
+            r#"
+[data]
+dir = "{data}"
+[kafka]
+bootstrap = "{bootstrap}"
+[log]
+partitions = 4
+[collect]
+interval = "200ms"
+node = "crash-test"
+sources = ["simulated"]
+[simulated]
+seed = {seed}
+nodes = {nodes}
+workloads = {workloads}
+projects = {projects}
+step = "{step}us"
+start = "{start}"
+epoch = "{epoch}"
+factor = {factor}
+end = "{end}"
+[ingest]
+commit_interval = "700ms"
+"#,
+            data = data.display(),
+            seed = fleet.seed,
+            nodes = fleet.nodes,
+            workloads = fleet.vms_and_pods,
+            projects = fleet.projects,
+            step = fleet.step_micros,
+            start = fleet.start,
+            end = oracle.end(),
+        );
+        let file = folder.join("nilometer.toml");
+        std::fs::write(&file, text)?;
+        Ok(Settings { file, folder: folder.to_owned() })
+    }
+}
+
+/// One running process.
+pub(crate) struct Server {
+    role: &'static str,
+    port: u16,
+    child: Child,
+}
+
+impl Server {
+    pub(crate) fn start(settings: &Settings, role: &'static str) -> anyhow::Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let child = spawn(settings, role, port)?;
+        Ok(Server { role, port, child })
+    }
+
+    /// SIGKILL at whatever it is doing, and up again.
+    pub(crate) fn kill_and_restart(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = spawn(settings, self.role, self.port)?;
+        Ok(())
+    }
+
+    /// SIGTERM; must end well within its deadline.
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return match status.success() {
+                    true => Ok(()),
+                    false => bail!("{} ended with {status}", self.role),
+                };
+            }
+            if started.elapsed() > STOP {
+                bail!("{} did not stop", self.role);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Asks until there is an answer; a server that is starting is waited for.
+    pub(crate) async fn get(&self, path: &str, accept: &str) -> anyhow::Result<String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        self.ask(|client| client.get(&url).header("accept", accept)).await
+    }
+
+    /// Asks in SQL, for CSV.
+    pub(crate) async fn sql(&self, query: &str) -> anyhow::Result<String> {
+        let url = format!("http://127.0.0.1:{}/v1/sql", self.port);
+        let body = serde_json::json!({ "query": query });
+        self.ask(|client| client.post(&url).header("accept", "text/csv").json(&body)).await
+    }
+
+    async fn ask(
+        &self,
+        request: impl Fn(&reqwest::Client) -> reqwest::RequestBuilder,
+    ) -> anyhow::Result<String> {
+        let client = reqwest::Client::new();
+        let started = Instant::now();
+        loop {
+            match request(&client).send().await {
+                Ok(answer) if answer.status().is_success() => return Ok(answer.text().await?),
+                Ok(answer) => bail!("{}: {}", answer.status(), answer.text().await?),
+                Err(_) if started.elapsed() < STARTUP => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("{} does not answer", self.role));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(settings: &Settings, role: &str, port: u16) -> anyhow::Result<Child> {
+    let log = settings.folder.join(format!("{role}.log"));
+    let log = File::options().create(true).append(true).open(log)?;
+    Command::new(env!("CARGO_BIN_EXE_nilometer"))
+        .arg("--config")
+        .arg(&settings.file)
+        .args(["--http", &format!("127.0.0.1:{port}"), role])
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log))
+        .spawn()
+        .with_context(|| format!("cannot start {role}"))
+}

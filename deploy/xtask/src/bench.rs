@@ -1,0 +1,25 @@
+//! `bench`: what a core can do, in release.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+/// What the bench is told; it explains the options itself.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Which bench, and its options: `ingest --samples N --runs N`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root).args(["run", "--release", "--package", "nilometer-bench", "--"]);
+    let status = cargo.args(&options.rest).status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the bench failed");
+    }
+    Ok(())
+}
