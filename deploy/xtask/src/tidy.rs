@@ -165,6 +165,9 @@ fn rust_faults(file: &File<'_>, source: &Source) -> Vec<Fault> {
             format!("{lines} lines, not at most {FILE_LINES_MAX}; split where a name appears"),
         ));
     }
+    if source.code.matches('{').count() != source.code.matches('}').count() {
+        faults.push(file.fault(1, "braces do not match; is tidy/source.rs misled?"));
+    }
     for function in source.functions() {
         if function.lines > FUNCTION_LINES_MAX {
             faults.push(file.fault(

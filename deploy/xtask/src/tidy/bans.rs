@@ -118,7 +118,7 @@ pub(super) fn faults(file: &File<'_>, source: &Source, for_tests: bool) -> Vec<F
 
 fn role(path: &str) -> Role {
     let is_test = |part: &str| {
-        ["tests", "benches", "examples", "fuzz", "tests.rs", "testbed"].contains(&part)
+        ["tests", "benches", "bench", "examples", "fuzz_targets", "testbed"].contains(&part)
     };
     if path.starts_with("deploy/xtask/") {
         Role::Chores
