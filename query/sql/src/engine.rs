@@ -15,7 +15,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionStateBuilder, context::SQLOptions};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
-use nilometer_ingest::{Tables, View};
+use nilometer_ingest::{TableView, Tables, View};
 use nilometer_store::Storage;
 
 use crate::meter::Meter;
@@ -130,6 +130,18 @@ impl Engine {
         stored(&self.files, &self.tables.now(), name)
     }
 
+    /// A table whose files somebody further right keeps, for registering or reading.
+    pub fn provide(&self, table: TableView) -> Arc<dyn TableProvider> {
+        let schema = table.def.file_schema();
+        Arc::new(StoredTable { files: self.files.clone(), table, schema })
+    }
+
+    /// A context without tables for code that reads what [`provide`](Self::provide) gives: within
+    /// the memory of a query, without its other limits.
+    pub fn context(&self) -> Result<SessionContext, QueryError> {
+        self.empty_session().map_err(QueryError::Failed)
+    }
+
     /// Bounds of a query.
     pub fn limits(&self) -> Limits {
         self.limits
@@ -185,14 +197,18 @@ impl Engine {
         }
     }
 
-    fn session(&self) -> Result<SessionContext, DataFusionError> {
+    fn empty_session(&self) -> Result<SessionContext, DataFusionError> {
         let runtime = runtime(self.limits.memory_bytes, &self.caches)?;
         runtime.register_object_store(self.files.url.as_ref(), self.files.store.clone());
         let state = SessionStateBuilder::new_with_default_features()
             .with_config(self.config.clone())
             .with_runtime_env(runtime)
             .build();
-        let context = SessionContext::new_with_state(state);
+        Ok(SessionContext::new_with_state(state))
+    }
+
+    fn session(&self) -> Result<SessionContext, DataFusionError> {
+        let context = self.empty_session()?;
         let view = self.tables.now();
         if let Some(samples) = view.tables.get("samples") {
             let index = self.tables.shared.index.clone();

@@ -5,14 +5,14 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
 /// Inclusive bounds that the filters, all of which must hold, put on an instant or integer column.
-pub(crate) fn bounds(filters: &[Expr], column: &str) -> (i64, i64) {
+pub fn bounds(filters: &[Expr], column: &str) -> (i64, i64) {
     let mut bounds = (i64::MIN, i64::MAX);
     filters.iter().for_each(|filter| narrow(filter, column, &mut bounds));
     bounds
 }
 
 /// The one text that the filters demand of a column, if they demand one.
-pub(crate) fn equals(filters: &[Expr], column: &str) -> Option<String> {
+pub fn equals(filters: &[Expr], column: &str) -> Option<String> {
     filters.iter().find_map(|filter| match filter {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
             let text = if is_column(left, column) {
@@ -43,10 +43,10 @@ fn narrow(filter: &Expr, column: &str, bounds: &mut (i64, i64)) {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             if let (true, Some(value)) = (is_column(left, column), literal(right)) {
                 apply(*op, value, bounds);
-            } else if let (true, Some(value)) = (is_column(right, column), literal(left)) {
-                if let Some(op) = op.swap() {
-                    apply(op, value, bounds);
-                }
+            } else if let (true, Some(value)) = (is_column(right, column), literal(left))
+                && let Some(op) = op.swap()
+            {
+                apply(op, value, bounds);
             }
         }
         Expr::Between(between) if !between.negated && is_column(&between.expr, column) => {

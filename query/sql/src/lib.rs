@@ -21,6 +21,7 @@ mod stored;
 mod usage;
 
 pub use engine::{Engine, Limits, QueryError, Rows};
+pub use filter::{bounds, equals};
 pub use http::router;
 pub use meter::{Meter, MeterError, Selection};
 pub use output::{Format, render};

@@ -80,15 +80,20 @@ struct Subject {
     kind: ResourceKind,
     project: Arc<str>,
     birth: i64,
+    /// Instants at which its attributes change while it lives.
+    cuts: Vec<i64>,
 }
 
 /// The series that a selection wants, by identity.
+#[derive(Default)]
 struct Plan {
     subjects: Vec<Subject>,
     /// Per place: subject and meter.
     places: Vec<(usize, MeterId)>,
     /// Series to place.
     series: HashMap<i64, u32>,
+    /// Whether rows end where attributes change.
+    by_state: bool,
 }
 
 /// Rows by project and, for conservation, by parent.
@@ -123,8 +128,29 @@ impl Meter {
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, MeterError> {
+        self.rows(window, selection, false).await.map(merge)
+    }
+
+    /// The same usage in rows that also end where the attributes of their resource change, so
+    /// that each is of one state: what prices that match on attributes need.
+    pub async fn usage_by_state(
+        &self,
+        window: Window,
+        selection: &Selection,
+    ) -> Result<Vec<UsageRow>, MeterError> {
+        let mut rows = self.rows(window, selection, true).await?;
+        rows.sort_unstable();
+        Ok(rows)
+    }
+
+    async fn rows(
+        &self,
+        window: Window,
+        selection: &Selection,
+        by_state: bool,
+    ) -> Result<Vec<UsageRow>, MeterError> {
         let view = self.tables.now();
-        let plan = Plan::of(&self.tables.shared, window, selection);
+        let plan = Plan { by_state, ..Plan::of(&self.tables.shared, window, selection) };
         let mut out = Out::default();
         for chunk in chunks(&view, window) {
             self.chunk(&view, &plan, chunk, false, &mut out).await?;
@@ -133,7 +159,7 @@ impl Meter {
         out.rows.retain(|row| {
             selection.project.as_deref().is_none_or(|project| *row.project == *project)
         });
-        Ok(merge(out.rows))
+        Ok(out.rows)
     }
 
     /// How each node's hour splits into children, overhead and idle (invariant 11).
@@ -300,6 +326,14 @@ impl Wanting {
     }
 }
 
+fn cuts(lifetime: &Lifetime) -> Vec<i64> {
+    let pairs = lifetime.segments().windows(2);
+    let changed = pairs.filter(|pair| {
+        pair[0].end == Some(pair[1].start) && pair[0].state.attributes != pair[1].state.attributes
+    });
+    changed.map(|pair| pair[1].start.0).collect()
+}
+
 fn nests(kind: ResourceKind) -> bool {
     matches!(kind, ResourceKind::Vm | ResourceKind::Pod | ResourceKind::Container)
 }
@@ -342,7 +376,7 @@ impl Plan {
     fn of(shared: &Shared, window: Window, selection: &Selection) -> Self {
         let index = shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let history = shared.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut plan = Plan { subjects: Vec::new(), places: Vec::new(), series: HashMap::new() };
+        let mut plan = Plan::default();
         let mut names = Names::default();
         let mut by_resource: HashMap<&str, usize> = HashMap::new();
         let wanted = |id: &str, lifetime: &Lifetime| selection.wants(id, lifetime, window);
@@ -355,6 +389,7 @@ impl Plan {
                 kind: latest.state.kind,
                 project: latest.state.project.as_str().into(),
                 birth: lifetime.start().map_or(i64::MIN, |start| start.0),
+                cuts: cuts(lifetime),
             });
         }
         let mut by_identity: HashMap<u32, u32> = HashMap::new();
@@ -428,7 +463,9 @@ impl Plan {
                 &sighted
             }
         };
-        series_usage(&series, tenure, window, as_of, &mut out.rows);
+        for part in self.parts(subject, window) {
+            series_usage(&series, tenure, part, as_of, &mut out.rows);
+        }
         if by_parent {
             series_usage_by_parent(&series, tenure, window, as_of, &mut out.by_parent);
         }
@@ -442,11 +479,23 @@ impl Plan {
         out: &mut Vec<UsageRow>,
     ) {
         let wanted = |name: &str| selection.meter.as_deref().is_none_or(|meter| meter == name);
-        for tenure in self.subjects.iter().filter_map(|subject| subject.tenure.as_ref()) {
-            for (id, meter) in catalogue().iter().filter(|(_, meter)| wanted(&meter.name)) {
-                allocation_usage(tenure, id, meter, window, as_of, out);
+        for subject in &self.subjects {
+            let Some(tenure) = &subject.tenure else { continue };
+            for part in self.parts(subject, window) {
+                for (id, meter) in catalogue().iter().filter(|(_, meter)| wanted(&meter.name)) {
+                    allocation_usage(tenure, id, meter, part, as_of, out);
+                }
             }
         }
+    }
+
+    /// The window, in parts of one state each if that is asked for.
+    fn parts(&self, subject: &Subject, window: Window) -> Vec<Window> {
+        let inside = |at: &&i64| self.by_state && (window.start.0 + 1..window.end.0).contains(*at);
+        let mut edges = vec![window.start];
+        edges.extend(subject.cuts.iter().filter(inside).map(|&at| Timestamp(at)));
+        edges.push(window.end);
+        edges.windows(2).map(|edge| Window { start: edge[0], end: edge[1] }).collect()
     }
 }
 
@@ -484,6 +533,7 @@ impl Subject {
             kind,
             project: labels.project.into(),
             birth: i64::MIN,
+            cuts: Vec::new(),
         })
     }
 }

@@ -18,13 +18,13 @@ impl Steps<'_> {
         let charges = self.charges();
         let columns = "c.\"start\", c.\"end\", c.resource, c.quantity, c.unit, c.price, c.per";
         let order = "ORDER BY c.resource, c.\"start\"";
-        let known = self.invoice.known.map_or("", |_| " AND u.known = c.known");
+        let from = format!("FROM {} u JOIN (SELECT c.*", self.table("usage"));
         let usage = [
-            "SELECT u.\"start\", u.\"end\", u.resource, u.quantity, u.unit, u.coverage FROM usage u",
-            "JOIN (SELECT c.*",
+            "SELECT u.\"start\", u.\"end\", u.resource, u.quantity, u.unit, u.coverage",
+            &from,
             &charges,
             ") c ON u.resource = c.resource AND u.meter = c.meter AND u.project = c.project",
-            &format!("AND u.\"start\" = c.\"start\"{known} ORDER BY u.resource, u.\"start\""),
+            "AND u.\"start\" = c.\"start\" ORDER BY u.resource, u.\"start\"",
         ];
         let mut found = vec![
             Query {
@@ -40,13 +40,9 @@ impl Steps<'_> {
     }
 
     /// `FROM … WHERE …` for the charges of the line and no others, under the name `c`.
-    ///
-    /// Table `charges` keeps every statement ever made about an hour; when the invoice says what
-    /// it knew, the newest statement not newer than that counts.
     fn charges(&self) -> String {
         let Self { line, invoice, span: (start, end) } = self;
         let is = |column: &str, value: &str| format!("c.{column} = {}", quoted(value));
-        let mut source = "charges".to_owned();
         let mut conditions = vec![
             is("project", &invoice.project),
             is("price_book", &line.price_book),
@@ -56,16 +52,27 @@ impl Steps<'_> {
         conditions.extend(line.resource.as_ref().map(|resource| is("resource", resource)));
         conditions.push(format!("c.\"start\" >= {}", instant(*start)));
         conditions.push(format!("c.\"end\" <= {}", instant(*end)));
-        if let Some(known) = invoice.known {
-            source = [
-                "(SELECT *, row_number() OVER (PARTITION BY resource, meter, project, price_book,",
-                "\"start\" ORDER BY known DESC) AS newest FROM charges",
-                &format!("WHERE project = {} AND known <= {known})", quoted(&invoice.project)),
-            ]
-            .join(" ");
-            conditions.push("c.newest = 1".to_owned());
-        }
-        format!("FROM {source} c WHERE {}", conditions.join(" AND "))
+        format!("FROM {} c WHERE {}", self.table("charges"), conditions.join(" AND "))
+    }
+
+    /// What to read `usage` or `charges` from.
+    ///
+    /// The tables themselves say what is known now. When the invoice says what it knew, the
+    /// tables `…_history` are read, which keep every statement ever made about an hour: of each
+    /// hour, the newest statement not newer than that.
+    fn table(&self, name: &str) -> String {
+        let Some(known) = self.invoice.known else { return name.to_owned() };
+        let (start, end) = self.span;
+        let hour = |column: &str| format!("date_bin(INTERVAL '1 hour', {column})");
+        [
+            format!("(SELECT h.* FROM {name}_history h JOIN"),
+            format!("(SELECT {} AS hour, max(known) AS known", hour("\"start\"")),
+            format!("FROM {name}_history WHERE known <= {known}"),
+            format!("AND \"start\" >= {} AND \"start\" < {}", instant(start), instant(end)),
+            format!("GROUP BY 1) n ON {} = n.hour AND h.known = n.known", hour("h.\"start\"")),
+            format!("WHERE h.\"start\" >= {} AND h.\"start\" < {})", instant(start), instant(end)),
+        ]
+        .join(" ")
     }
 }
 

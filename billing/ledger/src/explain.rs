@@ -1,0 +1,162 @@
+//! Explanation: from a line to its charges, usage, samples and log offsets (invariant 16).
+//!
+//! ```text
+//! line ──▶ charges ──▶ usage hours ──▶ samples or events ──▶ offsets in the log
+//!          all of it   all of it       of one charge         of those samples
+//! ```
+//!
+//! Every step is a query that anybody may run on the documented tables; what is shown of it is
+//! what that very query gave, cut after [`MAX_SHOWN`] rows.
+
+use nilometer_contract::{MeterKind, SAMPLES, catalogue, partition_of};
+use nilometer_rating::{Charge, Query, explain, samples_query};
+use nilometer_sql::{Format, Rows, render};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::error::LedgerError;
+use crate::find::Bill;
+use crate::ledger::Ledger;
+use crate::rows_read::integers;
+
+/// Most rows shown of one step.
+pub const MAX_SHOWN: usize = 24;
+
+/// One step of an explanation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Step {
+    /// What it finds, in words.
+    pub finds: String,
+    /// The question, in SQL that runs as it is.
+    pub sql: String,
+    /// The first rows of the answer; none when the step was not taken because it may find a lot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Vec<Map<String, Value>>>,
+    /// Whether there are more.
+    pub more: bool,
+    /// The rows as a table for people.
+    #[serde(skip)]
+    pub(crate) table: String,
+}
+
+/// Where an invoice line comes from, down to the log.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// The line and its arithmetic.
+    #[serde(flatten)]
+    pub line: nilometer_rating::Explanation,
+    /// The way down.
+    pub steps: Vec<Step>,
+}
+
+impl Ledger {
+    /// Explains a line of an issued invoice, of the draft of `bill`, or of a draft of the current
+    /// month.
+    pub async fn explain(
+        &self,
+        line: &str,
+        bill: Option<&Bill>,
+    ) -> Result<Explanation, LedgerError> {
+        let sheet = self.sheet_with(line, bill).await?;
+        let explained =
+            explain(line, &sheet.invoice, &sheet.charges).map_err(LedgerError::Explain)?;
+        let mut steps = Vec::new();
+        for query in &explained.queries {
+            let all_of_it = matches!(query.finds, "samples" | "events");
+            steps.push(match all_of_it {
+                true => asked(&format!("all {} behind the line", query.finds), &query.sql),
+                false => self.step(&format!("{} of the line", query.finds), &query.sql).await?,
+            });
+        }
+        let first = explained.charges.first();
+        let charge = first.and_then(|first| {
+            sheet.charges.iter().find(|charge| {
+                charge.usage.start == first.start
+                    && *charge.usage.resource == *first.resource
+                    && charge.meter_name() == first.meter
+            })
+        });
+        if let Some(charge) = charge {
+            self.walk_down(charge, &mut steps).await?;
+        }
+        Ok(Explanation { line: explained, steps })
+    }
+
+    /// From one charge to what it was made from, and to the log.
+    async fn walk_down(&self, charge: &Charge, steps: &mut Vec<Step>) -> Result<(), LedgerError> {
+        let Query { finds, sql } = samples_query(charge);
+        let of = format!(
+            "{finds} of the first charge: {} of {} from {} to {}",
+            charge.meter_name(),
+            charge.usage.resource,
+            charge.usage.start,
+            charge.usage.end
+        );
+        steps.push(self.step(&of, &sql).await?);
+        let meter = catalogue().get(charge.usage.meter);
+        if matches!(meter.kind, MeterKind::Allocation { .. }) {
+            // Events carry their own offsets.
+            return Ok(());
+        }
+        let Some(partitions) = self.partitions().await? else { return Ok(()) };
+        let partition = partition_of(&charge.usage.resource, partitions);
+        let from = charge.usage.start.plus_micros(-meter.hold_micros);
+        let upto = charge.usage.end.plus_micros(meter.hold_micros);
+        let sql = format!(
+            "SELECT topic, partition, start_offset, end_offset, first_at, last_at, committed_at \
+             FROM commits WHERE topic = '{SAMPLES}' AND partition = {partition} \
+             AND first_at < TIMESTAMP '{upto}' AND last_at >= TIMESTAMP '{from}' \
+             ORDER BY start_offset"
+        );
+        let of = format!("offsets of the log with those samples, in partition {partition}");
+        steps.push(self.step(&of, &sql).await?);
+        Ok(())
+    }
+
+    /// Number of partitions of the samples: configured, or what commits tell of; none before the
+    /// first commit.
+    async fn partitions(&self) -> Result<Option<u32>, LedgerError> {
+        if self.inner.config.partitions.is_some() {
+            return Ok(self.inner.config.partitions);
+        }
+        let sql = format!(
+            "SELECT coalesce(max(partition) + 1, 0) AS partitions FROM commits \
+             WHERE topic = '{SAMPLES}'"
+        );
+        let rows = self.inner.engine.query(&sql).await?;
+        let mut found = None;
+        for batch in &rows.batches {
+            found = found.into_iter().chain(integers(batch, "partitions")?).max();
+        }
+        Ok(found.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0))
+    }
+
+    async fn step(&self, finds: &str, sql: &str) -> Result<Step, LedgerError> {
+        let bounded = format!("{sql} LIMIT {}", MAX_SHOWN + 1);
+        let Rows { schema, batches } = self.inner.engine.query(&bounded).await?;
+        let count: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+        let mut left = MAX_SHOWN;
+        let shown = batches.iter().map(|batch| {
+            let part = batch.slice(0, batch.num_rows().min(left));
+            left -= part.num_rows();
+            part
+        });
+        let rows = Rows { schema, batches: shown.collect() };
+        let unreadable = |error| LedgerError::Read(error);
+        let json = render(&rows, Format::Json).map_err(|error| unreadable(error.into()))?;
+        let table = render(&rows, Format::Table).map_err(|error| unreadable(error.into()))?;
+        Ok(Step {
+            finds: finds.to_owned(),
+            sql: sql.to_owned(),
+            rows: Some(serde_json::from_slice(&json).unwrap_or_default()),
+            more: count > MAX_SHOWN,
+            table: String::from_utf8_lossy(&table).into_owned(),
+        })
+    }
+}
+
+/// A step that is told and not taken.
+fn asked(finds: &str, sql: &str) -> Step {
+    let (finds, sql) = (finds.to_owned(), sql.to_owned());
+    Step { finds, sql, rows: None, more: false, table: String::new() }
+}

@@ -1,0 +1,117 @@
+//! Finds the invoice that a line is on, and the charges that the line was drawn up from.
+
+use datafusion::logical_expr::{col, lit};
+use nilometer_contract::Timestamp;
+use nilometer_rating::{Charge, Detail, Invoice, Period};
+use nilometer_sql::Selection;
+
+use crate::archive::documents;
+use crate::charges::by_project;
+use crate::error::LedgerError;
+use crate::invoices::{known_of, window_of};
+use crate::ledger::Ledger;
+
+/// Most projects whose current drafts are searched for a line.
+const MAX_SEARCHED: usize = 1_000;
+
+/// Whose bill, for when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bill {
+    /// Who pays.
+    pub project: String,
+    /// The period.
+    pub period: Period,
+}
+
+/// An invoice and the charges that it was drawn up from.
+pub(crate) struct Sheet {
+    pub(crate) invoice: Invoice,
+    pub(crate) charges: Vec<Charge>,
+}
+
+impl Ledger {
+    /// The invoice that a line is on: an issued one, else a draft of the bill given, else a draft
+    /// of the month (UTC) of the newest sample.
+    pub(crate) async fn sheet_with(
+        &self,
+        line: &str,
+        bill: Option<&Bill>,
+    ) -> Result<Sheet, LedgerError> {
+        if let Some(sheet) = self.issued_with(line).await? {
+            return Ok(sheet);
+        }
+        let found = match bill {
+            Some(bill) => {
+                let of = Selection { project: Some(bill.project.clone()), ..Selection::default() };
+                let charges = self.charges(window_of(&bill.period), &of).await?;
+                self.draft_with(line, &bill.project, &bill.period, charges).await?
+            }
+            None => self.current_with(line).await?,
+        };
+        found.ok_or_else(|| LedgerError::NoLine(line.to_owned()))
+    }
+
+    async fn issued_with(&self, line: &str) -> Result<Option<Sheet>, LedgerError> {
+        let archive = self.archive();
+        let ids = self.invoices_with(line).await?;
+        let Some(id) = ids.first() else { return Ok(None) };
+        let wanted = col("document").is_not_null().and(col("id").eq(lit(id.as_str())));
+        let texts = documents(&self.inner.engine, &archive.invoices, wanted).await?;
+        let Some(text) = texts.first() else { return Ok(None) };
+        let issued = nilometer_rating::IssuedInvoice::from_json(text)?;
+        let book = self.book_of(&issued).await?;
+        let of = Selection { project: Some(issued.project.clone()), ..Selection::default() };
+        let window = nilometer_usage::Window { start: issued.start, end: issued.end };
+        let known = known_of(&issued);
+        let charges = self.stored_charges(&archive, window, known, &of, &book).await?;
+        Ok(Some(Sheet { invoice: (*issued).clone(), charges }))
+    }
+
+    async fn invoices_with(&self, line: &str) -> Result<Vec<String>, LedgerError> {
+        let quoted = line.replace('\'', "''");
+        let sql = format!("SELECT DISTINCT id FROM invoices WHERE line = '{quoted}' ORDER BY id");
+        let rows = self.inner.engine.query(&sql).await?;
+        let mut found = Vec::new();
+        for batch in &rows.batches {
+            let ids = crate::rows_read::text(batch, "id")?;
+            found.extend(ids.iter().flatten().map(str::to_owned));
+        }
+        Ok(found)
+    }
+
+    /// The draft of a bill, if it has the line in one of its details.
+    async fn draft_with(
+        &self,
+        line: &str,
+        project: &str,
+        period: &Period,
+        charges: Vec<Charge>,
+    ) -> Result<Option<Sheet>, LedgerError> {
+        let archive = self.archive();
+        for detail in [Detail::Prices, Detail::Resources] {
+            let invoice = self.drawn(&archive, project, period, detail, &charges).await?;
+            if invoice.line(line).is_some() {
+                return Ok(Some(Sheet { invoice, charges }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn current_with(&self, line: &str) -> Result<Option<Sheet>, LedgerError> {
+        let Some(period) = month_of(self.inner.engine.meter().newest()) else { return Ok(None) };
+        let charges = self.charges(window_of(&period), &Selection::default()).await?;
+        for (project, charges) in by_project(charges).into_iter().take(MAX_SEARCHED) {
+            if let Some(sheet) = self.draft_with(line, &project, &period, charges).await? {
+                return Ok(Some(sheet));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The calendar month (UTC) of an instant.
+fn month_of(at: Timestamp) -> Option<Period> {
+    let start = at.to_datetime().date_naive().format("%Y-%m").to_string();
+    let next = at.to_datetime().date_naive().checked_add_months(chrono::Months::new(1))?;
+    Period::parse(&start, &next.format("%Y-%m").to_string(), "UTC").ok()
+}

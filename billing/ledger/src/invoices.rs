@@ -1,0 +1,201 @@
+//! Invoices: drafts of what is known now, and those that were issued.
+
+use std::collections::BTreeSet;
+
+use datafusion::logical_expr::{col, lit};
+use nilometer_contract::Timestamp;
+use nilometer_rating::{
+    Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, PriceBook, corrections, invoice,
+};
+use nilometer_sql::Selection;
+use nilometer_usage::Window;
+use tracing::warn;
+
+use crate::archive::documents;
+use crate::error::LedgerError;
+use crate::ledger::{Ledger, used_book};
+use crate::rows_read::{instants, integers, text};
+use crate::state::{Archive, Known};
+
+/// Most issued invoices of a project that a later one corrects: the newest.
+const MAX_CORRECTED: usize = 24;
+
+impl Ledger {
+    /// What a project owes for a period, as known now. Changes nothing.
+    ///
+    /// Carries the corrections of invoices issued before, and tells what is known to be missing.
+    pub async fn draft(
+        &self,
+        project: &str,
+        period: &Period,
+        detail: Detail,
+    ) -> Result<Invoice, LedgerError> {
+        let selection = Selection { project: Some(project.to_owned()), ..Selection::default() };
+        let charges = self.charges(window_of(period), &selection).await?;
+        self.drawn(&self.archive(), project, period, detail, &charges).await
+    }
+
+    /// A draft of given charges, with corrections and gaps.
+    pub(crate) async fn drawn(
+        &self,
+        archive: &Archive,
+        project: &str,
+        period: &Period,
+        detail: Detail,
+        charges: &[Charge],
+    ) -> Result<Invoice, LedgerError> {
+        let draft = invoice(project, period, charges, &self.inner.book, detail)?;
+        let owed = self.owed(archive, project, period).await?;
+        let mut draft = draft.with_corrections(owed)?;
+        draft.gaps.extend(self.gaps(project, period).await?);
+        Ok(draft)
+    }
+
+    /// Issued invoices, of one project or all, by period and project.
+    pub async fn issued(&self, project: Option<&str>) -> Result<Vec<IssuedInvoice>, LedgerError> {
+        self.issued_in(&self.archive(), project).await
+    }
+
+    pub(crate) async fn issued_in(
+        &self,
+        archive: &Archive,
+        project: Option<&str>,
+    ) -> Result<Vec<IssuedInvoice>, LedgerError> {
+        let of = project.map_or(lit(true), |project| col("project").eq(lit(project)));
+        let wanted = col("document").is_not_null().and(of);
+        let documents = documents(&self.inner.engine, &archive.invoices, wanted).await?;
+        let mut found = documents
+            .iter()
+            .map(|text| IssuedInvoice::from_json(text).map_err(LedgerError::Invoice))
+            .collect::<Result<Vec<_>, _>>()?;
+        found.sort_by(|a, b| (a.start, &a.project, &a.id).cmp(&(b.start, &b.project, &b.id)));
+        Ok(found)
+    }
+
+    /// An issued invoice by its id.
+    pub async fn issued_invoice(&self, id: &str) -> Result<IssuedInvoice, LedgerError> {
+        let wanted = col("document").is_not_null().and(col("id").eq(lit(id)));
+        let documents = documents(&self.inner.engine, &self.archive().invoices, wanted).await?;
+        match documents.first() {
+            Some(text) => Ok(IssuedInvoice::from_json(text)?),
+            None => Err(LedgerError::NoInvoice(id.to_owned())),
+        }
+    }
+
+    /// The book that an invoice was made with.
+    pub(crate) async fn book_of(&self, invoice: &Invoice) -> Result<PriceBook, LedgerError> {
+        match invoice.price_book_digest == self.inner.book.heading().digest {
+            true => Ok(self.inner.book.clone()),
+            false => used_book(&self.inner.storage, &invoice.price_book_digest).await,
+        }
+    }
+
+    /// Lines that correct invoices of other periods, where something was stated anew since.
+    async fn owed(
+        &self,
+        archive: &Archive,
+        project: &str,
+        period: &Period,
+    ) -> Result<Vec<Line>, LedgerError> {
+        let issued = self.issued_in(archive, Some(project)).await?;
+        let others =
+            issued.iter().filter(|it| it.end <= period.start() || it.start >= period.end());
+        let others: Vec<&IssuedInvoice> = others.collect();
+        let mut found = Vec::new();
+        for one in others.iter().rev().take(MAX_CORRECTED).rev() {
+            if !is_restated(archive, one) {
+                continue;
+            }
+            let of = Period::parse(&one.start.to_string(), &one.end.to_string(), &one.time_zone)?;
+            let book = self.book_of(one).await?;
+            let selection = Selection { project: Some(project.to_owned()), ..Selection::default() };
+            let usage = self.usage(window_of(&of), &selection).await?;
+            let now = invoice(project, &of, &self.rated(&usage, &book)?, &book, one.detail)?;
+            let lines = corrections(one, &others, &now)?;
+            if one.currency != self.inner.book.currency() {
+                let (invoice, currency) = (&one.id, one.currency.to_string());
+                warn!(invoice, currency, lines = lines.len(), "cannot correct in another currency");
+                continue;
+            }
+            found.extend(lines);
+        }
+        Ok(found)
+    }
+
+    /// Gaps that overlap a period and concern a project: on nodes where it had resources, or of
+    /// the log as a whole.
+    async fn gaps(&self, project: &str, period: &Period) -> Result<Vec<String>, LedgerError> {
+        let nodes = self.nodes_of(project, window_of(period));
+        let rows = self
+            .inner
+            .engine
+            .query(&format!(
+                "SELECT DISTINCT \"start\", \"end\", node, reason, samples FROM gaps \
+                 WHERE \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
+                 ORDER BY \"start\", \"end\", node, reason, samples",
+                period.end(),
+                period.start()
+            ))
+            .await?;
+        let (mut texts, mut more) = (Vec::new(), 0);
+        for batch in &rows.batches {
+            let (start, end) = (instants(batch, "start")?, instants(batch, "end")?);
+            let (node, reason) = (text(batch, "node")?, text(batch, "reason")?);
+            let samples = integers(batch, "samples")?;
+            for row in 0..batch.num_rows() {
+                let node = node.value(row);
+                if !node.is_empty() && !nodes.contains(node) {
+                    continue;
+                }
+                if texts.len() >= MAX_GAPS {
+                    more += 1;
+                    continue;
+                }
+                let (start, end) = (Timestamp(start[row]), Timestamp(end[row]));
+                let at = if node.is_empty() { "log".to_owned() } else { format!("node {node}") };
+                let lost = match samples[row] {
+                    0 => String::new(),
+                    samples => format!(", {samples} samples"),
+                };
+                texts.push(format!("{at} from {start} to {end}: {}{lost}", reason.value(row)));
+            }
+        }
+        if more > 0 {
+            texts.push(format!("and {more} more in table gaps"));
+        }
+        Ok(texts)
+    }
+
+    /// Nodes on which a project had resources at some time of a window.
+    fn nodes_of(&self, project: &str, window: Window) -> BTreeSet<String> {
+        let history = &self.inner.engine.tables().shared.history;
+        let history = history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let segments = history.iter().flat_map(|(_, lifetime)| lifetime.segments());
+        let ours = segments.filter(|segment| {
+            segment.state.project == project
+                && segment.start < window.end
+                && segment.end.is_none_or(|end| end > window.start)
+        });
+        ours.flat_map(|segment| [segment.state.node.clone(), segment.state.id.clone()]).collect()
+    }
+}
+
+/// Whether anything about an invoice's period was stated after it was issued.
+fn is_restated(archive: &Archive, invoice: &Invoice) -> bool {
+    let newer = |said: &crate::state::Statements| {
+        let hours = said.hours.range(invoice.start.0..invoice.end.0);
+        let mut newest = hours.filter_map(|(_, statements)| statements.last());
+        newest.any(|it| invoice.known.is_none_or(|known| it.known > known))
+    };
+    newer(&archive.usage) || newer(&archive.charges)
+}
+
+/// The window of a period.
+pub(crate) fn window_of(period: &Period) -> Window {
+    Window { start: period.start(), end: period.end() }
+}
+
+/// Which statements an invoice rests on.
+pub(crate) fn known_of(invoice: &Invoice) -> Known {
+    invoice.known.map_or(Known::Newest, Known::At)
+}

@@ -1,0 +1,225 @@
+//! The ledger: opens the tables of billing, keeps what was read of them, and runs settling.
+
+use std::sync::{Arc, RwLock};
+
+use nilometer_contract::Timestamp;
+use nilometer_rating::PriceBook;
+use nilometer_source::SharedClock;
+use nilometer_sql::Engine;
+use nilometer_store::{CHARGES, INVOICES, Storage, Table, USAGE};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use prometheus::Registry;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::archive::{statements, view_of};
+use crate::config::LedgerConfig;
+use crate::error::LedgerError;
+use crate::look::Look;
+use crate::metrics::Metrics;
+use crate::rows_read::Entries;
+use crate::settle::SETTLE;
+use crate::state::Archive;
+use crate::tables;
+
+/// Settled usage, charges and invoices. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Ledger {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
+    pub(crate) storage: Storage,
+    pub(crate) book: PriceBook,
+    pub(crate) entries: Entries,
+    pub(crate) clock: SharedClock,
+    pub(crate) config: LedgerConfig,
+    pub(crate) metrics: Metrics,
+    archive: RwLock<Arc<Archive>>,
+    /// Whoever writes holds it; readers never wait for it.
+    pub(crate) desk: Mutex<Desk>,
+}
+
+/// What a writer needs.
+pub(crate) struct Desk {
+    pub(crate) usage: Table,
+    pub(crate) charges: Table,
+    pub(crate) invoices: Table,
+    /// Largest `known` of any statement.
+    pub(crate) last_known: i64,
+    pub(crate) look: Look,
+}
+
+impl Ledger {
+    /// Opens billing with default settings, and registers its tables with the engine.
+    pub async fn open(
+        engine: Engine,
+        storage: &Storage,
+        book: PriceBook,
+        clock: SharedClock,
+        registry: &Registry,
+    ) -> Result<Self, LedgerError> {
+        Self::open_with(LedgerConfig::default(), engine, storage, book, clock, registry).await
+    }
+
+    /// Opens billing, and registers its tables with the engine.
+    pub async fn open_with(
+        config: LedgerConfig,
+        engine: Engine,
+        storage: &Storage,
+        book: PriceBook,
+        clock: SharedClock,
+        registry: &Registry,
+    ) -> Result<Self, LedgerError> {
+        let metrics = Metrics::register(registry).map_err(LedgerError::Metrics)?;
+        keep_book(storage, &book).await?;
+        let mut desk = Desk {
+            usage: storage.table(&USAGE).await.map_err(LedgerError::Store)?,
+            charges: storage.table(&CHARGES).await.map_err(LedgerError::Store)?,
+            invoices: storage.table(&INVOICES).await.map_err(LedgerError::Store)?,
+            last_known: 0,
+            look: Look::default(),
+        };
+        let archive = Archive {
+            usage: statements(&engine, &desk.usage, book.version()).await?,
+            charges: statements(&engine, &desk.charges, book.version()).await?,
+            invoices: view_of(&desk.invoices),
+        };
+        desk.learn_position().await?;
+        let inner = Inner {
+            entries: Entries::of(&book),
+            archive: RwLock::new(Arc::new(archive)),
+            desk: Mutex::new(desk),
+            storage: storage.clone(),
+            engine,
+            book,
+            clock,
+            config,
+            metrics,
+        };
+        let ledger = Ledger { inner: Arc::new(inner) };
+        tables::register(&ledger);
+        Ok(ledger)
+    }
+
+    /// Settles what can be settled, again and again, until cancelled. A round that fails is tried
+    /// again; what it left undone is not lost, since the tables tell what is settled.
+    pub async fn run(&self, cancel: CancellationToken) -> Result<(), LedgerError> {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.inner.config.interval) => {}
+            }
+            if let Err(error) = self.settle(&cancel).await {
+                self.inner.metrics.failures.inc();
+                warn!(error = &error as &dyn std::error::Error, "settling failed, trying again");
+            }
+        }
+    }
+
+    /// Metrics of this ledger.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// The price book in force.
+    pub fn book(&self) -> &PriceBook {
+        &self.inner.book
+    }
+
+    pub(crate) fn archive(&self) -> Arc<Archive> {
+        self.inner.archive.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    pub(crate) fn publish(&self, archive: Archive) {
+        let mut shared =
+            self.inner.archive.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *shared = Arc::new(archive);
+    }
+
+    /// Looks at what others did to the tables: compaction moves rows between files, and an earlier
+    /// commit of ours may have happened though it seemed to fail.
+    pub(crate) async fn refresh(&self, desk: &mut Desk) -> Result<(), LedgerError> {
+        let mut archive = (*self.archive()).clone();
+        let mut changed = false;
+        let Desk { usage, charges, invoices, .. } = &mut *desk;
+        let engine = &self.inner.engine;
+        for (table, said) in [(usage, &mut archive.usage), (charges, &mut archive.charges)] {
+            table.refresh().await.map_err(LedgerError::Store)?;
+            if table.version() == said.view.version {
+                continue;
+            }
+            changed = true;
+            let count = |files: &[nilometer_store::DataFile]| -> u64 {
+                files.iter().map(|file| file.rows).sum()
+            };
+            match count(&table.files()) == count(&said.view.files) {
+                true => said.view = view_of(table),
+                false => *said = statements(engine, table, self.inner.book.version()).await?,
+            }
+        }
+        if invoices.refresh().await.map_err(LedgerError::Store)? {
+            changed = true;
+            archive.invoices = view_of(invoices);
+        }
+        if changed {
+            desk.learn_position().await?;
+            self.publish(archive);
+        }
+        Ok(())
+    }
+
+    /// Everything before this can be settled: the newest sample is far enough past it, and so is
+    /// the clock, should a sample come from the future.
+    pub(crate) fn final_before(&self) -> Timestamp {
+        let grace = i64::try_from(self.inner.config.grace.as_micros()).unwrap_or(i64::MAX);
+        let newest = self.inner.engine.tables().now().newest.min(self.inner.clock.now());
+        newest.plus_micros(-grace).hour()
+    }
+}
+
+impl Desk {
+    async fn learn_position(&mut self) -> Result<(), LedgerError> {
+        for table in [&mut self.usage, &mut self.charges] {
+            let known = table.position(SETTLE).await.map_err(LedgerError::Store)?;
+            self.last_known = self.last_known.max(known.unwrap_or(0));
+        }
+        Ok(())
+    }
+}
+
+fn book_path(storage: &Storage, digest: &str) -> Path {
+    let root = Path::from_url_path(storage.root().path()).unwrap_or_default();
+    root.join("price_books").join(format!("{digest}.toml"))
+}
+
+/// Keeps a book that is going to be used: any past invoice can be recomputed with it.
+async fn keep_book(storage: &Storage, book: &PriceBook) -> Result<(), LedgerError> {
+    let (store, path) = (storage.object_store(), book_path(storage, &book.heading().digest));
+    match store.head(&path).await {
+        Ok(_) => Ok(()),
+        Err(object_store::Error::NotFound { .. }) => {
+            let text = book.canonical_text().to_owned();
+            store.put(&path, text.into()).await.map_err(LedgerError::Object)?;
+            info!(book = book.version(), "price book is in use from now on");
+            Ok(())
+        }
+        Err(error) => Err(LedgerError::Object(error)),
+    }
+}
+
+/// A book that was in use, by its digest.
+pub(crate) async fn used_book(storage: &Storage, digest: &str) -> Result<PriceBook, LedgerError> {
+    let lost = || LedgerError::Book(digest.to_owned());
+    let found = storage.object_store().get(&book_path(storage, digest)).await;
+    let bytes = found.map_err(LedgerError::Object)?.bytes().await.map_err(LedgerError::Object)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| lost())?;
+    let book = PriceBook::parse(text).map_err(|_| lost())?;
+    match book.heading().digest == digest {
+        true => Ok(book),
+        false => Err(lost()),
+    }
+}

@@ -1,0 +1,258 @@
+//! Finds out which hours have to be settled, or stated anew.
+//!
+//! Usage of an hour rests on samples and on lifecycle events, so both are watched by their log
+//! offsets: `commits` tells which offsets each commit of samples covered and over which instants,
+//! `events` carries the offset of each event. Up to where all this was taken into account is
+//! stored beside the usage (application ids `seen/<topic>/<partition>`), so that what came in
+//! just before a crash is looked at again after it. Within a run the ingester tells more exactly
+//! which hours a commit touched.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use nilometer_contract::{EVENTS, MICROS_PER_HOUR, SAMPLES};
+use nilometer_ingest::View;
+use nilometer_store::{Position, Table};
+use tokio::time::Instant;
+
+use crate::error::LedgerError;
+use crate::ledger::{Desk, Ledger};
+use crate::rows_read::{instants, integers};
+
+/// Offset up to which each partition of a topic was taken into account.
+type Seen = BTreeMap<(&'static str, i64), i64>;
+
+/// What was seen so far.
+#[derive(Default)]
+pub(crate) struct Look {
+    /// Settled hours about which something may have turned out differently.
+    pub(crate) dirty: BTreeSet<i64>,
+    /// Version of the samples from before each hour was computed in this run.
+    pub(crate) basis: HashMap<i64, i64>,
+    seen: Seen,
+    stored: Seen,
+    /// What `commits` and `events` looked like last.
+    commits: Option<i64>,
+    events: Option<(i64, usize)>,
+    /// The last version that touched an hour, and when that was noticed.
+    touched: HashMap<i64, (i64, Instant)>,
+}
+
+impl Look {
+    /// Whether no commit has touched an hour for a while.
+    pub(crate) fn is_quiet(&self, hour: i64, quiet: Duration) -> bool {
+        self.touched.get(&hour).is_none_or(|(_, since)| since.elapsed() >= quiet)
+    }
+
+    /// The hour is settled as of a version of the samples.
+    pub(crate) fn done(&mut self, hour: i64, basis: i64) {
+        self.basis.insert(hour, basis);
+        self.dirty.remove(&hour);
+    }
+
+    fn advance(&mut self, topic: &'static str, partitions: &[(i64, i64)]) {
+        self.seen.extend(partitions.iter().map(|&(partition, next)| ((topic, partition), next)));
+    }
+
+    /// Positions that are not stored yet.
+    pub(crate) fn unstored(&self) -> Vec<Position> {
+        let moved = self.seen.iter().filter(|(key, next)| self.stored.get(key) != Some(next));
+        let position = |(key, next): (&(&'static str, i64), &i64)| Position {
+            app: app(key.0, key.1),
+            from: self.stored.get(key).copied(),
+            next: *next,
+        };
+        moved.map(position).collect()
+    }
+
+    /// All positions are stored now.
+    pub(crate) fn stored(&mut self) {
+        self.stored.clone_from(&self.seen);
+    }
+}
+
+fn app(topic: &str, partition: i64) -> String {
+    format!("seen/{topic}/{partition}")
+}
+
+/// First and last instant of rows of samples in memory.
+pub(crate) fn span(batch: &RecordBatch) -> Option<(i64, i64)> {
+    let at = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+    arrow::compute::min(at).zip(arrow::compute::max(at))
+}
+
+/// Hours that samples in memory fall into, or may fall into: their hours are not complete in any
+/// version of the table yet.
+pub(crate) fn hours_in_memory(view: &View) -> BTreeSet<i64> {
+    let memory = view.tables.get("samples").map(|samples| samples.memory.as_slice());
+    let spans = memory.unwrap_or_default().iter().filter_map(span);
+    spans.flat_map(|(low, high)| hours(low, high)).collect()
+}
+
+fn hours(low: i64, high: i64) -> impl Iterator<Item = i64> {
+    let hour = |at: i64| at.div_euclid(MICROS_PER_HOUR);
+    (hour(low)..=hour(high)).map(|hour| hour * MICROS_PER_HOUR)
+}
+
+impl Ledger {
+    /// Takes into account what came in since the last look.
+    pub(crate) async fn look(&self, desk: &mut Desk, view: &View) -> Result<(), LedgerError> {
+        let settled: BTreeSet<i64> = self.archive().usage.hours.keys().copied().collect();
+        let first = desk.look.commits.is_none();
+        let mut changed = self.look_at_commits(desk, view, first).await?;
+        if !view.touched.is_empty() && !first {
+            changed.clear();
+        }
+        let look = &mut desk.look;
+        for (&hour, &version) in &view.touched {
+            match look.touched.get(&hour) {
+                Some(&(known, _)) if known == version => {}
+                _ => drop(look.touched.insert(hour, (version, Instant::now()))),
+            }
+            if look.basis.get(&hour).is_none_or(|&basis| basis < version) {
+                changed.insert(hour);
+            }
+        }
+        look.touched.retain(|hour, _| view.touched.contains_key(hour));
+        for hour in changed {
+            // A sample moves the borders of the pairs on both sides of it.
+            let near = [hour - MICROS_PER_HOUR, hour, hour + MICROS_PER_HOUR];
+            if settled.contains(&hour) {
+                look.dirty.extend(near.into_iter().filter(|hour| settled.contains(hour)));
+            }
+        }
+        if let Some(from) = self.look_at_events(desk, view).await? {
+            // Lifecycles may change everything after an event, and what spreads over a pause
+            // that ends with it.
+            let from = from.saturating_sub(MICROS_PER_HOUR);
+            desk.look.dirty.extend(settled.range(from..));
+        }
+        Ok(())
+    }
+
+    /// Hours that commits since the last look may have touched.
+    async fn look_at_commits(
+        &self,
+        desk: &mut Desk,
+        view: &View,
+        first: bool,
+    ) -> Result<BTreeSet<i64>, LedgerError> {
+        let mut changed = BTreeSet::new();
+        let Some(version) = view.tables.get("commits").map(|table| table.version) else {
+            return Ok(changed);
+        };
+        if desk.look.commits == Some(version) {
+            return Ok(changed);
+        }
+        let partitions = self
+            .newest_offsets(&format!(
+                "SELECT partition, max(end_offset) AS next FROM commits \
+                 WHERE topic = '{SAMPLES}' GROUP BY 1"
+            ))
+            .await?;
+        let since = desk.since(SAMPLES, &partitions).await?;
+        if !since.is_empty() && (first || view.touched.is_empty()) {
+            let rows = self
+                .inner
+                .engine
+                .query(&format!(
+                    "SELECT DISTINCT date_bin(INTERVAL '1 hour', first_at) AS low, \
+                     date_bin(INTERVAL '1 hour', last_at) AS high FROM commits \
+                     WHERE topic = '{SAMPLES}' AND ({})",
+                    later_than(&since, "end_offset >")
+                ))
+                .await?;
+            for batch in &rows.batches {
+                let (low, high) = (instants(batch, "low")?, instants(batch, "high")?);
+                changed.extend(low.into_iter().zip(high).flat_map(|(low, high)| hours(low, high)));
+            }
+        }
+        desk.look.advance(SAMPLES, &partitions);
+        desk.look.commits = Some(version);
+        Ok(changed)
+    }
+
+    /// The earliest hour that events since the last look speak of.
+    async fn look_at_events(
+        &self,
+        desk: &mut Desk,
+        view: &View,
+    ) -> Result<Option<i64>, LedgerError> {
+        let Some(events) = view.tables.get("events") else { return Ok(None) };
+        let memory = events.memory.iter().map(RecordBatch::num_rows).sum();
+        let state = Some((events.version, memory));
+        if desk.look.events == state {
+            return Ok(None);
+        }
+        let partitions = self
+            .newest_offsets("SELECT partition, max(\"offset\") + 1 AS next FROM events GROUP BY 1")
+            .await?;
+        let since = desk.since(EVENTS, &partitions).await?;
+        let mut earliest = None;
+        if !since.is_empty() {
+            let rows = self
+                .inner
+                .engine
+                .query(&format!(
+                    "SELECT date_bin(INTERVAL '1 hour', min(at)) AS low FROM events WHERE {}",
+                    later_than(&since, "\"offset\" >=")
+                ))
+                .await?;
+            for batch in rows.batches.iter().filter(|batch| batch.num_rows() > 0) {
+                earliest = earliest.into_iter().chain(instants(batch, "low")?).min();
+            }
+        }
+        desk.look.advance(EVENTS, &partitions);
+        desk.look.events = state;
+        Ok(earliest)
+    }
+
+    async fn newest_offsets(&self, sql: &str) -> Result<Vec<(i64, i64)>, LedgerError> {
+        let rows = self.inner.engine.query(sql).await?;
+        let mut found = Vec::new();
+        for batch in &rows.batches {
+            found.extend(integers(batch, "partition")?.into_iter().zip(integers(batch, "next")?));
+        }
+        Ok(found)
+    }
+}
+
+impl Desk {
+    /// The partitions of a topic that moved on, with the position seen.
+    async fn since(
+        &mut self,
+        topic: &'static str,
+        partitions: &[(i64, i64)],
+    ) -> Result<Vec<(i64, i64)>, LedgerError> {
+        let mut since = Vec::new();
+        for &(partition, next) in partitions {
+            let key = (topic, partition);
+            if !self.look.seen.contains_key(&key)
+                && let Some(position) = position(&mut self.usage, topic, partition).await?
+            {
+                self.look.seen.insert(key, position);
+                self.look.stored.insert(key, position);
+            }
+            let seen = self.look.seen.get(&key).copied().unwrap_or(0);
+            if next > seen {
+                since.push((partition, seen));
+            }
+        }
+        Ok(since)
+    }
+}
+
+async fn position(
+    table: &mut Table,
+    topic: &str,
+    partition: i64,
+) -> Result<Option<i64>, LedgerError> {
+    table.position(&app(topic, partition)).await.map_err(LedgerError::Store)
+}
+
+fn later_than(since: &[(i64, i64)], offset: &str) -> String {
+    let parts = since.iter().map(|(of, seen)| format!("(partition = {of} AND {offset} {seen})"));
+    parts.collect::<Vec<_>>().join(" OR ")
+}

@@ -1,0 +1,318 @@
+//! Settling: usage and charges of closed hours become rows of tables.
+//!
+//! ```text
+//! hour:  open ──▶ closed: newest sample past its end by the grace,  ──▶ settled, `known` = n
+//!                 all its samples in files, no commit lately             │  something changed
+//!                                                                        ▼
+//!                                                               settled anew, `known` = m > n
+//! ```
+//!
+//! Exactly once: each commit moves the application id [`SETTLE`] of its table on to the `known`
+//! of its statements. A second writer conflicts; after a crash the tables tell what is settled,
+//! and stating an hour twice changes nothing, since the newest statement counts. Charges are
+//! committed before usage: an hour whose usage is settled has its charges.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use nilometer_contract::{MICROS_PER_HOUR, MeterId, MeterKind, Timestamp, catalogue};
+use nilometer_rating::Charge;
+use nilometer_sql::Selection;
+use nilometer_store::{Add, Position, Table};
+use nilometer_usage::{UsageRow, Window};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::archive::view_of;
+use crate::error::LedgerError;
+use crate::ledger::{Desk, Ledger};
+use crate::look::hours_in_memory;
+use crate::rows::{charges_batch, hour_of, usage_batch, void_hour};
+use crate::state::{Known, Statement, Statements};
+
+/// Application id of statements in `usage` and `charges`; its version is the newest `known`.
+pub(crate) const SETTLE: &str = "settle";
+
+/// Why an hour is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Its usage has to be computed.
+    Compute,
+    /// Its usage stands; its charges are of another price book.
+    Rate,
+}
+
+/// What an hour was and is now found to be.
+struct Found<'r> {
+    hour: i64,
+    usage: Option<&'r [UsageRow]>,
+    charges: Option<&'r [Charge]>,
+}
+
+impl Ledger {
+    /// Settles all hours that are due now; says how many statements were made or confirmed.
+    ///
+    /// [`run`](Self::run) does this again and again; tests and tools may do it once.
+    pub async fn settle(&self, cancel: &CancellationToken) -> Result<usize, LedgerError> {
+        let mut desk = self.inner.desk.lock().await;
+        self.settle_before(&mut desk, self.final_before(), true, cancel).await
+    }
+
+    /// Settles what is due before an instant; `patient` leaves hours for later that commits still
+    /// touch.
+    pub(crate) async fn settle_before(
+        &self,
+        desk: &mut Desk,
+        end: Timestamp,
+        patient: bool,
+        cancel: &CancellationToken,
+    ) -> Result<usize, LedgerError> {
+        self.refresh(desk).await?;
+        let mut count = 0;
+        loop {
+            let view = self.inner.engine.tables().now();
+            self.look(desk, &view).await?;
+            let oldest = self.oldest_hour().0;
+            desk.look.dirty.retain(|hour| *hour >= oldest);
+            let due = self.due(desk, end, patient);
+            self.inner.metrics.due.set(due.len() as i64);
+            self.show_lag();
+            let Some((run, why)) = self.first_run(&due).filter(|_| !cancel.is_cancelled()) else {
+                break;
+            };
+            let version = view.tables.get("samples").map_or(0, |samples| samples.version);
+            count += self.settle_run(desk, run, why, version).await?;
+        }
+        if count > 0 && !cancel.is_cancelled() {
+            let positions = desk.look.unstored();
+            if desk.look.dirty.is_empty() && !positions.is_empty() {
+                desk.usage.append(Vec::new(), &positions).await.map_err(LedgerError::Commit)?;
+                desk.look.stored();
+            }
+        }
+        Ok(count)
+    }
+
+    fn due(&self, desk: &Desk, end: Timestamp, patient: bool) -> BTreeMap<i64, Why> {
+        let archive = self.archive();
+        let in_memory = hours_in_memory(&self.inner.engine.tables().now());
+        let (oldest, quiet) = (self.oldest_hour().0, self.inner.config.quiet);
+        let stated = archive.usage.hours.keys().copied();
+        let metered = (0..).map(|n| oldest + n * MICROS_PER_HOUR).take_while(|hour| *hour < end.0);
+        let hours: BTreeSet<i64> = stated.chain(metered).collect();
+        let ready = |hour: i64| {
+            let calm = !in_memory.contains(&hour) && desk.look.is_quiet(hour, quiet);
+            hour < end.0 && (!patient || calm)
+        };
+        let why = |hour: i64| -> Option<Why> {
+            // Samples of hours before the oldest one are gone; what was said of them stands.
+            let readable = hour >= oldest;
+            let settled = archive.usage.has(hour, Known::Newest);
+            if readable && (!settled || desk.look.dirty.contains(&hour)) {
+                Some(Why::Compute)
+            } else if settled && !archive.charges.has(hour, Known::Newest) {
+                Some(Why::Rate)
+            } else {
+                None
+            }
+        };
+        hours.into_iter().filter(|&hour| ready(hour)).filter_map(|h| Some((h, why(h)?))).collect()
+    }
+
+    /// The first run of hours that can be settled in one go.
+    fn first_run(&self, due: &BTreeMap<i64, Why>) -> Option<(Window, Why)> {
+        let (&start, &why) = due.first_key_value()?;
+        let shared = &self.inner.engine.tables().shared;
+        let series = shared.index.read().unwrap_or_else(|e| e.into_inner()).len();
+        let resources = shared.history.read().unwrap_or_else(|e| e.into_inner()).len();
+        let an_hour = series + 3 * resources;
+        let most = (self.inner.config.batch_rows / an_hour.max(1))
+            .clamp(1, self.inner.config.batch_hours.max(1));
+        let hours = (0..most as i64).map(|n| start + n * MICROS_PER_HOUR);
+        let run = hours.take_while(|hour| due.get(hour) == Some(&why)).count() as i64;
+        let end = Timestamp(start + run * MICROS_PER_HOUR);
+        Some((Window { start: Timestamp(start), end }, why))
+    }
+
+    async fn settle_run(
+        &self,
+        desk: &mut Desk,
+        run: Window,
+        why: Why,
+        version: i64,
+    ) -> Result<usize, LedgerError> {
+        let started = Instant::now();
+        let (archive, all) = (self.archive(), Selection::default());
+        let before = self.stored_usage(&archive, run, Known::Newest, &all).await?;
+        let computed = match why {
+            Why::Compute => {
+                let meter = self.inner.engine.meter();
+                Some(meter.usage_by_state(run, &all).await.map_err(LedgerError::Meter)?)
+            }
+            Why::Rate => None,
+        };
+        let usage = computed.as_deref().unwrap_or(&before);
+        let charges = self.rated(usage, &self.inner.book)?;
+        let book = &self.inner.book;
+        let charged = self.stored_charges(&archive, run, Known::Newest, &all, book).await?;
+        let hours = (run.start.0..run.end.0).step_by(MICROS_PER_HOUR as usize);
+        let found = hours.map(|hour| {
+            let (now, was) = (rows_of(usage, hour), rows_of(&before, hour));
+            let (rated, paid) = (charges_of(&charges, hour), charges_of(&charged, hour));
+            let same_usage = archive.usage.has(hour, Known::Newest) && now == was;
+            let same_charges = archive.charges.has(hour, Known::Newest) && rated == paid;
+            Found {
+                hour,
+                usage: (!same_usage).then_some(now),
+                charges: (!same_charges).then_some(rated),
+            }
+        });
+        let found: Vec<Found<'_>> = found.collect();
+        self.state(desk, &found, version).await?;
+        if computed.is_some() {
+            let changed = |found: Option<&Found<'_>>| found.is_some_and(|it| it.usage.is_some());
+            if changed(found.first()) {
+                self.follow_pauses(desk, run.start.0, -MICROS_PER_HOUR, usage).await?;
+            }
+            if changed(found.last()) {
+                let last = run.end.0 - MICROS_PER_HOUR;
+                self.follow_pauses(desk, last, MICROS_PER_HOUR, usage).await?;
+            }
+            found.iter().for_each(|found| desk.look.done(found.hour, version));
+        }
+        self.count(&archive.usage, &found, usage.len(), started);
+        Ok(found.len())
+    }
+
+    /// Commits what differs from what was stated before.
+    async fn state(
+        &self,
+        desk: &mut Desk,
+        found: &[Found<'_>],
+        version: i64,
+    ) -> Result<(), LedgerError> {
+        let known = version.max(desk.last_known + 1);
+        let book = self.inner.book.version();
+        let mut archive = (*self.archive()).clone();
+        let charges = found.iter().filter_map(|found| {
+            let rows = found.charges?;
+            let batch = match rows.is_empty() {
+                true => void_hour(desk.charges.def(), found.hour, known, book),
+                false => charges_batch(rows, known),
+            };
+            Some((found.hour, batch))
+        });
+        let charges: Vec<_> = charges.collect();
+        let usage = found.iter().filter_map(|found| {
+            let rows = found.usage?;
+            let batch = match rows.is_empty() {
+                true => void_hour(desk.usage.def(), found.hour, known, book),
+                false => usage_batch(rows, known),
+            };
+            Some((found.hour, batch))
+        });
+        let usage: Vec<_> = usage.collect();
+        for (table, rows, said) in [
+            (&mut desk.charges, charges, &mut archive.charges),
+            (&mut desk.usage, usage, &mut archive.usage),
+        ] {
+            if rows.is_empty() {
+                continue;
+            }
+            let (hours, batches): (Vec<i64>, Vec<_>) = rows.into_iter().unzip();
+            let add = table.write(&batches, None).await.map_err(LedgerError::Store)?;
+            commit(table, add, known).await?;
+            desk.last_known = known;
+            said.view = view_of(table);
+            hours.into_iter().for_each(|hour| said.note(hour, Statement { known, ours: true }));
+        }
+        self.publish(archive);
+        Ok(())
+    }
+
+    /// Marks hours outside a run that a changed hour at its `edge` may bear on.
+    ///
+    /// What a counter grew by over a pause spreads over all of it. So when a series speaks in the
+    /// first hour of the run, the hours before in which it was silent may change, and likewise
+    /// the hours after the last. It comes to an end because only changed hours are followed.
+    async fn follow_pauses(
+        &self,
+        desk: &mut Desk,
+        edge: i64,
+        step: i64,
+        usage: &[UsageRow],
+    ) -> Result<(), LedgerError> {
+        let (archive, all) = (self.archive(), Selection::default());
+        let spoken = rows_of(usage, edge).iter().filter(|row| row.observed_micros > 0);
+        let mut speaking: HashSet<(Arc<str>, MeterId)> = spoken.filter_map(counter).collect();
+        let mut hour = edge + step;
+        while archive.usage.has(hour, Known::Newest) {
+            let end = Timestamp(hour + MICROS_PER_HOUR);
+            let of = Window { start: Timestamp(hour), end };
+            let rows = self.stored_usage(&archive, of, Known::Newest, &all).await?;
+            let partly = rows.iter().filter(|row| row.observed_micros < row.end.0 - row.start.0);
+            let silent: HashSet<_> = partly.filter_map(counter).collect();
+            speaking.retain(|series| silent.contains(series));
+            if speaking.is_empty() {
+                break;
+            }
+            desk.look.dirty.insert(hour);
+            hour += step;
+        }
+        Ok(())
+    }
+
+    fn count(&self, before: &Statements, found: &[Found<'_>], rows: usize, started: Instant) {
+        let metrics = &self.inner.metrics;
+        for found in found {
+            let changed = found.usage.is_some() || found.charges.is_some();
+            match (before.newest(found.hour), changed) {
+                (None, _) => metrics.settled.inc(),
+                (Some(_), true) => metrics.restated.inc(),
+                (Some(_), false) => metrics.confirmed.inc(),
+            }
+        }
+        metrics.rated_rows.inc_by(rows as u64);
+        metrics.seconds.observe(started.elapsed().as_secs_f64());
+        self.show_lag();
+        let (first, seconds) = (found.first(), started.elapsed().as_secs_f64());
+        let stated = found.iter().any(|it| it.usage.is_some() || it.charges.is_some());
+        let from = first.map(|found| Timestamp(found.hour).to_string()).unwrap_or_default();
+        match stated {
+            true => info!(from, hours = found.len(), rows, seconds, "settled"),
+            false => debug!(from, hours = found.len(), rows, seconds, "confirmed"),
+        }
+    }
+
+    fn show_lag(&self) {
+        let newest = self.inner.engine.meter().newest();
+        let archive = self.archive();
+        let upto = archive.usage.hours.keys().next_back().map(|hour| hour + MICROS_PER_HOUR);
+        let upto = upto.unwrap_or_else(|| self.oldest_hour().0);
+        self.inner.metrics.lag_seconds.set((newest.0 - upto).max(0) / 1_000_000);
+    }
+}
+
+async fn commit(table: &mut Table, add: Add, known: i64) -> Result<(), LedgerError> {
+    let from = table.position(SETTLE).await.map_err(LedgerError::Store)?;
+    let position = Position { app: SETTLE.to_owned(), from, next: known };
+    table.append(vec![add], &[position]).await.map_err(LedgerError::Commit)
+}
+
+/// The series of a row, if it is a counter's.
+fn counter(row: &UsageRow) -> Option<(Arc<str>, MeterId)> {
+    let is_counter = catalogue().get(row.meter).kind == MeterKind::Counter;
+    is_counter.then(|| (row.resource.clone(), row.meter))
+}
+
+/// Rows of one hour among rows in order.
+fn rows_of(rows: &[UsageRow], hour: i64) -> &[UsageRow] {
+    let at = |hour: i64| rows.partition_point(|row| hour_of(row.start.0) < hour);
+    &rows[at(hour)..at(hour + MICROS_PER_HOUR)]
+}
+
+fn charges_of(charges: &[Charge], hour: i64) -> &[Charge] {
+    let at = |hour: i64| charges.partition_point(|charge| hour_of(charge.usage.start.0) < hour);
+    &charges[at(hour)..at(hour + MICROS_PER_HOUR)]
+}

@@ -1,0 +1,219 @@
+//! Tables of billing for SQL: settled rows as stored, open hours as of the moment of the query.
+//!
+//! | table | rows |
+//! |---|---|
+//! | `usage`, `charges` | the newest statement about each settled hour ∪ open hours, each row once |
+//! | `usage_history`, `charges_history` | every statement ever made, with its `known` |
+//! | `invoices` | issued invoices, a row a line |
+//!
+//! Filters that compare start, end, project, resource, meter or kind with a value bound what is
+//! computed: a query about one project and one hour computes no more than that.
+
+use std::sync::{Arc, Weak};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableType, col,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::ProjectionExec;
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
+use nilometer_sql::{Selection, bounds, equals};
+use nilometer_store::{CHARGES, INVOICES, TableDef, USAGE};
+use nilometer_usage::Window;
+
+use crate::archive::live;
+use crate::error::LedgerError;
+use crate::ledger::{Inner, Ledger};
+use crate::rows::{batch, charge_columns, usage_columns};
+use crate::state::{Known, Statements};
+
+const BATCH_ROWS: usize = 8_192;
+/// Columns of stored rows that `usage` and `charges` do not show.
+const HIDDEN: [&str; 2] = ["observed_micros", "known"];
+
+/// Registers the tables of a ledger with its engine. They hold the ledger weakly, since it holds
+/// the engine.
+pub(crate) fn register(ledger: &Ledger) {
+    for (name, def, form) in [
+        ("usage", &USAGE, Form::Living),
+        ("charges", &CHARGES, Form::Living),
+        ("usage_history", &USAGE, Form::Stored),
+        ("charges_history", &CHARGES, Form::Stored),
+        ("invoices", &INVOICES, Form::Stored),
+    ] {
+        let shown =
+            |field: &&Arc<Field>| form == Form::Stored || !HIDDEN.contains(&&**field.name());
+        let fields = def.file_schema().fields().iter().filter(shown).cloned().collect::<Vec<_>>();
+        let schema = Arc::new(Schema::new(fields));
+        let inner = Arc::downgrade(&ledger.inner);
+        let table = LedgerTable { name, def, form, schema, inner };
+        ledger.inner.engine.register(name, Arc::new(table));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// What counts now, open hours included.
+    Living,
+    /// What is stored, as it is.
+    Stored,
+}
+
+struct LedgerTable {
+    name: &'static str,
+    def: &'static TableDef,
+    form: Form,
+    schema: SchemaRef,
+    inner: Weak<Inner>,
+}
+
+impl std::fmt::Debug for LedgerTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl LedgerTable {
+    /// Rows that are stored: of the statements in force, or all of them.
+    fn stored(
+        &self,
+        ledger: &Ledger,
+        said: &Statements,
+        window: Option<Window>,
+    ) -> Result<LogicalPlan> {
+        let provider = ledger.inner.engine.provide(said.view.clone());
+        let plan = LogicalPlanBuilder::scan(self.name, provider_as_source(provider), None)?;
+        let plan = match window {
+            Some(window) => plan.filter(live(said.choice(window, Known::Newest), window))?,
+            None => plan.filter(col("end").gt(col("start")))?,
+        };
+        let columns = self.schema.fields().iter().map(|field| col(field.name().as_str()));
+        plan.project(columns.collect::<Vec<Expr>>())?.build()
+    }
+
+    /// Rows of hours that are not settled, as of now.
+    async fn open(
+        &self,
+        ledger: &Ledger,
+        said: &Statements,
+        window: Window,
+        selection: &Selection,
+    ) -> Result<Vec<RecordBatch>, LedgerError> {
+        let mut batches = Vec::new();
+        for open in said.open(window, Known::Newest) {
+            match self.name {
+                "usage" => {
+                    let rows = ledger.usage(open, selection).await?;
+                    let parts = rows.chunks(BATCH_ROWS).map(usage_columns);
+                    batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
+                }
+                _ => {
+                    let rows = ledger.charges(open, selection).await?;
+                    let parts = rows.chunks(BATCH_ROWS).map(charge_columns);
+                    batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
+                }
+            }
+        }
+        Ok(batches)
+    }
+
+    async fn plan(&self, ledger: &Ledger, filters: &[Expr]) -> Result<LogicalPlan> {
+        let archive = ledger.archive();
+        let said = match self.def.name {
+            "usage" => &archive.usage,
+            "charges" => &archive.charges,
+            _ => {
+                let provider = ledger.inner.engine.provide(archive.invoices.clone());
+                let source = provider_as_source(provider);
+                return LogicalPlanBuilder::scan(self.name, source, None)?.build();
+            }
+        };
+        if self.form == Form::Stored {
+            return self.stored(ledger, said, None);
+        }
+        let window = ledger.metered(window_of(filters));
+        let selection = Selection {
+            project: equals(filters, "project"),
+            resource: equals(filters, "resource"),
+            meter: equals(filters, "meter"),
+            kind: equals(filters, "kind").and_then(|kind| kind.parse().ok()),
+        };
+        let open = self.open(ledger, said, window, &selection).await;
+        let open = open.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let stored = self.stored(ledger, said, Some(window))?;
+        if open.is_empty() {
+            return Ok(stored);
+        }
+        let open = MemTable::try_new(self.schema.clone(), vec![open])?;
+        let open = provider_as_source(Arc::new(open));
+        let open = LogicalPlanBuilder::scan(self.name, open, None)?.build()?;
+        LogicalPlanBuilder::from(stored).union(open)?.build()
+    }
+}
+
+/// The hours that filters let through: of rows within one hour, bounds on one edge bound the
+/// other to within an hour.
+fn window_of(filters: &[Expr]) -> Window {
+    let (start, end) = (bounds(filters, "start"), bounds(filters, "end"));
+    let low = start.0.max(end.0.saturating_sub(MICROS_PER_HOUR));
+    let high = start.1.min(end.1.saturating_sub(1));
+    let low = Timestamp(low.max(Timestamp::MIN.0));
+    let high = Timestamp(high.min(Timestamp::MAX.0));
+    Window { start: low.hour(), end: high.hour().plus_micros(MICROS_PER_HOUR) }
+}
+
+#[async_trait]
+impl TableProvider for LedgerTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(inner) = self.inner.upgrade() else {
+            return Err(DataFusionError::Execution("billing was stopped".to_owned()));
+        };
+        let plan = LogicalPlanBuilder::from(self.plan(&Ledger { inner }, filters).await?);
+        let plan = match conjunction(filters.to_vec()) {
+            Some(all) => plan.filter(all)?,
+            None => plan,
+        };
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let columns = projection.unwrap_or(&all);
+        // A plan without columns has no rows to count; the first column stands in for it.
+        let read = if columns.is_empty() { &all[..1] } else { columns.as_slice() };
+        let names = read.iter().map(|&at| col(self.schema.field(at).name().as_str()));
+        let plan = plan.project(names.collect::<Vec<Expr>>())?.build()?;
+        let rows = state.create_physical_plan(&plan).await?;
+        match columns.is_empty() {
+            true => Ok(Arc::new(ProjectionExec::try_new(
+                Vec::<datafusion::physical_plan::projection::ProjectionExpr>::new(),
+                rows,
+            )?)),
+            false => Ok(rows),
+        }
+    }
+}
