@@ -6,13 +6,15 @@ use std::time::Duration;
 use nilometer_contract::SAMPLES;
 use nilometer_log::{Log, LogError, Record, TopicPartition};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
 use crate::record::Prepared;
 use crate::rows::Origin;
 
 const WAIT: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_secs(1);
+const LAG_EVERY: Duration = Duration::from_secs(5);
 
 /// What happens to the ingester's loop.
 pub(crate) enum Event {
@@ -22,6 +24,8 @@ pub(crate) enum Event {
     Records { topic: &'static str, partition: u32, records: Vec<Record> },
     /// Records up to here are gone from the log: invariant 2.
     Truncated { topic: &'static str, partition: u32, low: u64 },
+    /// The log ends before the place to read on: it lost its end, or is another one.
+    Shrunk { topic: &'static str, partition: u32, high: u64 },
     /// The log could not be read; it is tried again.
     Failed(LogError),
 }
@@ -32,6 +36,8 @@ pub(crate) struct Cursor {
     pub(crate) partition: u32,
     pub(crate) next: u64,
     pub(crate) fetch_bytes: usize,
+    pub(crate) retry_pause: Duration,
+    pub(crate) metrics: Metrics,
 }
 
 impl Cursor {
@@ -43,30 +49,52 @@ impl Cursor {
         cancel: CancellationToken,
     ) {
         let at = TopicPartition { topic: self.topic.to_owned(), partition: self.partition };
+        let (topic, partition) = (self.topic, self.partition);
+        let mut lag_told: Option<Instant> = None;
+        let mut shrunk = false;
         loop {
             let fetched = tokio::select! {
                 () = cancel.cancelled() => return,
                 fetched = log.fetch(&at, self.next, self.fetch_bytes, WAIT) => fetched,
             };
-            let (event, pause) = match fetched {
-                Ok(records) if records.is_empty() => continue,
-                Ok(records) => (self.advance(records), false),
+            let failed = fetched.is_err();
+            let event = match fetched {
+                Ok(records) if records.is_empty() => None,
+                Ok(records) => Some(self.advance(records)),
                 Err(LogError::Truncated { low, .. }) if low > self.next => {
                     self.next = low;
-                    (Event::Truncated { topic: self.topic, partition: self.partition, low }, false)
+                    Some(Event::Truncated { topic, partition, low })
                 }
-                Err(error) => (Event::Failed(error), true),
+                Err(LogError::BeyondEnd { high, .. }) if !shrunk => {
+                    shrunk = true;
+                    Some(Event::Shrunk { topic, partition, high })
+                }
+                Err(error) => Some(Event::Failed(error)),
             };
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                sent = events.send(event) => if sent.is_err() { return },
-            }
-            if pause {
+            if let Some(event) = event {
                 tokio::select! {
                     () = cancel.cancelled() => return,
-                    () = tokio::time::sleep(PAUSE) => {}
+                    sent = events.send(event) => if sent.is_err() { return },
                 }
             }
+            if failed {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = tokio::time::sleep(self.retry_pause) => {}
+                }
+            } else if lag_told.is_none_or(|told| told.elapsed() >= LAG_EVERY) {
+                lag_told = Some(Instant::now());
+                self.tell_lag(log.as_ref(), &at).await;
+            }
+        }
+    }
+
+    /// A failure to tell shows as one to fetch soon enough.
+    async fn tell_lag(&self, log: &dyn Log, at: &TopicPartition) {
+        if let Ok(marks) = log.watermarks(at).await {
+            let lag = marks.high.saturating_sub(self.next);
+            let partition = self.partition.to_string();
+            self.metrics.lag.with_label_values(&[self.topic, &partition]).set(lag as i64);
         }
     }
 
@@ -75,6 +103,8 @@ impl Cursor {
             self.next = last.offset + 1;
         }
         let (topic, partition) = (self.topic, self.partition);
+        let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
+        self.metrics.bytes.with_label_values(&[topic]).inc_by(bytes as u64);
         match topic == SAMPLES {
             true => Event::Samples {
                 partition,

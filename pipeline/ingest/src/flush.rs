@@ -5,24 +5,28 @@
 //! replays the records, and the tables that were ahead drop the rows they have by their position.
 //!
 //! ```text
-//! series → dead letters → gaps → events → decisions → samples
+//! series → dead letters → copies to the log → gaps → events → decisions → commits → samples
 //! ```
+//!
+//! What fails is tried again until it is done; only a second ingester of the same partitions ends
+//! that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use nilometer_contract::{DECISIONS, EVENTS, GAPS, Gap, LifecycleEvent, SAMPLES};
-use nilometer_store::{CommitError, Position, Row, Storage, StoreError, Table, write_samples};
+use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES};
+use nilometer_log::{Log, LogError};
+use nilometer_store::{Add, CommitError, Position, Row, Storage, StoreError, Table, write_samples};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::cut::{Cut, Spans};
+use crate::letters::copy_to_log;
 use crate::memory::collect_rows;
 use crate::metrics::Metrics;
-use crate::rows::{DeadLetter, Decision, Origin, TableRow, batch_of, commits_batch};
-
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::rows::{Origin, TableRow, batch_of, commits_batch};
 
 /// The tables that the ingester writes.
 pub(crate) struct Sink {
@@ -35,26 +39,82 @@ pub(crate) struct Sink {
     pub(crate) decisions: Table,
 }
 
-/// Position of each topic-partition: where the cut starts in the topic's own table, and its end.
-pub(crate) type Spans = BTreeMap<(&'static str, u32), (Option<i64>, i64)>;
+/// What a flush needs beside tables and rows.
+#[derive(Clone)]
+pub(crate) struct Tools {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) metrics: Metrics,
+    pub(crate) retry_pause: Duration,
+    /// How long a written file may wait for its commit; well below the age of a vacuum.
+    pub(crate) keep_written: Duration,
+}
 
-/// Everything that one flush commits.
-#[derive(Clone, Default)]
-pub(crate) struct Cut {
-    pub(crate) samples: Vec<RecordBatch>,
-    pub(crate) series: Option<RecordBatch>,
-    pub(crate) events: Vec<(Origin, LifecycleEvent)>,
-    pub(crate) gaps: Vec<(Origin, Gap)>,
-    pub(crate) dead_letters: Vec<(Origin, DeadLetter)>,
-    pub(crate) decisions: Vec<(Origin, Decision)>,
-    pub(crate) spans: Spans,
-    pub(crate) hours: BTreeSet<i64>,
+/// How far the tries of one flush have come with what has no position of its own.
+#[derive(Default)]
+struct Progress {
+    refreshed: bool,
+    series: bool,
+    copied: bool,
+    samples: Option<(Instant, Vec<Add>)>,
 }
 
 /// Why a flush gave up: only because somebody else ingests the same partitions.
 #[derive(Debug, thiserror::Error)]
 #[error("another ingester stores the same partitions; stop one of the two")]
 pub struct Overtaken(#[source] pub(crate) CommitError);
+
+/// Why one try failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the tables cannot be written")]
+    Commit(#[source] CommitError),
+    #[error("the tables cannot be read")]
+    Store(#[source] StoreError),
+    #[error("dead letters cannot be copied to the log")]
+    Log(#[source] LogError),
+}
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Self {
+        Failure::Commit(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Failure::Store(error)
+    }
+}
+
+/// Commits a cut; tries again until it is done or somebody else did it.
+pub(crate) async fn flush(
+    sink: Arc<Mutex<Sink>>,
+    cut: Arc<Cut>,
+    tools: Tools,
+) -> Result<(), Overtaken> {
+    let started = Instant::now();
+    let mut progress = Progress { refreshed: !cut.refresh, ..Progress::default() };
+    loop {
+        let tried = sink.lock().await.store(&cut, &mut progress, &tools).await;
+        let failed = match tried {
+            Ok(()) => break,
+            Err(Failure::Commit(stale @ CommitError::Stale { .. })) => {
+                return Err(Overtaken(stale));
+            }
+            Err(failed) => failed,
+        };
+        // Whether it happened is known only from the tables; the next try looks there first.
+        progress.refreshed = false;
+        tools.metrics.commit_failures.inc();
+        warn!(error = &failed as &dyn std::error::Error, "commit failed, trying again");
+        tokio::time::sleep(tools.retry_pause).await;
+    }
+    if !cut.is_empty() {
+        tools.metrics.commits.inc();
+        tools.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
 
 impl Sink {
     pub(crate) async fn open(storage: &Storage) -> Result<Self, StoreError> {
@@ -85,64 +145,81 @@ impl Sink {
         let Sink { samples, series, commits, events, gaps, dead_letters, decisions } = self;
         [samples, series, commits, events, gaps, dead_letters, decisions]
     }
-}
 
-impl Sink {
-    /// All tables, to refresh.
+    /// All tables, to refresh: samples before series, so that no row is seen whose labels are not.
     pub(crate) fn tables_mut(&mut self) -> [&mut Table; 7] {
         let Sink { samples, series, commits, events, gaps, dead_letters, decisions } = self;
-        // Samples are looked at before series, so that no row is shown whose labels are unknown.
         [samples, series, commits, events, gaps, dead_letters, decisions]
     }
-}
 
-/// Commits a cut; tries again until it is done or somebody else did it.
-pub(crate) async fn flush(
-    sink: Arc<Mutex<Sink>>,
-    cut: Cut,
-    metrics: Metrics,
-) -> Result<(), Overtaken> {
-    let started = std::time::Instant::now();
-    loop {
-        let failed = match sink.lock().await.store(&cut).await {
-            Ok(()) => break,
-            Err(CommitError::Store(error)) => error,
-            Err(overtaken) => return Err(Overtaken(overtaken)),
-        };
-        metrics.commit_failures.inc();
-        let cause = std::error::Error::source(&failed).map(ToString::to_string);
-        warn!(error = %failed, cause, "commit failed, trying again");
-        tokio::time::sleep(PAUSE).await;
-    }
-    metrics.commits.inc();
-    metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-    Ok(())
-}
-
-impl Sink {
-    async fn store(&mut self, cut: &Cut) -> Result<(), CommitError> {
-        if let Some(series) = &cut.series {
-            let add = self.series.write(std::slice::from_ref(series), None).await;
-            let add = add.map_err(CommitError::Store)?;
-            append(&mut self.series, vec![add], &[]).await?;
+    async fn store(
+        &mut self,
+        cut: &Cut,
+        progress: &mut Progress,
+        tools: &Tools,
+    ) -> Result<(), Failure> {
+        if !progress.refreshed {
+            for table in self.tables_mut() {
+                table.refresh().await?;
+            }
+            progress.refreshed = true;
+        }
+        self.check(&cut.spans).await?;
+        if let (Some(series), false) = (&cut.series, progress.series) {
+            let add = self.series.write(std::slice::from_ref(series), None).await?;
+            self.series.append(vec![add], &[]).await?;
+            progress.series = true;
         }
         guarded(&mut self.dead_letters, &cut.dead_letters, &cut.spans).await?;
+        if !progress.copied {
+            copy_to_log(&cut.dead_letters, tools.log.as_ref()).await.map_err(Failure::Log)?;
+            progress.copied = true;
+        }
         let (own, foreign): (Vec<_>, Vec<_>) =
             cut.gaps.iter().cloned().partition(|(origin, _)| origin.topic == GAPS);
         guarded(&mut self.gaps, &foreign, &cut.spans).await?;
-        owned(&mut self.gaps, GAPS, &own, &cut.spans).await?;
-        owned(&mut self.events, EVENTS, &cut.events, &cut.spans).await?;
-        owned(&mut self.decisions, DECISIONS, &cut.decisions, &cut.spans).await?;
-        let positions = positions(&cut.spans, SAMPLES);
+        owned(&mut self.gaps, &own, &cut.positions(GAPS)).await?;
+        owned(&mut self.events, &cut.events, &cut.positions(EVENTS)).await?;
+        owned(&mut self.decisions, &cut.decisions, &cut.positions(DECISIONS)).await?;
+        self.store_samples(cut, progress, tools.keep_written).await
+    }
+
+    /// Every position is where the cut starts, or where an earlier try of it ended.
+    async fn check(&mut self, spans: &Spans) -> Result<(), Failure> {
+        for (&(topic, partition), &(from, next)) in spans {
+            let app = Origin::app(topic, partition);
+            let found = self.home(topic).position(&app).await?;
+            if found != from && found != Some(next) {
+                return Err(CommitError::Stale { app, from, found }.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn store_samples(
+        &mut self,
+        cut: &Cut,
+        progress: &mut Progress,
+        keep_written: Duration,
+    ) -> Result<(), Failure> {
+        let positions = cut.positions(SAMPLES);
         if positions.is_empty() || done(&mut self.samples, &positions).await? {
             return Ok(());
         }
-        let rows = collect_rows(&cut.samples);
-        let count = rows.len();
-        note_commit(&mut self.commits, &rows, &positions).await?;
-        let adds = write_samples(&self.samples, rows).await.map_err(CommitError::Store)?;
-        append(&mut self.samples, adds, &positions).await?;
-        info!(samples = count, version = self.samples.version(), "committed");
+        // What an earlier try wrote is used again, so that tries do not fill the disk.
+        let written = progress.samples.take_if(|(at, _)| at.elapsed() < keep_written);
+        let (at, adds) = match written {
+            Some(written) => written,
+            None => {
+                let rows = collect_rows(&cut.samples);
+                note_commit(&mut self.commits, &rows, &positions).await?;
+                (Instant::now(), write_samples(&self.samples, rows).await?)
+            }
+        };
+        progress.samples = Some((at, adds.clone()));
+        self.samples.append(adds, &positions).await?;
+        let samples: usize = cut.samples.iter().map(|batch| batch.num_rows()).sum();
+        info!(samples, version = self.samples.version(), "committed");
         Ok(())
     }
 }
@@ -153,12 +230,12 @@ async fn note_commit(
     table: &mut Table,
     rows: &[Row],
     positions: &[Position],
-) -> Result<(), CommitError> {
+) -> Result<(), Failure> {
     let instants = || rows.iter().map(|row| row.at);
     let Some((first, last)) = instants().min().zip(instants().max()) else { return Ok(()) };
     let mut noted = Vec::new();
     for position in positions {
-        let from = table.position(&position.app).await.map_err(CommitError::Store)?;
+        let from = table.position(&position.app).await?;
         if from.is_none_or(|from| from < position.next) {
             noted.push(Position { from, ..position.clone() });
         }
@@ -167,35 +244,24 @@ async fn note_commit(
         return Ok(());
     }
     let batch = commits_batch(&noted, first, last);
-    let add = table.write(&[batch], None).await.map_err(CommitError::Store)?;
-    append(table, vec![add], &noted).await
-}
-
-fn positions(spans: &Spans, topic: &str) -> Vec<Position> {
-    let of_topic =
-        spans.iter().filter(|((of, _), (from, next))| *of == topic && *from != Some(*next));
-    let position = |(&(topic, partition), &(from, next)): (&(&'static str, u32), &(_, _))| {
-        Position { app: Origin::app(topic, partition), from, next }
-    };
-    of_topic.map(position).collect()
+    let add = table.write(&[batch], None).await?;
+    Ok(table.append(vec![add], &noted).await?)
 }
 
 /// Rows of a table that is the home of their topic: its positions are the topic's.
-async fn owned<R: TableRow + Clone>(
+async fn owned<R: TableRow>(
     table: &mut Table,
-    topic: &str,
     rows: &[(Origin, R)],
-    spans: &Spans,
-) -> Result<(), CommitError> {
-    let positions = positions(spans, topic);
-    if positions.is_empty() || done(table, &positions).await? {
+    positions: &[Position],
+) -> Result<(), Failure> {
+    if positions.is_empty() || done(table, positions).await? {
         return Ok(());
     }
     let mut adds = Vec::new();
     if !rows.is_empty() {
-        adds.push(table.write(&[batch_of(rows)], None).await.map_err(CommitError::Store)?);
+        adds.push(table.write(&[batch_of(rows)], None).await?);
     }
-    append(table, adds, &positions).await
+    Ok(table.append(adds, positions).await?)
 }
 
 /// Rows of a table that several topics feed: rows it has already, by its own position, are left
@@ -204,12 +270,12 @@ async fn guarded<R: TableRow + Clone>(
     table: &mut Table,
     rows: &[(Origin, R)],
     spans: &Spans,
-) -> Result<(), CommitError> {
+) -> Result<(), Failure> {
     let mut fresh: Vec<(Origin, R)> = Vec::new();
     let mut positions: BTreeMap<String, Position> = BTreeMap::new();
     for (origin, row) in rows {
         let app = Origin::app(origin.topic, origin.partition);
-        let from = table.position(&app).await.map_err(CommitError::Store)?;
+        let from = table.position(&app).await?;
         if from.is_some_and(|from| (origin.offset as i64) < from) {
             continue;
         }
@@ -220,31 +286,17 @@ async fn guarded<R: TableRow + Clone>(
     if fresh.is_empty() {
         return Ok(());
     }
-    let add = table.write(&[batch_of(&fresh)], None).await.map_err(CommitError::Store)?;
+    let add = table.write(&[batch_of(&fresh)], None).await?;
     let positions: Vec<Position> = positions.into_values().collect();
-    append(table, vec![add], &positions).await
+    Ok(table.append(vec![add], &positions).await?)
 }
 
 /// Whether an earlier try that seemed to fail had committed after all.
-async fn done(table: &mut Table, positions: &[Position]) -> Result<bool, CommitError> {
+async fn done(table: &mut Table, positions: &[Position]) -> Result<bool, Failure> {
     for position in positions {
-        let found = table.position(&position.app).await.map_err(CommitError::Store)?;
-        if found != Some(position.next) {
+        if table.position(&position.app).await? != Some(position.next) {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-async fn append(
-    table: &mut Table,
-    adds: Vec<nilometer_store::Add>,
-    positions: &[Position],
-) -> Result<(), CommitError> {
-    let result = table.append(adds, positions).await;
-    if let Err(CommitError::Store(_)) = &result {
-        // Whether it happened is known only from the table; the next try looks there first.
-        table.refresh().await.map_err(CommitError::Store)?;
-    }
-    result
 }

@@ -9,31 +9,35 @@
 //! fills, fetching waits, and the log keeps what is to come.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES};
+use nilometer_contract::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
 use nilometer_log::{Log, LogError, TopicConfig};
 use nilometer_source::SharedClock;
-use nilometer_store::{SERIES, Storage, StoreError};
-use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinHandle;
+use nilometer_store::{Finder, SERIES, Storage, StoreError};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::IngestConfig;
+use crate::cut::Cut;
 use crate::fetch::{Cursor, Event};
-use crate::flush::{Cut, Overtaken, Sink, flush};
+use crate::flush::{Overtaken, Sink, Tools, flush};
 use crate::load::load;
 use crate::lookup::settle_suspects;
 use crate::metrics::Metrics;
-use crate::rows::{TableRow, batch_of};
+use crate::publish::Publisher;
 use crate::state::State;
-use crate::view::{TableView, Tables, View};
+use crate::view::Tables;
 
 const QUEUE: usize = 16;
 /// Hours that a view tells of: a quarter.
 const MOST_TOUCHED: usize = 24 * 92;
+/// Bytes of events, gaps, decisions and dead letters in memory that trigger a commit; at four
+/// times as many, fetching waits.
+const COMMIT_BYTES: usize = 16 << 20;
 
 /// Why an ingester stopped.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +60,12 @@ pub struct Ingester {
     clock: SharedClock,
     state: State,
     sink: Arc<Mutex<Sink>>,
-    view: watch::Sender<Arc<View>>,
-    tables: Vec<TableView>,
+    finder: Finder,
+    publisher: Publisher,
     topics: Vec<(&'static str, u32)>,
+    committed_at: Instant,
+    refreshed_at: Instant,
+    settle_at: Instant,
 }
 
 impl Ingester {
@@ -71,84 +78,106 @@ impl Ingester {
         metrics: Metrics,
     ) -> Result<Self, IngestError> {
         let mut topics = Vec::new();
+        let many = config.partitions;
         for (name, partitions) in
-            [(SAMPLES, config.partitions), (EVENTS, config.partitions), (GAPS, 1), (DECISIONS, 1)]
+            [(SAMPLES, many), (EVENTS, many), (GAPS, 1), (DECISIONS, 1), (DEAD_LETTERS, 1)]
         {
             let retention = config.log_retention;
             let topic = TopicConfig { name: name.to_owned(), partitions, retention };
             topics.push((name, log.ensure_topic(&topic).await.map_err(IngestError::Log)?));
         }
+        topics.retain(|(name, _)| *name != DEAD_LETTERS);
         let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
-        let window = i64::try_from(config.identity_window.as_micros()).unwrap_or(i64::MAX);
-        let state = load(&mut sink, &topics, window, metrics).await.map_err(IngestError::Store)?;
-        let (view, _) = watch::channel(Arc::new(View::default()));
+        let loaded = load(&mut sink, &topics, &config, metrics).await;
+        let now = Instant::now();
         let mut ingester = Ingester {
             config,
             log,
             clock,
-            state,
-            tables: Vec::new(),
+            state: loaded.map_err(IngestError::Store)?,
+            finder: sink.samples.finder(),
             sink: Arc::new(Mutex::new(sink)),
-            view,
+            publisher: Publisher::new(),
             topics,
+            committed_at: now,
+            refreshed_at: now,
+            settle_at: now,
         };
-        ingester.list_tables().await;
+        ingester.publisher.list(&ingester.sink).await;
         ingester.publish();
         Ok(ingester)
     }
 
     /// A handle for readers.
     pub fn tables(&self) -> Tables {
-        Tables { view: self.view.subscribe(), shared: self.state.shared.clone() }
+        Tables { view: self.publisher.subscribe(), shared: self.state.shared.clone() }
     }
 
-    /// Ingests until cancelled, then commits what it has received.
+    /// Ingests until cancelled, then commits what it has received. Dropping the future stops all
+    /// its work at once, as a crash would.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), IngestError> {
+        let reading = cancel.child_token();
+        let _until_dropped = reading.clone().drop_guard();
         let (sender, mut events) = mpsc::channel(QUEUE);
-        self.start_fetching(&sender, &cancel);
-        drop(sender);
-        let mut flushing: Option<JoinHandle<Result<(), Overtaken>>> = None;
-        let mut last_commit = Instant::now();
+        self.start_fetching(sender, &reading);
+        let mut flushing = JoinSet::new();
         let mut ticks = tokio::time::interval(self.config.publish_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let full = self.state.memory.rows() >= self.config.memory_rows;
+            let full = self.state.rows() >= self.config.memory_rows
+                || self.state.bytes() >= 4 * COMMIT_BYTES;
             tokio::select! {
-                done = join(&mut flushing), if flushing.is_some() => {
-                    flushing = None;
-                    self.flushed(done).await?;
-                }
+                Some(done) = flushing.join_next() => self.flushed(done).await?,
                 event = events.recv(), if !full => match event {
                     Some(event) => self.apply(event).await,
                     None => break,
                 },
-                _ = ticks.tick() => self.publish(),
+                _ = ticks.tick() => {
+                    self.settle().await;
+                    self.publish();
+                }
             }
-            let due = last_commit.elapsed() >= self.config.commit_interval
-                || self.state.memory.uncut_rows() >= self.config.commit_rows;
-            if due && flushing.is_none() && self.state.suspects.is_empty() {
-                flushing = self.cut().map(|cut| self.spawn_flush(cut));
-                last_commit = Instant::now();
+            if flushing.is_empty()
+                && let Some(cut) = self.due_cut()
+            {
+                flushing.spawn(self.flush(cut));
             }
         }
-        if let Some(running) = flushing {
-            let done = running.await;
+        while let Some(done) = flushing.join_next().await {
             self.flushed(done).await?;
         }
+        self.drain().await
+    }
+
+    /// Commits what is left.
+    async fn drain(mut self) -> Result<(), IngestError> {
         self.settle().await;
+        while !self.state.suspects.is_empty() {
+            tokio::time::sleep_until(self.settle_at).await;
+            self.settle().await;
+        }
         if let Some(cut) = self.cut() {
-            let done = self.spawn_flush(cut).await;
-            self.flushed(done).await?;
+            let mut last = JoinSet::new();
+            last.spawn(self.flush(cut));
+            while let Some(done) = last.join_next().await {
+                self.flushed(done).await?;
+            }
         }
         self.publish();
         Ok(())
     }
 
-    fn start_fetching(&self, sender: &mpsc::Sender<Event>, cancel: &CancellationToken) {
+    fn start_fetching(&self, sender: mpsc::Sender<Event>, cancel: &CancellationToken) {
         for &(topic, partitions) in &self.topics {
             for partition in 0..partitions {
-                let next = self.state.next.get(&(topic, partition)).copied().unwrap_or(0);
-                let cursor =
-                    Cursor { topic, partition, next, fetch_bytes: self.config.fetch_bytes };
+                let cursor = Cursor {
+                    topic,
+                    partition,
+                    next: self.state.next.get(&(topic, partition)).copied().unwrap_or(0),
+                    fetch_bytes: self.config.fetch_bytes,
+                    retry_pause: self.config.retry_pause,
+                    metrics: self.state.metrics.clone(),
+                };
                 tokio::spawn(cursor.follow(self.log.clone(), sender.clone(), cancel.clone()));
             }
         }
@@ -157,20 +186,23 @@ impl Ingester {
     async fn apply(&mut self, event: Event) {
         match event {
             Event::Samples { partition, records } => {
-                self.count(SAMPLES, partition, records.len());
+                self.count(SAMPLES, records.len());
                 for record in records {
                     self.state.apply_samples(partition, record);
                 }
                 self.settle().await;
             }
             Event::Records { topic, partition, records } => {
-                self.count(topic, partition, records.len());
+                self.count(topic, records.len());
                 for record in records {
                     self.state.apply_record(topic, partition, record);
                 }
             }
             Event::Truncated { topic, partition, low } => {
                 self.state.note_truncated(topic, partition, low, self.clock.now());
+            }
+            Event::Shrunk { topic, partition, high } => {
+                self.state.note_shrunk(topic, partition, high, self.clock.now());
             }
             Event::Failed(error) => {
                 self.state.metrics.fetch_failures.inc();
@@ -179,59 +211,97 @@ impl Ingester {
         }
     }
 
-    fn count(&self, topic: &str, _partition: u32, records: usize) {
+    fn count(&self, topic: &str, records: usize) {
         self.state.metrics.records.with_label_values(&[topic]).inc_by(records as u64);
     }
 
-    /// Suspects that cannot be settled now stay, and hold back the next cut.
+    /// Suspects that cannot be settled now stay, and hold back the next cut; they are tried
+    /// again after a pause.
     async fn settle(&mut self) {
-        if self.state.suspects.is_empty() {
+        if self.state.suspects.is_empty() || Instant::now() < self.settle_at {
             return;
         }
-        if let Err(error) = settle_suspects(&mut self.state, &self.sink).await {
+        let files = self.publisher.sample_files();
+        if let Err(error) = settle_suspects(&mut self.state, &files, &self.finder).await {
+            self.settle_at = Instant::now() + self.config.retry_pause;
             warn!(error = &error as &dyn std::error::Error, "identities cannot be looked up");
         }
     }
 
-    fn cut(&mut self) -> Option<Cut> {
-        let spans = self.state.spans();
-        if spans.is_empty() {
+    /// What to flush now, if it is time: everything, or only a look at the tables.
+    fn due_cut(&mut self) -> Option<Arc<Cut>> {
+        let due = self.committed_at.elapsed() >= self.config.commit_interval
+            || self.state.memory.uncut_rows() >= self.config.commit_rows
+            || self.state.pending.bytes >= COMMIT_BYTES;
+        if due && self.state.suspects.is_empty() {
+            self.committed_at = Instant::now();
+            if let Some(cut) = self.cut() {
+                return Some(cut);
+            }
+        }
+        self.due_refresh().then(|| {
+            let mut spans = self.state.spans();
+            spans.values_mut().for_each(|(from, next)| *next = from.unwrap_or(0));
+            Arc::new(Cut { spans, refresh: true, ..Cut::default() })
+        })
+    }
+
+    fn due_refresh(&mut self) -> bool {
+        let due = self.refreshed_at.elapsed() >= self.config.refresh_interval;
+        if due {
+            self.refreshed_at = Instant::now();
+        }
+        due
+    }
+
+    fn cut(&mut self) -> Option<Arc<Cut>> {
+        self.state.pending.spans = self.state.spans();
+        if self.state.pending.is_empty() {
             return None;
         }
         let mut cut = std::mem::take(&mut self.state.pending);
-        cut.spans = spans;
         cut.samples = self.state.memory.cut();
         cut.series = self.new_series();
         cut.hours = self.state.memory.take_hours();
+        cut.refresh = self.due_refresh();
+        let cut = Arc::new(cut);
         self.state.flushing = Some(cut.clone());
         Some(cut)
     }
 
-    fn spawn_flush(&self, cut: Cut) -> JoinHandle<Result<(), Overtaken>> {
-        tokio::spawn(flush(self.sink.clone(), cut, self.state.metrics.clone()))
+    fn flush(&self, cut: Arc<Cut>) -> impl Future<Output = Result<(), Overtaken>> + Send + 'static {
+        let tools = Tools {
+            log: self.log.clone(),
+            metrics: self.state.metrics.clone(),
+            retry_pause: self.config.retry_pause,
+            keep_written: self.config.vacuum_after / 4,
+        };
+        flush(self.sink.clone(), cut, tools)
     }
 
     async fn flushed(
         &mut self,
-        done: Result<Result<(), Overtaken>, tokio::task::JoinError>,
+        done: Result<Result<(), Overtaken>, JoinError>,
     ) -> Result<(), IngestError> {
         match done {
             Ok(result) => result.map_err(IngestError::Overtaken)?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
-        self.list_tables().await;
-        let version = self.tables.iter().find(|table| table.def.name == "samples");
-        let version = version.map_or(0, |table| table.version);
+        self.publisher.list(&self.sink).await;
         if let Some(cut) = self.state.flushing.take() {
-            self.state.touched.extend(cut.hours.into_iter().map(|hour| (hour, version)));
+            let version = self.publisher.sample_version();
+            self.state.touched.extend(cut.hours.iter().map(|&hour| (hour, version)));
             while self.state.touched.len() > MOST_TOUCHED {
                 self.state.touched.pop_first();
             }
-            for (key, (_, next)) in cut.spans {
-                self.state.committed.insert(key, Some(next));
+            for (&key, &(from, next)) in &cut.spans {
+                if from.unwrap_or(0) != next {
+                    self.state.committed.insert(key, Some(next));
+                }
             }
+            self.state.memory.flushed();
         }
-        self.state.memory.flushed();
+        self.state.dirty = true;
         self.publish();
         Ok(())
     }
@@ -254,70 +324,7 @@ impl Ingester {
         }
     }
 
-    async fn list_tables(&mut self) {
-        let sink = self.sink.lock().await;
-        let view = |table: &&nilometer_store::Table| TableView {
-            def: table.def(),
-            version: table.version(),
-            files: table.files(),
-            memory: Vec::new(),
-        };
-        self.tables = sink.tables().iter().map(view).collect();
-    }
-
-    /// Makes what was applied visible.
     fn publish(&mut self) {
-        let (newest, touched) = (self.state.newest, self.state.touched.clone());
-        let mut view = View { newest, touched, ..View::default() };
-        for mut table in self.tables.clone() {
-            table.memory = self.memory_of(table.def.name);
-            view.tables.insert(table.def.name, table);
-        }
-        self.view.send_replace(Arc::new(view));
-        let now = self.clock.now().0;
-        for appended in self.state.arrivals.drain(..) {
-            let seconds = (now - appended).max(0) as f64 / 1e6;
-            self.state.metrics.freshness.observe(seconds);
-        }
-        self.state.metrics.memory_rows.set(self.state.memory.rows() as i64);
-        self.state.metrics.newest.set(self.state.newest.0 / 1_000_000);
-    }
-
-    fn memory_of(&mut self, table: &str) -> Vec<RecordBatch> {
-        let parts: Vec<&Cut> = self.state.flushing.iter().chain([&self.state.pending]).collect();
-        fn batches<R: TableRow + Clone>(
-            parts: [Option<&Vec<(crate::rows::Origin, R)>>; 2],
-        ) -> Vec<RecordBatch> {
-            parts
-                .into_iter()
-                .flatten()
-                .filter(|rows| !rows.is_empty())
-                .map(|rows| batch_of(rows))
-                .collect()
-        }
-        match table {
-            "samples" => self.state.memory.batches(),
-            "events" => {
-                batches([parts.first().map(|c| &c.events), parts.get(1).map(|c| &c.events)])
-            }
-            "gaps" => batches([parts.first().map(|c| &c.gaps), parts.get(1).map(|c| &c.gaps)]),
-            "dead_letters" => batches([
-                parts.first().map(|c| &c.dead_letters),
-                parts.get(1).map(|c| &c.dead_letters),
-            ]),
-            "decisions" => {
-                batches([parts.first().map(|c| &c.decisions), parts.get(1).map(|c| &c.decisions)])
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-async fn join(
-    task: &mut Option<JoinHandle<Result<(), Overtaken>>>,
-) -> Result<Result<(), Overtaken>, tokio::task::JoinError> {
-    match task {
-        Some(task) => task.await,
-        None => std::future::pending().await,
+        self.publisher.publish(&mut self.state, self.clock.now());
     }
 }

@@ -4,16 +4,19 @@
 //! samples, dead letters with their reason, one view of table ∪ memory.
 
 mod config;
+mod cut;
 mod fetch;
 mod flush;
 mod follow;
 mod index;
 mod ingester;
+mod letters;
 mod load;
 mod lookup;
 mod maintain;
 mod memory;
 mod metrics;
+mod publish;
 mod record;
 mod rows;
 mod state;

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
-use nilometer_store::{DataFile, Labels, StoreError, Table};
+use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
 
-use crate::flush::{Cut, Sink};
-use crate::memory::{MemoryTier, rows_of};
+use crate::config::IngestConfig;
+use crate::cut::Cut;
+use crate::flush::Sink;
+use crate::memory::MemoryTier;
 use crate::metrics::Metrics;
 use crate::rows::Origin;
 use crate::state::State;
@@ -19,9 +22,10 @@ use crate::view::Shared;
 pub(crate) async fn load(
     sink: &mut Sink,
     topics: &[(&'static str, u32)],
-    identity_window_micros: i64,
+    config: &IngestConfig,
     metrics: Metrics,
 ) -> Result<State, StoreError> {
+    let micros = |of: Duration| i64::try_from(of.as_micros()).unwrap_or(i64::MAX);
     let shared = Shared::default();
     load_series(&sink.series, &shared).await?;
     load_history(&sink.events, &shared).await?;
@@ -35,7 +39,8 @@ pub(crate) async fn load(
             next.insert((topic, partition), position.map_or(0, |next| next as u64));
         }
     }
-    let (memory, newest) = load_identities(&sink.samples, &shared, identity_window_micros).await?;
+    let window = micros(config.identity_window);
+    let (memory, newest) = load_identities(&sink.samples, &shared, window).await?;
     Ok(State {
         shared,
         memory,
@@ -49,6 +54,8 @@ pub(crate) async fn load(
         newest,
         touched: BTreeMap::new(),
         arrivals: Vec::new(),
+        ahead_max_micros: micros(config.ahead_max),
+        dirty: true,
         metrics,
     })
 }

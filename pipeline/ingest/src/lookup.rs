@@ -1,30 +1,42 @@
 //! Suspects against the files: is this sample stored already, and with what value?
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use nilometer_store::StoreError;
-use tokio::sync::Mutex;
+use nilometer_store::{DataFile, Finder, StoreError};
 
-use crate::flush::Sink;
-use crate::memory::{Search, Suspect, rows_of};
+use crate::memory::{Search, Suspect};
 use crate::state::State;
 
 /// Settles all suspects: repeats are dropped, conflicts buried, late samples admitted.
+///
+/// `files` are those of the view in force: what they lack is in memory.
 pub(crate) async fn settle_suspects(
     state: &mut State,
-    sink: &Arc<Mutex<Sink>>,
+    files: &[DataFile],
+    finder: &Finder,
 ) -> Result<(), StoreError> {
     let suspects = std::mem::take(&mut state.suspects);
+    let buried = state.pending.dead_letters.len();
     let unknown = against_memory(state, suspects);
-    if unknown.is_empty() {
-        return Ok(());
-    }
+    let found = match unknown.is_empty() {
+        true => Ok(()),
+        false => against_files(state, unknown, files, finder).await,
+    };
+    state.warn_of_letters(buried);
+    found
+}
+
+async fn against_files(
+    state: &mut State,
+    unknown: Vec<Suspect>,
+    files: &[DataFile],
+    finder: &Finder,
+) -> Result<(), StoreError> {
     let search = {
         let index = state.shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         Search::of(&unknown, &index)
     };
-    let stored = match find(&search, sink).await {
+    let stored = match find(&search, files, finder).await {
         Ok(stored) => stored,
         Err(error) => {
             state.suspects = unknown;
@@ -60,24 +72,16 @@ fn against_memory(state: &mut State, suspects: Vec<Suspect>) -> Vec<Suspect> {
 
 async fn find(
     search: &Search,
-    sink: &Arc<Mutex<Sink>>,
+    files: &[DataFile],
+    finder: &Finder,
 ) -> Result<HashMap<(u32, i64), f64>, StoreError> {
-    let sink = sink.lock().await;
-    let low_series = search.series.keys().copied().min().unwrap_or(0);
-    let high_series = search.series.keys().copied().max().unwrap_or(0);
     let mut stored = HashMap::new();
-    for file in sink.samples.files().iter() {
-        if !file.may_hold("at", search.low, search.high)
-            || !file.may_hold("series", low_series, high_series)
-        {
-            continue;
-        }
-        for batch in sink.samples.read(file).await? {
-            for row in rows_of(&batch) {
-                let Some(&identity) = search.series.get(&row.series) else { continue };
-                if search.instants.contains(&(identity, row.at)) {
-                    stored.insert((identity, row.at), row.value);
-                }
+    for file in files {
+        let series = search.series.keys().copied().collect();
+        for row in finder.find(file, series, (search.low, search.high)).await? {
+            let Some(&identity) = search.series.get(&row.series) else { continue };
+            if search.instants.contains(&(identity, row.at)) {
+                stored.insert((identity, row.at), row.value);
             }
         }
     }

@@ -1,12 +1,8 @@
 //! The one compactor: merges files, drops what retention lets go, deletes what no version needs.
 
-use std::collections::HashSet;
-use std::time::Duration;
-
-use futures::TryStreamExt;
 use nilometer_contract::Timestamp;
-use nilometer_store::{CommitError, STORED, Storage, StoreError, Table, compact, expire};
-use object_store::ObjectStoreExt;
+use nilometer_store::{CommitError, STORED, Storage, StoreError, Table, compact, expire, vacuum};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,19 +23,31 @@ pub async fn maintain(
     for def in STORED {
         tables.push(storage.table(def).await?);
     }
+    // Listing all files costs, so it is done some times an age only.
+    let vacuum_every = (config.vacuum_after / 8).max(config.maintenance_interval);
+    let mut vacuumed = Instant::now();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             () = tokio::time::sleep(config.maintenance_interval) => {}
         }
+        let due = vacuumed.elapsed() >= vacuum_every;
         for table in &mut tables {
             if cancel.is_cancelled() {
                 return Ok(());
             }
-            if let Err(error) = maintain_table(table, &config, &metrics, now()).await {
+            let mut done = maintain_table(table, &config, &metrics, now()).await;
+            if due && done.is_ok() {
+                let vacuumed = vacuum(table, config.vacuum_after).await;
+                done = vacuumed.map(drop).map_err(CommitError::Store);
+            }
+            if let Err(error) = done {
                 let name = table.def().name;
                 warn!(table = name, error = &error as &dyn std::error::Error, "maintenance failed");
             }
+        }
+        if due {
+            vacuumed = Instant::now();
         }
     }
 }
@@ -64,30 +72,6 @@ async fn maintain_table(
         if dropped > 0 {
             info!(table = table.def().name, files = dropped, "expired");
         }
-    }
-    vacuum(table, config.vacuum_after).await.map_err(CommitError::Store)
-}
-
-/// Deletes data files that no version in force names and that are old enough for no reader or
-/// writer to be using them.
-async fn vacuum(table: &Table, age: Duration) -> Result<(), StoreError> {
-    let refused = |cause| StoreError::Object { table: table.def().name, cause };
-    let used: HashSet<String> = table.files().iter().map(|file| file.path.clone()).collect();
-    let store = table.object_store();
-    let horizon = chrono::Utc::now() - age;
-    let old: Vec<_> = store
-        .list(None)
-        .try_filter(|object| {
-            let path = object.location.as_ref();
-            let data = path.ends_with(".parquet") && !path.starts_with("_delta_log");
-            let unused = data && !used.contains(path) && object.last_modified < horizon;
-            std::future::ready(unused)
-        })
-        .try_collect()
-        .await
-        .map_err(refused)?;
-    for object in old {
-        store.delete(&object.location).await.map_err(refused)?;
     }
     Ok(())
 }

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use nilometer_contract::MICROS_PER_HOUR;
-use nilometer_store::{Row, SeriesId, sample_batch};
+use nilometer_store::{Row, SeriesId, rows_of, sample_batch};
 
 use crate::index::SeriesIndex;
 use crate::rows::Origin;
@@ -93,11 +93,20 @@ impl MemoryTier {
         if self.series.is_empty() {
             return;
         }
-        let take =
-            |column: &mut Vec<i64>| std::mem::replace(column, Vec::with_capacity(CHUNK_ROWS));
+        let take = |column: &mut Vec<i64>| std::mem::take(column);
         let (series, at) = (take(&mut self.series), take(&mut self.at));
-        let value = std::mem::replace(&mut self.value, Vec::with_capacity(CHUNK_ROWS));
-        self.frozen.push(sample_batch(series, at, value));
+        let mut chunk = sample_batch(series, at, std::mem::take(&mut self.value));
+        // Merging with chunks of like size keeps them few, however often readers ask.
+        while let Some(last) = self.frozen.pop_if(|last| {
+            let (last, rows) = (last.num_rows(), chunk.num_rows());
+            last <= 2 * rows && last + rows <= CHUNK_ROWS
+        }) {
+            chunk = match concat_batches(&chunk.schema(), [&last, &chunk]) {
+                Ok(merged) => merged,
+                Err(error) => panic!("chunks of samples have one schema: {error}"),
+            };
+        }
+        self.frozen.push(chunk);
     }
 
     /// Value in memory under an identity and instant.
@@ -153,14 +162,6 @@ impl MemoryTier {
         self.flushing.clear();
         self.recent = None;
     }
-}
-
-/// Rows of a batch with the columns of `samples`.
-pub(crate) fn rows_of(batch: &RecordBatch) -> impl Iterator<Item = Row> + '_ {
-    let series = batch.column(0).as_primitive::<Int64Type>().values();
-    let at = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
-    let value = batch.column(2).as_primitive::<Float64Type>().values();
-    (0..batch.num_rows()).map(|n| Row { series: series[n], at: at[n], value: value[n] })
 }
 
 /// Rows of several batches in one vector.

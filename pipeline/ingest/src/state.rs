@@ -3,6 +3,7 @@
 //! Plain data and no IO, except where suspects are looked up in files (`lookup`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
@@ -11,8 +12,9 @@ use nilometer_contract::{
 use nilometer_log::Record;
 use nilometer_store::Row;
 use serde_json::json;
+use tracing::warn;
 
-use crate::flush::{Cut, Spans};
+use crate::cut::{Cut, Spans};
 use crate::index::SeriesIndex;
 use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
@@ -29,13 +31,21 @@ pub(crate) struct State {
     pub(crate) next: BTreeMap<(&'static str, u32), u64>,
     pub(crate) appended: BTreeMap<(&'static str, u32), i64>,
     pub(crate) pending: Cut,
-    pub(crate) flushing: Option<Cut>,
+    pub(crate) flushing: Option<Arc<Cut>>,
     pub(crate) new_series: Vec<u32>,
     pub(crate) newest: Timestamp,
     pub(crate) touched: BTreeMap<i64, i64>,
     pub(crate) arrivals: Vec<i64>,
+    pub(crate) ahead_max_micros: i64,
+    /// Something was applied that no view has.
+    pub(crate) dirty: bool,
     pub(crate) metrics: Metrics,
 }
+
+/// Longest reason of a dead letter, in characters.
+const MOST_REASON: usize = 1_000;
+/// What a row of a small table weighs beside its texts.
+const ROW_BYTES: usize = 256;
 
 impl State {
     /// Applies one record of samples.
@@ -45,11 +55,13 @@ impl State {
             return;
         }
         self.arrivals.push(record.appended_at_micros);
+        let buried = self.pending.dead_letters.len();
         let content = match record.content {
             Ok(content) => content,
             Err(bad) => {
                 let at = Timestamp(record.appended_at_micros);
                 self.bury(origin, at, -1, bad.reason, bad.payload);
+                self.warn_of_letters(buried);
                 return;
             }
         };
@@ -65,6 +77,7 @@ impl State {
             }
         }
         self.metrics.series.set(index.len() as i64);
+        self.warn_of_letters(buried);
     }
 
     fn apply_sample(
@@ -82,6 +95,9 @@ impl State {
         }
         if !Timestamp(at).is_plausible() {
             return Err("the instant lies outside the years 2000 to 2199".to_owned());
+        }
+        if at > appended_at_micros.saturating_add(self.ahead_max_micros) {
+            return Err("the instant lies too far ahead of the log's clock".to_owned());
         }
         let series = content.series(row_in_record);
         let slot = match index.slot(series) {
@@ -125,6 +141,7 @@ impl State {
     /// A suspect turned out to be new.
     pub(crate) fn admit(&mut self, suspect: &Suspect) {
         self.memory.push(suspect.identity, suspect.row);
+        self.dirty = true;
         self.metrics.samples.inc();
     }
 
@@ -145,6 +162,7 @@ impl State {
         let at = Timestamp(suspect.appended_at_micros);
         let payload = Bytes::from(payload.to_string());
         self.bury(suspect.origin.clone(), at, suspect.row_in_record as i64, reason.into(), payload);
+        self.dirty = true;
     }
 
     /// Applies one record of another topic.
@@ -162,11 +180,13 @@ impl State {
                 .map(|gap| self.note_gap(origin.clone(), gap))
                 .map_err(|error| error.to_string()),
             DECISIONS => Decision::decode(&record.payload)
-                .map(|decision| self.pending.decisions.push((origin.clone(), decision))),
+                .map(|decision| self.note_decision(origin.clone(), decision)),
             other => panic!("topic {other} is one that the ingester reads"),
         };
         if let Err(reason) = applied {
+            let buried = self.pending.dead_letters.len();
             self.bury(origin, at, -1, reason, record.payload);
+            self.warn_of_letters(buried);
         }
     }
 
@@ -175,13 +195,22 @@ impl State {
             self.shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if history.apply(event.clone()) == Applied::New {
             self.metrics.events.inc();
+            let texts =
+                event.resource.attributes.iter().map(|(key, value)| key.len() + value.len());
+            self.pending.bytes += ROW_BYTES + texts.sum::<usize>();
             self.pending.events.push((origin, event));
         }
     }
 
     fn note_gap(&mut self, origin: Origin, gap: Gap) {
         self.metrics.gaps.inc();
+        self.pending.bytes += ROW_BYTES + gap.reason.len();
         self.pending.gaps.push((origin, gap));
+    }
+
+    fn note_decision(&mut self, origin: Origin, decision: Decision) {
+        self.pending.bytes += ROW_BYTES + decision.json.len();
+        self.pending.decisions.push((origin, decision));
     }
 
     /// Records up to `low` are gone from the log (invariant 2).
@@ -196,6 +225,23 @@ impl State {
         if low > expected {
             self.note_missing(topic, partition, expected, low, now);
             self.next.insert((topic, partition), low);
+            self.dirty = true;
+        }
+    }
+
+    /// The log ends before what was read of it; what it is filled up with to there is not told
+    /// from what was read (invariant 2).
+    pub(crate) fn note_shrunk(
+        &mut self,
+        topic: &'static str,
+        partition: u32,
+        high: u64,
+        now: Timestamp,
+    ) {
+        let expected = self.next.get(&(topic, partition)).copied().unwrap_or(0);
+        if high < expected {
+            let reason = format!("the log ends at record {high}, but {expected} were read of it");
+            self.note_lost(topic, partition, expected - 1, 0, reason, now);
         }
     }
 
@@ -216,6 +262,7 @@ impl State {
                 Timestamp(appended_at_micros),
             );
         }
+        self.dirty = true;
         self.next.insert(key, origin.offset + 1);
         self.appended.insert(key, appended_at_micros);
         true
@@ -229,6 +276,19 @@ impl State {
         upto: u64,
         end: Timestamp,
     ) {
+        let reason = format!("records {from} to {} are gone from the log", upto - 1);
+        self.note_lost(topic, partition, upto - 1, upto - from, reason, end);
+    }
+
+    fn note_lost(
+        &mut self,
+        topic: &'static str,
+        partition: u32,
+        offset: u64,
+        records: u64,
+        reason: String,
+        end: Timestamp,
+    ) {
         let start = self.appended.get(&(topic, partition)).map_or(self.newest, |&at| Timestamp(at));
         let gap = Gap {
             agent: String::new(),
@@ -237,33 +297,47 @@ impl State {
             partition: Some(partition),
             start: start.min(end),
             end,
-            records: upto - from,
+            records,
             samples: 0,
-            reason: format!("records {from} to {} are gone from the log", upto - 1),
+            reason,
         };
-        self.note_gap(Origin { topic, partition, offset: upto - 1 }, gap);
+        warn!(topic, partition, records, reason = gap.reason, "gap in the log");
+        self.note_gap(Origin { topic, partition, offset }, gap);
+        self.dirty = true;
     }
 
     fn bury(&mut self, origin: Origin, at: Timestamp, row: i64, reason: String, payload: Bytes) {
         self.metrics.dead_letters.inc();
-        tracing::warn!(
-            topic = origin.topic,
-            partition = origin.partition,
-            offset = origin.offset,
-            row,
-            reason,
-            "dead letter"
-        );
+        let reason: String = reason.chars().take(MOST_REASON).collect();
+        self.pending.bytes += ROW_BYTES + reason.len() + payload.len();
         self.pending.dead_letters.push((origin, DeadLetter { at, row, reason, payload }));
     }
 
-    /// Positions that have moved since the last commit.
+    /// Warns once of all letters since there were `before`.
+    pub(crate) fn warn_of_letters(&self, before: usize) {
+        let letters = &self.pending.dead_letters[before..];
+        if let Some((Origin { topic, partition, offset }, first)) = letters.first() {
+            let reason = first.reason.as_str();
+            warn!(topic, partition, offset, reason, letters = letters.len(), "dead letters");
+        }
+    }
+
+    /// Where each partition's next cut starts and ends.
     pub(crate) fn spans(&self) -> Spans {
-        let moved = self.next.iter().map(|(&key, &next)| {
-            let from = self.committed.get(&key).copied().flatten();
-            (key, (from, next as i64))
-        });
-        moved.filter(|(_, (from, next))| from.unwrap_or(0) != *next).collect()
+        let span = |(&key, &next): (&_, &u64)| {
+            (key, (self.committed.get(&key).copied().flatten(), next as i64))
+        };
+        self.next.iter().map(span).collect()
+    }
+
+    /// Rows held that no file has, settled or not.
+    pub(crate) fn rows(&self) -> usize {
+        self.memory.rows() + self.suspects.len()
+    }
+
+    /// Bytes of the small tables held that no file has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pending.bytes + self.flushing.as_ref().map_or(0, |cut| cut.bytes)
     }
 }
 

@@ -46,6 +46,13 @@ pub struct FileError {
 }
 
 impl FileError {
+    pub(crate) fn of(
+        what: &'static str,
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    ) -> FileError {
+        FileError { what, cause }
+    }
+
     fn new(
         what: &'static str,
     ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> FileError {

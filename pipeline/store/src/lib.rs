@@ -10,17 +10,21 @@
 
 mod compact;
 mod file;
+mod find;
+mod local;
 mod samples;
 mod schema;
 mod series;
 mod storage;
 mod table;
+mod vacuum;
 
 pub use deltalake_core::kernel::Add;
 
 pub use compact::{CompactionPolicy, compact, expire, pick};
 pub use file::{DataFile, FileError, encode_parquet, read_parquet};
-pub use samples::{Row, sample_batch, split_by_day, write_samples};
+pub use find::Finder;
+pub use samples::{Row, rows_of, sample_batch, split_by_day, write_samples};
 pub use schema::{
     CHARGES, COMMITS, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, INVOICES,
     SAMPLES, SERIES, STORED, TableDef, USAGE,
@@ -28,3 +32,4 @@ pub use schema::{
 pub use series::{Labels, SeriesId, SeriesKey, subject_hash, text_hash};
 pub use storage::{Storage, StorageConfig};
 pub use table::{CommitError, Position, StoreError, Table};
+pub use vacuum::vacuum;

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use deltalake_core::kernel::Add;
 use nilometer_contract::Timestamp;
 
-use crate::file::{encode_parquet, stats_of};
+use crate::file::{FileError, encode_parquet, stats_of};
 use crate::schema::SAMPLES;
 use crate::series::SeriesId;
-use crate::table::{StoreError, Table};
+use crate::table::{StoreError, Table, off_thread};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -38,6 +41,14 @@ pub fn sample_batch(series: Vec<i64>, at: Vec<i64>, value: Vec<f64>) -> RecordBa
     }
 }
 
+/// Rows of a batch with the columns of a data file.
+pub fn rows_of(batch: &RecordBatch) -> impl Iterator<Item = Row> + '_ {
+    let series = batch.column(0).as_primitive::<Int64Type>().values();
+    let at = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
+    let value = batch.column(2).as_primitive::<Float64Type>().values();
+    (0..batch.num_rows()).map(|n| Row { series: series[n], at: at[n], value: value[n] })
+}
+
 /// Sorts rows and cuts them by day; days in order.
 pub fn split_by_day(mut rows: Vec<Row>) -> Vec<(String, Vec<Row>)> {
     rows.sort_unstable_by_key(|row| (row.series, row.at));
@@ -59,7 +70,7 @@ pub fn split_by_day(mut rows: Vec<Row>) -> Vec<(String, Vec<Row>)> {
 
 /// Writes rows as one file a day; sorting and encoding run off the async threads.
 pub async fn write_samples(table: &Table, rows: Vec<Row>) -> Result<Vec<Add>, StoreError> {
-    let encoded = tokio::task::spawn_blocking(move || {
+    let encoded = off_thread(move || {
         let days = split_by_day(rows).into_iter().map(|(day, rows)| {
             let batch = sample_batch(
                 rows.iter().map(|row| row.series).collect(),
@@ -67,16 +78,12 @@ pub async fn write_samples(table: &Table, rows: Vec<Row>) -> Result<Vec<Add>, St
                 rows.iter().map(|row| row.value).collect(),
             );
             drop(rows);
-            let bytes = encode_parquet(&SAMPLES, std::slice::from_ref(&batch))
-                .map_err(|cause| StoreError::File { table: SAMPLES.name, cause })?;
+            let bytes = encode_parquet(&SAMPLES, std::slice::from_ref(&batch))?;
             Ok((day, bytes, stats_of(&[batch])))
         });
-        days.collect::<Result<Vec<_>, StoreError>>()
+        days.collect::<Result<Vec<_>, FileError>>()
     });
-    let encoded = match encoded.await {
-        Ok(encoded) => encoded?,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    };
+    let encoded = encoded.await.map_err(|cause| StoreError::File { table: SAMPLES.name, cause })?;
     let mut adds = Vec::with_capacity(encoded.len());
     for (day, bytes, stats) in encoded {
         adds.push(table.put(bytes, stats, Some(&day)).await?);

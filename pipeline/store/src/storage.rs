@@ -1,7 +1,7 @@
 //! Where tables lie: a local folder, or any S3-compatible object store.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use deltalake_core::DeltaResult;
@@ -10,10 +10,10 @@ use deltalake_core::logstore::{
     default_logstore, logstore_factories, logstore_with,
 };
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
-use object_store::local::LocalFileSystem;
 use serde::Deserialize;
 use url::Url;
 
+use crate::local::DurableLocal;
 use crate::schema::TableDef;
 use crate::table::{StoreError, Table};
 
@@ -34,7 +34,7 @@ pub struct StorageConfig {
 pub struct Storage {
     root: Url,
     store: ObjectStoreRef,
-    local: Option<PathBuf>,
+    local: bool,
 }
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Storage {
             location: path.display().to_string(),
             cause: "not an absolute path".into(),
         })?;
-        Ok(Storage { root, store: Arc::new(LocalFileSystem::new()), local: Some(path) })
+        Ok(Storage { root, store: Arc::new(DurableLocal::default()), local: true })
     }
 
     fn s3(config: &StorageConfig) -> Result<Self, StoreError> {
@@ -93,7 +93,7 @@ impl Storage {
         let store = builder.build().map_err(|error| refused(Box::new(error)))?;
         let scheme = Url::parse("s3://").map_err(|error| refused(Box::new(error)))?;
         logstore_factories().insert(scheme, Arc::new(PlainLogStore));
-        Ok(Storage { root, store: Arc::new(store), local: None })
+        Ok(Storage { root, store: Arc::new(store), local: false })
     }
 
     /// Opens a table; creates it when it is missing.
@@ -101,17 +101,24 @@ impl Storage {
         let location = self.root.join(&format!("{}/", def.name)).map_err(|cause| {
             StoreError::Location { location: self.root.to_string(), cause: Box::new(cause) }
         })?;
-        let folder = self.local.as_ref().map(|root| root.join(def.name));
-        if let Some(folder) = &folder {
-            std::fs::create_dir_all(folder).map_err(|cause| StoreError::Location {
-                location: folder.display().to_string(),
-                cause: Box::new(cause),
-            })?;
+        if self.local {
+            let refused = |cause: Box<dyn std::error::Error + Send + Sync>| StoreError::Location {
+                location: location.to_string(),
+                cause,
+            };
+            let folder = location.to_file_path().map_err(|()| refused("not a path".into()))?;
+            std::fs::create_dir_all(folder).map_err(|cause| refused(Box::new(cause)))?;
         }
         let store: LogStoreRef =
             logstore_with(self.store.clone(), &location, DeltaConfig::default())
                 .map_err(|cause| StoreError::delta(def, "open", cause))?;
-        Table::open(def, store, folder).await
+        Table::open(def, store).await
+    }
+
+    /// The same place reached through another object store, such as one that counts or fails.
+    #[must_use]
+    pub fn through(self, wrap: impl FnOnce(ObjectStoreRef) -> ObjectStoreRef) -> Self {
+        Storage { store: wrap(self.store), ..self }
     }
 
     /// The object store under all tables.

@@ -7,7 +7,6 @@
 //! because a transaction under the same application id conflicts.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -20,6 +19,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{
     DeltaTable, DeltaTableError, kernel::engine::arrow_conversion::TryIntoKernel,
 };
+use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use uuid::Uuid;
@@ -112,7 +112,6 @@ impl StoreError {
 pub struct Table {
     def: &'static TableDef,
     delta: DeltaTable,
-    folder: Option<PathBuf>,
     positions: HashMap<String, Option<i64>>,
     files: Arc<Vec<DataFile>>,
 }
@@ -121,7 +120,6 @@ impl Table {
     pub(crate) async fn open(
         def: &'static TableDef,
         log_store: LogStoreRef,
-        folder: Option<PathBuf>,
     ) -> Result<Self, StoreError> {
         let mut delta = DeltaTable::new(log_store.clone());
         let exists = delta
@@ -133,8 +131,7 @@ impl Table {
         } else {
             delta = create(def, log_store).await?;
         }
-        let mut table =
-            Table { def, delta, folder, positions: HashMap::new(), files: Arc::default() };
+        let mut table = Table { def, delta, positions: HashMap::new(), files: Arc::default() };
         table.list_files()?;
         Ok(table)
     }
@@ -185,21 +182,34 @@ impl Table {
         Ok(position)
     }
 
+    /// Files that commits dropped, with the time in milliseconds, as long as the log tells.
+    pub(crate) async fn dropped_files(&self) -> Result<HashMap<String, i64>, StoreError> {
+        let refused = |cause| StoreError::delta(self.def, "read", cause);
+        let state = self.delta.snapshot().map_err(refused)?;
+        let log_store = self.delta.log_store();
+        let dropped = state.all_tombstones(log_store.as_ref()).map_ok(|file| {
+            (file.path().into_owned(), file.deletion_timestamp().unwrap_or(i64::MAX))
+        });
+        dropped.try_collect().await.map_err(refused)
+    }
+
     /// Writes rows in the table's order as one file of a partition.
     pub async fn write(
         &self,
         rows: &[RecordBatch],
         partition: Option<&str>,
     ) -> Result<Add, StoreError> {
-        let refused = |cause| StoreError::File { table: self.def.name, cause };
-        let rows: Vec<RecordBatch> = rows
-            .iter()
-            .map(|rows| conform(self.def, rows))
-            .collect::<Result<_, _>>()
-            .map_err(refused)?;
-        let sorted = sorted(self.def, &rows).map_err(refused)?;
-        let bytes = encode_parquet(self.def, std::slice::from_ref(&sorted)).map_err(refused)?;
-        self.put(bytes, stats_of(&[sorted]), partition).await
+        let (def, rows) = (self.def, rows.to_vec());
+        let encoded = off_thread(move || {
+            let rows: Vec<RecordBatch> =
+                rows.iter().map(|rows| conform(def, rows)).collect::<Result<_, _>>()?;
+            let sorted = sorted(def, &rows)?;
+            let bytes = encode_parquet(def, std::slice::from_ref(&sorted))?;
+            Ok((bytes, stats_of(&[sorted])))
+        });
+        let (bytes, stats) =
+            encoded.await.map_err(|cause| StoreError::File { table: self.def.name, cause })?;
+        self.put(bytes, stats, partition).await
     }
 
     /// Stores an encoded file under a new name.
@@ -218,9 +228,6 @@ impl Table {
         let refused = |cause| StoreError::Object { table: self.def.name, cause };
         let object = Path::parse(&path).map_err(|cause| refused(cause.into()))?;
         self.object_store().put(&object, bytes.into()).await.map_err(refused)?;
-        if let Some(folder) = &self.folder {
-            sync_file(self.def, folder.join(&path)).await?;
-        }
         let partition_values = self
             .def
             .partition
@@ -239,7 +246,8 @@ impl Table {
     /// Reads a file whole.
     pub async fn read(&self, file: &DataFile) -> Result<Vec<RecordBatch>, StoreError> {
         let bytes = self.read_bytes(file).await?;
-        read_parquet(bytes).map_err(|cause| StoreError::File { table: self.def.name, cause })
+        let rows = off_thread(move || read_parquet(bytes)).await;
+        rows.map_err(|cause| StoreError::File { table: self.def.name, cause })
     }
 
     async fn read_bytes(&self, file: &DataFile) -> Result<Bytes, StoreError> {
@@ -323,12 +331,10 @@ impl Table {
             }
             Err(cause) => return Err(failed(cause)),
         };
-        if let Some(folder) = &self.folder {
-            let entry = format!("_delta_log/{:020}.json", done.version());
-            sync_file(self.def, folder.join(entry)).await.map_err(CommitError::Store)?;
+        if self.delta.version().is_none_or(|before| done.version() != before + 1) {
+            // Positions of other writers may have moved with the versions we rebased over.
+            self.positions.clear();
         }
-        // Positions of other writers may have moved with the versions we rebased over.
-        self.positions.clear();
         for position in positions {
             self.positions.insert(position.app.clone(), Some(position.next));
         }
@@ -349,6 +355,16 @@ impl Table {
         });
         self.files = Arc::new(files.collect());
         Ok(())
+    }
+}
+
+/// Runs what takes long off the async threads.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, FileError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 
@@ -379,17 +395,4 @@ async fn create(def: &TableDef, log_store: LogStoreRef) -> Result<DeltaTable, St
         .with_save_mode(SaveMode::Ignore)
         .await
         .map_err(refused)
-}
-
-/// Makes a local file and its folder survive a loss of power.
-async fn sync_file(def: &TableDef, path: PathBuf) -> Result<(), StoreError> {
-    let synced = tokio::task::spawn_blocking(move || {
-        std::fs::File::open(&path)?.sync_all()?;
-        path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
-    });
-    let synced = synced.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-    synced.map_err(|cause| StoreError::Object {
-        table: def.name,
-        cause: object_store::Error::Generic { store: "local", source: Box::new(cause) },
-    })
 }

@@ -142,3 +142,24 @@ async fn small_tables_are_sorted_by_their_order() {
     let wrong = RecordBatch::try_from_iter([("x", Arc::new(Float64Array::from(vec![1.0])) as _)]);
     assert!(table.write(&[wrong.unwrap()], None).await.is_err());
 }
+
+#[tokio::test]
+async fn single_samples_are_found_among_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table = open(&folder).await;
+    let rows = (0..400).flat_map(|series| (0..100).map(move |n| row(series * 7, NOON + n)));
+    append(&mut table, rows.collect(), position(None, 1)).await.unwrap();
+    let (file, finder) = (table.files()[0].clone(), table.finder());
+    let find = async |series: &[i64], low, high| {
+        let found = finder.find(&file, series.to_vec(), (low, high)).await.unwrap();
+        found.iter().map(|row| (row.series, row.at - NOON)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        find(&[7 * 399, 8, 0], NOON + 98, NOON + 200).await,
+        [(0, 98), (0, 99), (7 * 399, 98), (7 * 399, 99)]
+    );
+    assert_eq!(find(&[7 * 200], NOON + 5, NOON + 5).await, [(7 * 200, 5)]);
+    assert_eq!(find(&[1, 2, 3, 5_000], NOON, NOON + 99).await, []);
+    assert_eq!(find(&[7], NOON + 100, NOON + 999).await, []);
+    assert_eq!(find(&[], NOON, NOON).await, []);
+}

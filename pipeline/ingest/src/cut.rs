@@ -1,0 +1,72 @@
+//! A cut: what one flush commits, and the positions that it covers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::RecordBatch;
+use nilometer_contract::{Gap, LifecycleEvent};
+use nilometer_store::Position;
+
+use crate::rows::{DeadLetter, Decision, Origin, TableRow, batch_of};
+
+/// Position of each topic-partition: where the cut starts in the topic's own table, and its end.
+pub(crate) type Spans = BTreeMap<(&'static str, u32), (Option<i64>, i64)>;
+
+/// Everything that one flush commits.
+#[derive(Default)]
+pub(crate) struct Cut {
+    pub(crate) samples: Vec<RecordBatch>,
+    pub(crate) series: Option<RecordBatch>,
+    pub(crate) events: Vec<(Origin, LifecycleEvent)>,
+    pub(crate) gaps: Vec<(Origin, Gap)>,
+    pub(crate) dead_letters: Vec<(Origin, DeadLetter)>,
+    pub(crate) decisions: Vec<(Origin, Decision)>,
+    /// Bytes of the small tables' rows, about.
+    pub(crate) bytes: usize,
+    pub(crate) spans: Spans,
+    pub(crate) hours: BTreeSet<i64>,
+    /// Whether to look for what others committed first.
+    pub(crate) refresh: bool,
+}
+
+impl Cut {
+    /// Rows held for one of the small tables.
+    pub(crate) fn rows_of(&self, table: &str) -> usize {
+        match table {
+            "events" => self.events.len(),
+            "gaps" => self.gaps.len(),
+            "dead_letters" => self.dead_letters.len(),
+            "decisions" => self.decisions.len(),
+            _ => 0,
+        }
+    }
+
+    /// Those rows as a batch, if there are any.
+    pub(crate) fn batch_of(&self, table: &str) -> Option<RecordBatch> {
+        fn batch<R: TableRow>(rows: &[(Origin, R)]) -> Option<RecordBatch> {
+            (!rows.is_empty()).then(|| batch_of(rows))
+        }
+        match table {
+            "events" => batch(&self.events),
+            "gaps" => batch(&self.gaps),
+            "dead_letters" => batch(&self.dead_letters),
+            "decisions" => batch(&self.decisions),
+            _ => None,
+        }
+    }
+
+    /// Whether there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        let moved = |(from, next): &(Option<i64>, i64)| from.unwrap_or(0) != *next;
+        self.gaps.is_empty() && !self.spans.values().any(moved)
+    }
+
+    /// Positions of one topic that the cut moves.
+    pub(crate) fn positions(&self, topic: &str) -> Vec<Position> {
+        let of_topic = self.spans.iter().filter(|((of, _), _)| *of == topic);
+        let moved = of_topic.filter(|(_, (from, next))| from.unwrap_or(0) != *next);
+        let position = |(&(topic, partition), &(from, next)): (&(&'static str, u32), &(_, _))| {
+            Position { app: Origin::app(topic, partition), from, next }
+        };
+        moved.map(position).collect()
+    }
+}

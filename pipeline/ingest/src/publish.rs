@@ -1,0 +1,80 @@
+//! Views for readers: files from the tables, rows from memory, swapped as one.
+
+use std::sync::Arc;
+
+use nilometer_contract::Timestamp;
+use nilometer_store::DataFile;
+use tokio::sync::{Mutex, watch};
+
+use crate::flush::Sink;
+use crate::state::State;
+use crate::view::{TableView, View};
+
+/// Makes views.
+pub(crate) struct Publisher {
+    view: watch::Sender<Arc<View>>,
+    tables: Vec<TableView>,
+}
+
+impl Publisher {
+    pub(crate) fn new() -> Self {
+        let (view, _) = watch::channel(Arc::default());
+        Publisher { view, tables: Vec::new() }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// Learns of the files there are; nobody sees them before the next view.
+    pub(crate) async fn list(&mut self, sink: &Mutex<Sink>) {
+        let view = |table: &&nilometer_store::Table| TableView {
+            def: table.def(),
+            version: table.version(),
+            files: table.files(),
+            memory: Vec::new(),
+        };
+        self.tables = sink.lock().await.tables().iter().map(view).collect();
+    }
+
+    /// Files of `samples`, as the views tell of them.
+    pub(crate) fn sample_files(&self) -> Arc<Vec<DataFile>> {
+        let samples = self.tables.iter().find(|table| table.def.name == "samples");
+        samples.map(|table| table.files.clone()).unwrap_or_default()
+    }
+
+    /// Version of `samples` that has those files.
+    pub(crate) fn sample_version(&self) -> i64 {
+        let samples = self.tables.iter().find(|table| table.def.name == "samples");
+        samples.map_or(0, |table| table.version)
+    }
+
+    /// Makes what was applied visible, if anything was since the last time.
+    pub(crate) fn publish(&mut self, state: &mut State, now: Timestamp) {
+        if !std::mem::take(&mut state.dirty) {
+            return;
+        }
+        for table in &mut self.tables {
+            let name = table.def.name;
+            if name == "samples" {
+                table.memory = state.memory.batches();
+                continue;
+            }
+            let cuts = || state.flushing.as_deref().into_iter().chain([&state.pending]);
+            let rows: usize = cuts().map(|cut| cut.rows_of(name)).sum();
+            if rows != table.memory.iter().map(|batch| batch.num_rows()).sum::<usize>() {
+                table.memory = cuts().filter_map(|cut| cut.batch_of(name)).collect();
+            }
+        }
+        let mut view = View { newest: state.newest, ..View::default() };
+        view.touched.clone_from(&state.touched);
+        view.tables = self.tables.iter().map(|table| (table.def.name, table.clone())).collect();
+        self.view.send_replace(Arc::new(view));
+        for appended in state.arrivals.drain(..) {
+            let seconds = (now.0 - appended).max(0) as f64 / 1e6;
+            state.metrics.freshness.observe(seconds);
+        }
+        state.metrics.memory_rows.set(state.memory.rows() as i64);
+        state.metrics.newest.set(state.newest.0 / 1_000_000);
+    }
+}

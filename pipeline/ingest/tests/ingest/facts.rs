@@ -1,0 +1,244 @@
+//! What is not a sample: dead letters, gaps, events, decisions; and a second ingester.
+
+use std::time::Duration;
+
+use arrow::array::StringArray;
+use nilometer_contract::{
+    Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Gap, SAMPLES, Timestamp, encode,
+};
+use nilometer_ingest::{IngestConfig, IngestError};
+use nilometer_log::{Log, TopicPartition};
+
+use crate::faults::Faults;
+use crate::place::{Place, T0, batch, event, eventually, hasty, lines, patient};
+
+const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
+const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
+    let place = Place::new();
+    place.append(SAMPLES, 0, "garbage").await;
+    let mut unknown = batch(&[A]);
+    unknown.meters = StringArray::from(vec!["no.such.meter"]);
+    place.append(SAMPLES, 0, encode(&unknown).unwrap().remove(0)).await;
+    let mut odd = batch(&[A, B, ("cpu.time", "vm-c", 30, 3.0)]);
+    odd.value = vec![f64::NAN, 2.5, 3.0].into();
+    odd.at = vec![odd.at[0], odd.at[1], -5].into();
+    place.append(SAMPLES, 0, encode(&odd).unwrap().remove(0)).await;
+    place.append(EVENTS, 1, "{}").await;
+    place.append(DECISIONS, 0, "[]").await;
+    place.samples(0, &[A]).await;
+    let running = place.start(hasty()).await;
+    eventually("letters are copied", async || place.records_of(DEAD_LETTERS).await.len() == 6)
+        .await;
+    assert_eq!(running.metrics.dead_letters.get(), 6);
+    assert_eq!(place.seen(&running.tables, "dead_letters").await.len(), 6);
+    running.stop().await.unwrap();
+    assert_eq!(place.stored_in("samples").await, lines(&[A, B]));
+    let letters = place.stored_in("dead_letters").await;
+    for (letter, expected) in letters.iter().zip([
+        "nilometer.decisions 0 0 -1 ",
+        "nilometer.events 1 0 -1 not a CloudEvent",
+        "nilometer.samples 0 0 -1 not an Arrow IPC stream",
+        "nilometer.samples 0 1 0 meter no.such.meter is not in the catalogue",
+        "nilometer.samples 0 2 0 the value is not finite",
+        "nilometer.samples 0 2 2 the instant lies outside the years 2000 to 2199",
+    ]) {
+        assert!(letter.starts_with(&format!("dead_letters {expected}")), "{letter}");
+    }
+    let copies = place.records_of(DEAD_LETTERS).await;
+    let garbage = copies.iter().any(|copy| {
+        let copy: serde_json::Value = serde_json::from_slice(&copy.payload).unwrap();
+        copy["topic"] == SAMPLES && copy["offset"] == 0 && copy["payload"] == "garbage"
+    });
+    assert!(garbage, "a copy says what it is a copy of");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumped_ahead_does_not_take_the_others_along() {
+    let place = Place::new();
+    place.samples(0, &[A, ("cpu.time", "vm-b", 7_200, 1.0)]).await;
+    let config = IngestConfig { ahead_max: Duration::from_secs(3_600), ..patient() };
+    let running = place.start(config).await;
+    running.has_read(1).await;
+    eventually("it is seen", async || {
+        running.tables.now().newest == Timestamp::from_seconds(T0 + 10)
+    })
+    .await;
+    running.stop().await.unwrap();
+    assert_eq!(place.stored_in("dead_letters").await.len(), 1);
+    assert_eq!(place.stored_in("samples").await, lines(&[A]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_gone_from_the_log_are_a_gap() {
+    let place = Place::new();
+    for second in 0..3 {
+        place.samples(0, &[("cpu.time", "vm-a", second, 0.0)]).await;
+    }
+    place.ingest(patient()).await;
+    for second in 3..8 {
+        place.samples(0, &[("cpu.time", "vm-a", second, 0.0)]).await;
+    }
+    let at = TopicPartition { topic: SAMPLES.to_owned(), partition: 0 };
+    place.log.truncate(&at, 6).await.unwrap();
+    let metrics = place.ingest(patient()).await;
+    assert_eq!((metrics.gaps.get(), metrics.samples.get()), (1, 2));
+    let gap = "gaps nilometer.samples 0 3 records 3 to 5 are gone from the log";
+    assert_eq!(place.stored_in("gaps").await, [gap]);
+    assert_eq!(place.stored_in("samples").await.len(), 5);
+    // Nothing left to read: the gap alone moves the position.
+    place.samples(0, &[A]).await;
+    place.log.truncate(&at, 9).await.unwrap();
+    let running = place.start(hasty()).await;
+    eventually("the gap is stored", async || place.stored_in("gaps").await.len() == 2).await;
+    running.stop().await.unwrap();
+    place.ingest(patient()).await;
+    assert_eq!(place.stored_in("gaps").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_its_end_is_a_gap() {
+    let place = Place::new();
+    place.samples(0, &[A]).await;
+    place.samples(0, &[B]).await;
+    place.ingest(patient()).await;
+    let replaced = Place::new();
+    replaced.create_topics().await;
+    let running = replaced.start_on(hasty(), place.storage()).await;
+    eventually("the gap is stored", async || !place.stored_in("gaps").await.is_empty()).await;
+    running.stop().await.unwrap();
+    let gap = "gaps nilometer.samples 0 0 the log ends at record 0, but 2 were read of it";
+    assert_eq!(place.stored_in("gaps").await, [gap]);
+    assert_eq!(place.stored_in("samples").await, lines(&[A, B]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_stored_once_and_history_comes_back() {
+    let place = Place::new();
+    let created = event(Change::Created, "vm-a", 1);
+    for event in [&created, &event(Change::Deleted, "vm-a", 62), &created] {
+        place.event(1, event).await;
+    }
+    let metrics = place.ingest(patient()).await;
+    assert_eq!(metrics.events.get(), 2);
+    place.event(1, &created).await;
+    place.event(0, &event(Change::Created, "vm-b", 5)).await;
+    let running = place.start(patient()).await;
+    running.has_read(2).await;
+    eventually("both are seen", async || place.seen(&running.tables, "events").await.len() == 3)
+        .await;
+    let lives = |running: &crate::place::Running| {
+        let history = running.tables.shared.history.read().unwrap();
+        let mut lives: Vec<_> = history
+            .iter()
+            .flat_map(|(id, life)| life.segments().iter().map(move |s| (id.to_owned(), s.clone())))
+            .collect();
+        lives.sort_by_key(|(id, segment)| (id.clone(), segment.start));
+        lives
+    };
+    let before = lives(&running);
+    assert_eq!(before.len(), 2);
+    assert_eq!(before[0].1.end.unwrap().0 - before[0].1.start.0, 61_000_000);
+    running.stop().await.unwrap();
+    let running = place.start(patient()).await;
+    assert_eq!(lives(&running), before);
+    running.stop().await.unwrap();
+    assert_eq!(place.stored_in("events").await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_and_decisions_land_in_their_tables() {
+    let place = Place::new();
+    let gap = Gap {
+        agent: "agent".to_owned(),
+        node: "n".to_owned(),
+        topic: SAMPLES.to_owned(),
+        partition: None,
+        start: Timestamp::from_seconds(T0),
+        end: Timestamp::from_seconds(T0 + 60),
+        records: 6,
+        samples: 12,
+        reason: "spool full".to_owned(),
+    };
+    place.append(GAPS, 0, gap.encode().unwrap()).await;
+    let at = Timestamp::from_seconds(T0);
+    let decision = format!(r#"{{"at":"{at}","id":"d1","kind":"placement","choice":"n"}}"#);
+    place.append(DECISIONS, 0, decision.clone()).await;
+    place.ingest(patient()).await;
+    assert_eq!(
+        place.stored().await,
+        [
+            "gaps nilometer.samples -1 6 spool full".to_owned(),
+            format!("decisions {at} d1 placement {decision}"),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_ingesters_one_stops_and_nothing_is_doubled() {
+    let place = Place::new();
+    place.create_topics().await;
+    let first = place.start(hasty()).await;
+    let second = place.start(hasty()).await;
+    let mut samples = Vec::new();
+    for n in 0..40 {
+        let sample = ("cpu.time", if n % 2 == 0 { "vm-a" } else { "vm-b" }, n, n as f64);
+        place.samples((n % 2) as u32, &[sample]).await;
+        place.append(SAMPLES, 0, "garbage").await;
+        place.event(0, &event(Change::Created, &format!("vm-{n}"), n)).await;
+        samples.push(sample);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    eventually("one stops", async || first.task.is_finished() || second.task.is_finished()).await;
+    let (stopped, other) = if first.task.is_finished() { (first, second) } else { (second, first) };
+    let why = stopped.stop().await;
+    assert!(matches!(why, Err(IngestError::Overtaken(_))), "{why:?}");
+    other.has_read(120).await;
+    other.stop().await.unwrap();
+    assert_eq!(place.stored_in("samples").await, lines(&samples));
+    assert_eq!(place.stored_in("events").await.len(), 40);
+    assert_eq!(place.stored_in("dead_letters").await.len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_delays_and_loses_nothing() {
+    let place = Place::new();
+    let faults = Faults::default();
+    let running = place.start_on(hasty(), place.storage().through(|s| faults.over(s))).await;
+    faults.refuse_puts(true);
+    place.samples(0, &[A]).await;
+    place.append(SAMPLES, 0, "garbage").await;
+    place.event(0, &event(Change::Created, "vm-a", 1)).await;
+    eventually("commits fail", async || running.metrics.commit_failures.get() > 3).await;
+    place.samples(1, &[B]).await;
+    eventually("rows are seen all the same", async || {
+        place.seen(&running.tables, "samples").await == lines(&[A, B])
+    })
+    .await;
+    faults.refuse_puts(false);
+    eventually("they are stored", async || place.stored_in("samples").await.len() == 2).await;
+    running.stop().await.unwrap();
+    assert_eq!(place.stored().await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_has_a_bound_and_the_log_keeps_the_rest() {
+    let place = Place::new();
+    let samples: Vec<_> = (0..200).map(|n| ("cpu.time", "vm-a", n, n as f64)).collect();
+    for some in samples.chunks(10) {
+        place.samples(0, some).await;
+    }
+    let faults = Faults::default();
+    let config = IngestConfig { memory_rows: 50, fetch_bytes: 1, ..hasty() };
+    let running = place.start_on(config, place.storage().through(|s| faults.over(s))).await;
+    faults.refuse_puts(true);
+    eventually("memory is full", async || running.metrics.memory_rows.get() >= 50).await;
+    eventually("commits fail", async || running.metrics.commit_failures.get() > 10).await;
+    assert!(running.metrics.memory_rows.get() < 70, "{}", running.metrics.memory_rows.get());
+    faults.refuse_puts(false);
+    running.has_read(20).await;
+    running.stop().await.unwrap();
+    assert_eq!(place.stored_in("samples").await, lines(&samples));
+}

@@ -1,0 +1,9 @@
+//! The ingester on a real log and real tables in a temporary folder.
+
+mod crash;
+mod facts;
+mod faults;
+mod place;
+mod properties;
+mod samples;
+mod upkeep;

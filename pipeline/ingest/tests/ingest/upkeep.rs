@@ -1,0 +1,87 @@
+//! Compaction, retention and vacuum beside an ingester and readers.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use nilometer_contract::Timestamp;
+use nilometer_ingest::{IngestConfig, Metrics, maintain};
+use nilometer_store::{CompactionPolicy, SAMPLES, compact};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::place::{Place, T0, eventually, hasty, lines, patient};
+
+const FEW: CompactionPolicy = CompactionPolicy { fan_in: 3, full_rows: 1_000, most_rows: 2_000 };
+
+fn data_files(folder: &Path) -> usize {
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("_delta_log") {
+            files += data_files(&path);
+        } else if path.extension().is_some_and(|ext| ext == "parquet") {
+            files += 1;
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merging_and_deleting_files_changes_no_answer() {
+    let place = Place::new();
+    let config = IngestConfig {
+        compaction: FEW,
+        maintenance_interval: Duration::from_millis(10),
+        vacuum_after: Duration::from_secs(1),
+        refresh_interval: Duration::from_millis(50),
+        ..hasty()
+    };
+    let running = place.start(config.clone()).await;
+    let (storage, cancel) = (place.storage(), CancellationToken::new());
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let now = || Timestamp::from_seconds(T0 + 86_400);
+    let upkeep = tokio::spawn(maintain(storage, config, metrics.clone(), now, cancel.clone()));
+    let (mut sent, mut seen) = (Vec::new(), 0);
+    for n in 0..60 {
+        let sample = ("cpu.time", if n % 3 == 0 { "vm-a" } else { "vm-b" }, n, n as f64);
+        place.samples((n % 2) as u32, &[sample]).await;
+        sent.push(sample);
+        let rows = place.seen(&running.tables, "samples").await;
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "no row twice");
+        assert!(rows.len() >= seen, "no row is gone: {} of {seen}", rows.len());
+        seen = rows.len();
+    }
+    let all = lines(&sent);
+    eventually("all is seen", async || place.seen(&running.tables, "samples").await == all).await;
+    let folder = place.tables_folder().join("samples");
+    eventually("old files are deleted", async || {
+        let live = place.storage().table(&SAMPLES).await.unwrap().files().len();
+        live < 10 && data_files(&folder) == live
+    })
+    .await;
+    assert_eq!(place.seen(&running.tables, "samples").await, all);
+    assert!(metrics.compacted_files.get() > 30);
+    cancel.cancel();
+    upkeep.await.unwrap().unwrap();
+    running.stop().await.unwrap();
+    assert_eq!(place.stored_in("samples").await, all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_ingester_follows_what_others_commit() {
+    let place = Place::new();
+    for n in 0..3 {
+        place.samples(0, &[("cpu.time", "vm-a", n, 0.0)]).await;
+        place.ingest(patient()).await;
+    }
+    let config = IngestConfig { refresh_interval: Duration::from_millis(20), ..patient() };
+    let running = place.start(config).await;
+    let files = || running.tables.now().tables["samples"].files.len();
+    assert_eq!(files(), 3);
+    let mut table = place.storage().table(&SAMPLES).await.unwrap();
+    assert_eq!(compact(&mut table, FEW).await.unwrap(), 3);
+    eventually("it sees the merged file", async || files() == 1).await;
+    assert_eq!(place.seen(&running.tables, "samples").await.len(), 3);
+    running.stop().await.unwrap();
+}

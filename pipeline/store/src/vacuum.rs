@@ -1,0 +1,37 @@
+//! Deletes files that nobody needs any more.
+//!
+//! A file that a commit dropped stays for a while, because readers may hold a view that names it;
+//! one that no commit ever named may be of a commit that is under way.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStoreExt};
+
+use crate::table::{StoreError, Table};
+
+/// Deletes data files that left the table, or that were written for nothing, longer ago than
+/// `age`; says how many.
+pub async fn vacuum(table: &Table, age: Duration) -> Result<usize, StoreError> {
+    let dropped: HashMap<String, i64> = table.dropped_files().await?;
+    let files = table.files();
+    let used: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    let horizon = chrono::Utc::now().timestamp_millis().saturating_sub(age);
+    let unused = |object: &ObjectMeta| {
+        let path = object.location.as_ref();
+        let data = path.ends_with(".parquet") && !path.starts_with("_delta_log");
+        let since = object.last_modified.timestamp_millis();
+        let since = dropped.get(path).copied().unwrap_or(since).max(since);
+        data && !used.contains(path) && since < horizon
+    };
+    let refused = |cause| StoreError::Object { table: table.def().name, cause };
+    let store = table.object_store();
+    let listed = store.list(None).try_filter(|object| std::future::ready(unused(object)));
+    let old: Vec<ObjectMeta> = listed.try_collect().await.map_err(refused)?;
+    for object in &old {
+        store.delete(&object.location).await.map_err(refused)?;
+    }
+    Ok(old.len())
+}
