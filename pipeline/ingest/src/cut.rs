@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
-use nilometer_contract::{Gap, LifecycleEvent};
+use nilometer_contract::{Gap, LifecycleEvent, Timestamp};
 use nilometer_store::Position;
 
 use crate::rows::{DeadLetter, Decision, Origin, TableRow, batch_of};
@@ -24,6 +24,8 @@ pub(crate) struct Cut {
     pub(crate) bytes: usize,
     pub(crate) spans: Spans,
     pub(crate) hours: BTreeSet<i64>,
+    /// When the cut was made.
+    pub(crate) at: Timestamp,
     /// Whether to look for what others committed first.
     pub(crate) refresh: bool,
 }

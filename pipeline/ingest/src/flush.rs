@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES};
+use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
 use nilometer_store::{Add, CommitError, Position, Row, Storage, StoreError, Table, write_samples};
 use tokio::sync::Mutex;
@@ -212,7 +212,7 @@ impl Sink {
             Some(written) => written,
             None => {
                 let rows = collect_rows(&cut.samples);
-                note_commit(&mut self.commits, &rows, &positions).await?;
+                note_commit(&mut self.commits, &rows, &positions, cut.at).await?;
                 (Instant::now(), write_samples(&self.samples, rows).await?)
             }
         };
@@ -230,6 +230,7 @@ async fn note_commit(
     table: &mut Table,
     rows: &[Row],
     positions: &[Position],
+    at: Timestamp,
 ) -> Result<(), Failure> {
     let instants = || rows.iter().map(|row| row.at);
     let Some((first, last)) = instants().min().zip(instants().max()) else { return Ok(()) };
@@ -243,7 +244,7 @@ async fn note_commit(
     if noted.is_empty() {
         return Ok(());
     }
-    let batch = commits_batch(&noted, first, last);
+    let batch = commits_batch(&noted, (first, last), at);
     let add = table.write(&[batch], None).await?;
     Ok(table.append(vec![add], &noted).await?)
 }

@@ -263,6 +263,7 @@ impl Ingester {
         cut.samples = self.state.memory.cut();
         cut.series = self.new_series();
         cut.hours = self.state.memory.take_hours();
+        cut.at = self.clock.now();
         cut.refresh = self.due_refresh();
         let cut = Arc::new(cut);
         self.state.flushing = Some(cut.clone());

@@ -163,7 +163,11 @@ impl Decision {
 }
 
 /// Rows of `commits`: what each position covered. An application id ends in `/topic/partition`.
-pub(crate) fn commits_batch(positions: &[Position], first: i64, last: i64) -> RecordBatch {
+pub(crate) fn commits_batch(
+    positions: &[Position],
+    (first, last): (i64, i64),
+    now: Timestamp,
+) -> RecordBatch {
     let parts = positions.iter().map(|position| position.app.rsplit('/'));
     let named = parts.map(|mut parts| {
         let partition = parts.next().and_then(|text| text.parse().ok()).unwrap_or(-1);
@@ -171,7 +175,6 @@ pub(crate) fn commits_batch(positions: &[Position], first: i64, last: i64) -> Re
     });
     let named: Vec<(&str, i64)> = named.collect();
     let all = |at: Timestamp| instants(positions.iter().map(move |_| at));
-    let now = Timestamp::from(chrono::Utc::now());
     let columns: Vec<ArrayRef> = vec![
         texts(named.iter().map(|(topic, _)| *topic)),
         integers(named.iter().map(|(_, partition)| *partition)),

@@ -227,6 +227,8 @@ impl Engine {
         context.register_table("usage", Arc::new(usage))?;
         let extra = self.extra.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         for (name, table) in extra.iter() {
+            // Who provides a table further right knows better than the one here.
+            context.deregister_table(name.as_str())?;
             context.register_table(name.as_str(), table.clone())?;
         }
         Ok(context)
