@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod oracle;
+#[path = "../process.rs"]
 mod process;
 
 use std::time::{Duration, Instant};
@@ -87,6 +88,43 @@ impl Dice {
     }
 }
 
+fn configuration(bootstrap: &str, oracle: &Oracle) -> anyhow::Result<String> {
+    let fleet = oracle.fleet();
+    let micros = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros();
+    let epoch = Timestamp(i64::try_from(micros)?);
+    Ok(format!(
+        r#"
+[kafka]
+bootstrap = "{bootstrap}"
+[log]
+partitions = 4
+[collect]
+interval = "200ms"
+node = "crash-test"
+sources = ["simulated"]
+[simulated]
+seed = {seed}
+nodes = {nodes}
+workloads = {workloads}
+projects = {projects}
+step = "{step}us"
+start = "{start}"
+epoch = "{epoch}"
+factor = {FACTOR}
+end = "{end}"
+[ingest]
+commit_interval = "700ms"
+"#,
+        seed = fleet.seed,
+        nodes = fleet.nodes,
+        workloads = fleet.vms_and_pods,
+        projects = fleet.projects,
+        step = fleet.step_micros,
+        start = fleet.start,
+        end = oracle.end(),
+    ))
+}
+
 struct Run {
     dice: Dice,
     kills: u32,
@@ -120,7 +158,7 @@ impl Run {
             .max(START.plus_micros(MICROS_PER_HOUR));
         let oracle = Oracle::new(arguments.seed, START, end, STEP_MICROS)?;
         let bootstrap = kafka.as_ref().map(Kafka::bootstrap).unwrap_or_default();
-        let settings = Settings::write(folder, &bootstrap, &oracle, FACTOR)?;
+        let settings = Settings::write(folder, &configuration(&bootstrap, &oracle)?)?;
         let ingester = Server::start(&settings, "ingest")?;
         let agent = Server::start(&settings, "collect")?;
         let dice = Dice(arguments.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);

@@ -7,9 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nilometer_contract::Timestamp;
-
-use crate::oracle::Oracle;
 
 const STARTUP: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
@@ -21,53 +18,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn write(
-        folder: &Path,
-        bootstrap: &str,
-        oracle: &Oracle,
-        factor: u32,
-    ) -> anyhow::Result<Self> {
-        let fleet = oracle.fleet();
-        let micros =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros();
-        let epoch = Timestamp(i64::try_from(micros)?);
+    /// Writes a configuration beside the data that it is for.
+    pub(crate) fn write(folder: &Path, text: &str) -> anyhow::Result<Self> {
         let data = folder.join("data");
-        let text = format!(
-            r#"
-[data]
-dir = "{data}"
-[kafka]
-bootstrap = "{bootstrap}"
-[log]
-partitions = 4
-[collect]
-interval = "200ms"
-node = "crash-test"
-sources = ["simulated"]
-[simulated]
-seed = {seed}
-nodes = {nodes}
-workloads = {workloads}
-projects = {projects}
-step = "{step}us"
-start = "{start}"
-epoch = "{epoch}"
-factor = {factor}
-end = "{end}"
-[ingest]
-commit_interval = "700ms"
-"#,
-            data = data.display(),
-            seed = fleet.seed,
-            nodes = fleet.nodes,
-            workloads = fleet.vms_and_pods,
-            projects = fleet.projects,
-            step = fleet.step_micros,
-            start = fleet.start,
-            end = oracle.end(),
-        );
         let file = folder.join("nilometer.toml");
-        std::fs::write(&file, text)?;
+        std::fs::write(&file, format!("[data]\ndir = \"{}\"\n{text}", data.display()))?;
         Ok(Settings { file, folder: folder.to_owned() })
     }
 }
