@@ -171,13 +171,12 @@ impl Ledger {
         let found: Vec<Found<'_>> = found.collect();
         self.state(desk, &found, version).await?;
         if computed.is_some() {
-            let changed = |found: Option<&Found<'_>>| found.is_some_and(|it| it.usage.is_some());
-            if changed(found.first()) {
-                self.follow_pauses(desk, run.start.0, -MICROS_PER_HOUR, usage).await?;
-            }
-            if changed(found.last()) {
-                let last = run.end.0 - MICROS_PER_HOUR;
-                self.follow_pauses(desk, last, MICROS_PER_HOUR, usage).await?;
+            let last = run.end.0 - MICROS_PER_HOUR;
+            for (edge, step) in [(run.start.0, -MICROS_PER_HOUR), (last, MICROS_PER_HOUR)] {
+                let was = archive.usage.has(edge, Known::Newest);
+                let was = was.then(|| rows_of(&before, edge));
+                let turned = turned(rows_of(usage, edge), was);
+                self.follow_pauses(desk, edge, step, turned).await?;
             }
             found.iter().for_each(|found| desk.look.done(found.hour, version));
         }
@@ -231,33 +230,31 @@ impl Ledger {
         Ok(())
     }
 
-    /// Marks hours outside a run that a changed hour at its `edge` may bear on.
+    /// Marks hours outside a run that changed series in the hour at its `edge` may bear on.
     ///
-    /// What a counter grew by over a pause spreads over all of it. So when a series speaks in the
-    /// first hour of the run, the hours before in which it was silent may change, and likewise
-    /// the hours after the last. It comes to an end because only changed hours are followed.
+    /// What a counter grew by over a pause spreads over all of it. So when a series turns out
+    /// differently in the first hour of the run, the hours before in which it was silent may
+    /// change too, and likewise the hours after the last. It comes to an end because only what
+    /// changed is followed.
     async fn follow_pauses(
         &self,
         desk: &mut Desk,
         edge: i64,
         step: i64,
-        usage: &[UsageRow],
+        mut turned: HashSet<(Arc<str>, MeterId)>,
     ) -> Result<(), LedgerError> {
         let (archive, all) = (self.archive(), Selection::default());
-        let spoken = rows_of(usage, edge).iter().filter(|row| row.observed_micros > 0);
-        let mut speaking: HashSet<(Arc<str>, MeterId)> = spoken.filter_map(counter).collect();
         let mut hour = edge + step;
-        while archive.usage.has(hour, Known::Newest) {
+        while !turned.is_empty() && archive.usage.has(hour, Known::Newest) {
             let end = Timestamp(hour + MICROS_PER_HOUR);
             let of = Window { start: Timestamp(hour), end };
             let rows = self.stored_usage(&archive, of, Known::Newest, &all).await?;
             let partly = rows.iter().filter(|row| row.observed_micros < row.end.0 - row.start.0);
             let silent: HashSet<_> = partly.filter_map(counter).collect();
-            speaking.retain(|series| silent.contains(series));
-            if speaking.is_empty() {
-                break;
+            turned.retain(|series| silent.contains(series));
+            if !turned.is_empty() {
+                desk.look.dirty.insert(hour);
             }
-            desk.look.dirty.insert(hour);
             hour += step;
         }
         Ok(())
@@ -304,6 +301,17 @@ async fn commit(table: &mut Table, add: Add, known: i64) -> Result<(), LedgerErr
 fn counter(row: &UsageRow) -> Option<(Arc<str>, MeterId)> {
     let is_counter = catalogue().get(row.meter).kind == MeterKind::Counter;
     is_counter.then(|| (row.resource.clone(), row.meter))
+}
+
+/// Counters whose rows in an hour are others than they were; in an hour that was not stated
+/// before, those that say anything.
+fn turned(now: &[UsageRow], was: Option<&[UsageRow]>) -> HashSet<(Arc<str>, MeterId)> {
+    let Some(was) = was else {
+        let says = |row: &&UsageRow| row.observed_micros > 0 || row.quantity.0 != 0;
+        return now.iter().filter(says).filter_map(counter).collect();
+    };
+    let (now, was): (HashSet<_>, HashSet<_>) = (now.iter().collect(), was.iter().collect());
+    now.symmetric_difference(&was).filter_map(|row| counter(row)).collect()
 }
 
 /// Rows of one hour among rows in order.

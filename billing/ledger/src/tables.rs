@@ -37,6 +37,8 @@ use crate::state::{Known, Statements};
 const BATCH_ROWS: usize = 8_192;
 /// Columns of stored rows that `usage` and `charges` do not show.
 const HIDDEN: [&str; 2] = ["observed_micros", "known"];
+/// The sealed invoice, which HTTP serves; it would fill the screen of who asks for all columns.
+const DOCUMENT: &str = "document";
 
 /// Registers the tables of a ledger with its engine. They hold the ledger weakly, since it holds
 /// the engine.
@@ -48,8 +50,10 @@ pub(crate) fn register(ledger: &Ledger) {
         ("charges_history", &CHARGES, Form::Stored),
         ("invoices", &INVOICES, Form::Stored),
     ] {
-        let shown =
-            |field: &&Arc<Field>| form == Form::Stored || !HIDDEN.contains(&&**field.name());
+        let shown = |field: &&Arc<Field>| {
+            let name = field.name().as_str();
+            name != DOCUMENT && (form == Form::Stored || !HIDDEN.contains(&name))
+        };
         let fields = def.file_schema().fields().iter().filter(shown).cloned().collect::<Vec<_>>();
         let schema = Arc::new(Schema::new(fields));
         let inner = Arc::downgrade(&ledger.inner);

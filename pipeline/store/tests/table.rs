@@ -1,5 +1,7 @@
 //! Tables on a real folder: positions with rows, two writers, compaction, retention.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Float64Array, Int64Array, RecordBatch, StringArray};

@@ -12,22 +12,24 @@ use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionStateBuilder, context::SQLOptions};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, context::SQLOptions};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use nilometer_ingest::{TableView, Tables, View};
 use nilometer_store::Storage;
 
 use crate::meter::Meter;
+use crate::resources::ResourcesTable;
 use crate::samples::SamplesTable;
 use crate::scan::Files;
 use crate::stored::StoredTable;
+use crate::truncate::BinFixedWidths;
 use crate::usage::UsageTable;
 
 /// Bounds of one query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes that its operators may hold.
+    /// Bytes that its operators may hold, and as many again for its answer.
     pub memory_bytes: usize,
     /// Longest time.
     pub time: Duration,
@@ -165,12 +167,16 @@ impl Engine {
             context.sql_with_options(sql, read_only).await.map_err(|e| self.sort(e, true))?;
         let mut stream = frame.execute_stream().await.map_err(|e| self.sort(e, false))?;
         let schema = stream.schema();
-        let (mut batches, mut count) = (Vec::new(), 0);
+        let (mut batches, mut count, mut bytes) = (Vec::new(), 0, 0);
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(|error| self.sort(error, false))?;
             count += batch.num_rows();
             if count > self.limits.rows {
                 return Err(QueryError::TooMany(self.limits.rows));
+            }
+            bytes += batch.get_array_memory_size();
+            if bytes > self.limits.memory_bytes {
+                return Err(QueryError::TooLarge(self.limits.memory_bytes));
             }
             batches.push(batch);
         }
@@ -200,10 +206,11 @@ impl Engine {
     fn empty_session(&self) -> Result<SessionContext, DataFusionError> {
         let runtime = runtime(self.limits.memory_bytes, &self.caches)?;
         runtime.register_object_store(self.files.url.as_ref(), self.files.store.clone());
-        let state = SessionStateBuilder::new_with_default_features()
+        let mut state = SessionStateBuilder::new_with_default_features()
             .with_config(self.config.clone())
             .with_runtime_env(runtime)
             .build();
+        state.register_function_rewrite(Arc::new(BinFixedWidths))?;
         Ok(SessionContext::new_with_state(state))
     }
 
@@ -215,9 +222,9 @@ impl Engine {
             let table = SamplesTable::new(self.files.clone(), samples.clone(), index);
             context.register_table("samples", Arc::new(table))?;
         }
-        let history = self.tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
-        context.register_table("resources", Arc::new(crate::resources::table(&history)?))?;
-        drop(history);
+        let history = self.tables.shared.history.clone();
+        let resources = ResourcesTable { schema: crate::resources::schema(), history };
+        context.register_table("resources", Arc::new(resources))?;
         for name in view.tables.keys().filter(|name| !["samples", "series"].contains(*name)) {
             if let Some(table) = stored(&self.files, &view, name) {
                 context.register_table(*name, table)?;

@@ -1,6 +1,6 @@
 //! What filters say about one column: bounds to leave files out by.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
@@ -70,8 +70,16 @@ fn apply(op: Operator, value: i64, bounds: &mut (i64, i64)) {
     }
 }
 
+/// Whether it is the column, or the column as instants of at least its own precision.
 fn is_column(expr: &Expr, column: &str) -> bool {
-    matches!(expr, Expr::Column(found) if found.name == column)
+    let fine = |kind: &DataType| {
+        matches!(kind, DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _))
+    };
+    match expr {
+        Expr::Column(found) => found.name == column,
+        Expr::Cast(cast) if fine(cast.field.data_type()) => is_column(&cast.expr, column),
+        _ => false,
+    }
 }
 
 /// Microseconds of an instant, or an integer.

@@ -10,15 +10,15 @@ use axum::routing::{get, post};
 use axum::{Json, extract::DefaultBodyLimit};
 use nilometer_contract::Timestamp;
 use nilometer_store::STORED;
-use nilometer_usage::Window;
+use nilometer_usage::{UsageRow, Window};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, Rows};
-use crate::meter::Selection;
+use crate::engine::{Engine, QueryError, Rows};
 use crate::output::{Format, render};
+use crate::plan::Selection;
 use crate::problem::Problem;
-use crate::usage::{USAGE_SCHEMA, usage_batch};
+use crate::usage::{USAGE_SCHEMA, days, usage_batch};
 
 const MAX_QUERY_BYTES: usize = 1 << 20;
 
@@ -167,8 +167,7 @@ async fn usage(
     if window.start >= window.end {
         return Err(Problem::bad_request("start must lie before end"));
     }
-    let rows = engine.meter().usage(window, &selection).await;
-    let rows = rows.map_err(|error| Problem::internal(&error))?;
+    let rows = within(&engine, usage_rows(&engine, window, &selection)).await?;
     let total = rows.len();
     let offset = request.offset.unwrap_or(0).min(total);
     let page = &rows[offset..total.min(offset + request.limit.unwrap_or(PAGE).min(PAGE))];
@@ -177,6 +176,35 @@ async fn usage(
     let mut response = respond(&rows, &headers)?;
     response.headers_mut().insert("x-total-rows", total.into());
     Ok(response)
+}
+
+/// Day by day, so that a window without end meets the bounds of a query early.
+async fn usage_rows(
+    engine: &Engine,
+    window: Window,
+    selection: &Selection,
+) -> Result<Vec<UsageRow>, Problem> {
+    let mut rows = Vec::new();
+    let last = window.end.min(engine.meter().newest());
+    for day in days(Window { end: last, ..window }) {
+        let of_day = engine.meter().usage(day, selection).await;
+        rows.extend(of_day.map_err(|error| Problem::internal(&error))?);
+        if rows.len() > engine.limits().rows {
+            return Err(QueryError::TooMany(engine.limits().rows).into());
+        }
+    }
+    Ok(rows)
+}
+
+async fn within<T>(
+    engine: &Engine,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let time = engine.limits().time;
+    match tokio::time::timeout(time, work).await {
+        Ok(done) => done,
+        Err(_) => Err(QueryError::TooSlow(time).into()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -194,8 +222,11 @@ async fn conservation(
 ) -> Result<Json<Value>, Problem> {
     let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
     let window = Window { start: request.start, end: request.end };
-    let hours = engine.meter().conservation(window, &request.meter).await;
-    let hours = hours.map_err(|error| Problem::internal(&error))?;
+    let told = async {
+        let hours = engine.meter().conservation(window, &request.meter).await;
+        hours.map_err(|error| Problem::internal(&error))
+    };
+    let hours = within(&engine, told).await?;
     let wanted =
         hours.iter().filter(|hour| request.node.as_deref().is_none_or(|n| n == &*hour.node));
     let rows = wanted.map(|hour| {

@@ -3,7 +3,7 @@
 use arrow::csv::WriterBuilder;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
-use arrow::json::ArrayWriter;
+use arrow::json::writer::{JsonArray, WriterBuilder as JsonBuilder};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 
 use crate::engine::Rows;
@@ -51,7 +51,8 @@ pub fn render(rows: &Rows, format: Format) -> Result<Vec<u8>, ArrowError> {
     let mut bytes = Vec::new();
     match format {
         Format::Json => {
-            let mut writer = ArrayWriter::new(&mut bytes);
+            let builder = JsonBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, JsonArray>(&mut bytes);
             rows.batches.iter().try_for_each(|batch| writer.write(batch))?;
             writer.finish()?;
         }

@@ -1,11 +1,15 @@
 //! The table `resources`: each state of each resource, from the lifecycle events.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::datasource::MemTable;
+use async_trait::async_trait;
+use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
 use nilometer_contract::{History, Segment};
 
 /// Schema of `resources`: one row a state, `[start, end)`, `end` null while it lasts.
@@ -26,8 +30,40 @@ pub(crate) fn schema() -> SchemaRef {
     ]))
 }
 
-/// The table at this moment.
-pub(crate) fn table(history: &History) -> Result<MemTable> {
+/// The table, made when a query reads it.
+#[derive(Debug)]
+pub(crate) struct ResourcesTable {
+    pub(crate) schema: SchemaRef,
+    pub(crate) history: Arc<RwLock<History>>,
+}
+
+#[async_trait]
+impl TableProvider for ResourcesTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = {
+            let history = self.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            rows(&history)?
+        };
+        let projection = projection.cloned();
+        Ok(MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema.clone(), projection)?)
+    }
+}
+
+fn rows(history: &History) -> Result<RecordBatch> {
     let mut rows: Vec<&Segment> =
         history.iter().flat_map(|(_, lifetime)| lifetime.segments()).collect();
     rows.sort_by(|a, b| (&a.state.id, a.start).cmp(&(&b.state.id, b.start)));
@@ -52,6 +88,5 @@ pub(crate) fn table(history: &History) -> Result<MemTable> {
         instant(&|row| row.end.map(|end| end.0)),
         Arc::new(current),
     ];
-    let batch = RecordBatch::try_new(schema(), columns)?;
-    MemTable::try_new(schema(), vec![vec![batch]])
+    Ok(RecordBatch::try_new(schema(), columns)?)
 }

@@ -64,6 +64,7 @@ impl SamplesTable {
         &self,
         state: &dyn Session,
         filters: &[Expr],
+        slots: usize,
         values: &LabelValues,
     ) -> Result<Option<Vec<bool>>> {
         let of_labels: Vec<Expr> =
@@ -76,7 +77,7 @@ impl SamplesTable {
         let batch = {
             let index = self.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
             let column = |&label: &usize| -> Result<(&str, ArrayRef)> {
-                let keys = UInt32Array::from(index.keys(label).to_vec());
+                let keys = UInt32Array::from(index.keys(label)[..slots].to_vec());
                 Ok((LABEL_NAMES[label], texts(keys, &values[label])?))
             };
             RecordBatch::try_from_iter(labels.iter().map(column).collect::<Result<Vec<_>>>()?)?
@@ -156,11 +157,12 @@ impl TableProvider for SamplesTable {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let values: LabelValues = {
+        // Series that come meanwhile are not in this view, and their labels not in these values.
+        let (slots, values): (usize, LabelValues) = {
             let mut index = self.index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            std::array::from_fn(|column| index.values(column))
+            (index.len(), std::array::from_fn(|column| index.values(column)))
         };
-        let selected = self.select(state, filters, &values)?;
+        let selected = self.select(state, filters, slots, &values)?;
         let (low, high) = bounds(filters, "at");
         let (kept, series, selective) = self.file_filters(filters, selected.as_deref());
         let keep = |file: &DataFile| {

@@ -7,18 +7,24 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::stream::{self, StreamExt};
 use nilometer_contract::{MICROS_PER_HOUR, Timestamp, catalogue};
+use nilometer_ingest::View;
 use nilometer_usage::{UsageRow, Window};
 
 use crate::filter::{bounds, equals};
-use crate::meter::{Meter, Selection};
+use crate::meter::Meter;
+use crate::plan::Selection;
 
 const BATCH_ROWS: usize = 8_192;
+const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 const QUANTITY_SCALE: i8 = 12;
 
 /// Schema of `usage`.
@@ -100,29 +106,80 @@ impl TableProvider for UsageTable {
         _state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
-        _limit: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        // Whole hours, so that a row is the same whatever the query asks about.
-        let (from, _) = bounds(filters, "start");
-        let (after, _) = bounds(filters, "end");
-        let (_, upto) = bounds(filters, "start");
-        let (_, end) = bounds(filters, "end");
-        let low = from
-            .max(after.saturating_sub(MICROS_PER_HOUR))
-            .max(self.meter.oldest().0 - MICROS_PER_HOUR);
-        let high = upto.min(end).min(self.meter.newest().0);
-        let start = Timestamp(low).hour();
-        let window = Window { start, end: Timestamp(high).hour().plus_micros(MICROS_PER_HOUR) };
         let selection = Selection {
             project: equals(filters, "project"),
             resource: equals(filters, "resource"),
             meter: equals(filters, "meter"),
             kind: equals(filters, "kind").and_then(|kind| kind.parse().ok()),
         };
-        let rows = self.meter.usage(window, &selection).await;
-        let rows = rows.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let batches = rows.chunks(BATCH_ROWS).map(usage_batch).collect::<Result<Vec<_>>>()?;
-        let projection = projection.cloned();
-        Ok(MemorySourceConfig::try_new_exec(&[batches], USAGE_SCHEMA.clone(), projection)?)
+        let view = self.meter.tables.now();
+        let window = self.window(filters, view.newest);
+        let days = Days { meter: self.meter.clone(), view, window, selection };
+        let schema = USAGE_SCHEMA.clone();
+        let days: Vec<Arc<dyn PartitionStream>> = vec![Arc::new(days)];
+        let rows = StreamingTableExec::try_new(schema, days, projection, None, false, limit)?;
+        Ok(Arc::new(rows))
     }
+}
+
+impl UsageTable {
+    /// The whole hours that may hold what is asked for, so that a row is the same whatever the
+    /// query asks about.
+    fn window(&self, filters: &[Expr], newest: Timestamp) -> Window {
+        let (from, upto) = bounds(filters, "start");
+        let (after, end) = bounds(filters, "end");
+        let low = from.max(after.saturating_sub(MICROS_PER_HOUR)).max(self.meter.oldest().0);
+        let high = upto.min(end).min(newest.0);
+        let (start, last) = (Timestamp(low).hour(), Timestamp(high).hour());
+        Window { start, end: last.plus_micros(MICROS_PER_HOUR).max(start) }
+    }
+}
+
+/// The usage of a window, day by day, so that a long one needs no more memory than a short one.
+struct Days {
+    meter: Meter,
+    view: Arc<View>,
+    window: Window,
+    selection: Selection,
+}
+
+impl std::fmt::Debug for Days {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "usage of {:?}", self.window)
+    }
+}
+
+impl PartitionStream for Days {
+    fn schema(&self) -> &SchemaRef {
+        &USAGE_SCHEMA
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let Days { meter, view, selection, .. } = self;
+        let asked = Arc::new((meter.clone(), view.clone(), selection.clone()));
+        let days = days(self.window).map(move |day| {
+            let asked = asked.clone();
+            async move {
+                let (meter, view, selection) = asked.as_ref();
+                let rows = meter.usage_at(view, day, selection).await;
+                match rows {
+                    Ok(rows) => rows.chunks(BATCH_ROWS).map(usage_batch).collect(),
+                    Err(error) => vec![Err(DataFusionError::External(Box::new(error)))],
+                }
+            }
+        });
+        let batches = stream::iter(days).then(|day| day).flat_map(stream::iter);
+        Box::pin(RecordBatchStreamAdapter::new(USAGE_SCHEMA.clone(), batches))
+    }
+}
+
+/// A window cut where hours meet, into parts of at most a day.
+pub(crate) fn days(window: Window) -> impl Iterator<Item = Window> {
+    let Window { start, end } = window;
+    let next = |at: &Timestamp| at.hour().plus_micros(MICROS_PER_DAY);
+    std::iter::successors(Some(start), move |at| Some(next(at)))
+        .take_while(move |at| *at < end)
+        .map(move |at| Window { start: at, end: next(&at).min(end) })
 }

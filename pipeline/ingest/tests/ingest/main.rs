@@ -1,5 +1,7 @@
 //! The ingester on a real log and real tables in a temporary folder.
 
+#![allow(clippy::unwrap_used)]
+
 mod crash;
 mod facts;
 mod faults;

@@ -1,0 +1,182 @@
+//! A log, tables, an ingester, an engine and a ledger in a temporary folder.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nilometer_contract::{DECISIONS, EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
+use nilometer_ingest::{IngestConfig, IngestError, Ingester, Tables};
+use nilometer_ledger::{Ledger, LedgerConfig};
+use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
+use nilometer_rating::{Period, PriceBook};
+use nilometer_source::Clock;
+use nilometer_sql::{Engine, Format, Limits, Selection, render};
+use nilometer_store::Storage;
+use nilometer_usage::{UsageRow, Window};
+use prometheus::Registry;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::script::{Record, Topic};
+
+pub(crate) const PARTITIONS: u32 = 3;
+/// 2026-11-02T00:00:00Z, when fleets are founded.
+pub(crate) const START: Timestamp = Timestamp(1_793_577_600_000_000);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Long after everything that happens.
+pub(crate) struct Later;
+
+impl Clock for Later {
+    fn now(&self) -> Timestamp {
+        hour(24 * 30)
+    }
+}
+
+/// What outlives a process.
+pub(crate) struct Bed {
+    log: EmbeddedLog,
+    folder: TempDir,
+}
+
+/// One process: an ingester at work, an engine and a ledger.
+pub(crate) struct Site {
+    pub(crate) engine: Engine,
+    pub(crate) ledger: Ledger,
+    pub(crate) tables: Tables,
+    cancel: CancellationToken,
+    ingester: JoinHandle<Result<(), IngestError>>,
+}
+
+/// An instant so many hours after the start.
+pub(crate) fn hour(hours: i64) -> Timestamp {
+    START.plus_micros(hours * MICROS_PER_HOUR)
+}
+
+/// An instant so many seconds after the start.
+pub(crate) fn second(seconds: i64) -> Timestamp {
+    START.plus_micros(seconds * 1_000_000)
+}
+
+/// Hours since the start as a window.
+pub(crate) fn window(from: i64, upto: i64) -> Window {
+    Window { start: hour(from), end: hour(upto) }
+}
+
+/// Hours since the start as a billing period.
+pub(crate) fn period(from: i64, upto: i64) -> Period {
+    Period::parse(&hour(from).to_string(), &hour(upto).to_string(), "UTC").unwrap()
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = EmbeddedConfig::new(folder.path().join("log"));
+        config.fsync = Fsync::Every(Duration::from_secs(60));
+        let log = EmbeddedLog::open_with_clock(config, Arc::new(|| START.0)).unwrap();
+        Bed { log, folder }
+    }
+
+    pub(crate) fn storage(&self) -> Storage {
+        Storage::local(&self.folder.path().join("tables")).unwrap()
+    }
+
+    /// Appends records in order.
+    pub(crate) async fn append<'r>(&self, records: impl IntoIterator<Item = &'r Record>) {
+        for (name, partitions) in
+            [(SAMPLES, PARTITIONS), (EVENTS, PARTITIONS), (GAPS, 1), (DECISIONS, 1)]
+        {
+            let retention = Duration::from_secs(86_400);
+            let topic = TopicConfig { name: name.to_owned(), partitions, retention };
+            self.log.ensure_topic(&topic).await.unwrap();
+        }
+        let mut parts: std::collections::BTreeMap<(&str, u32), Vec<Bytes>> = Default::default();
+        for record in records {
+            let topic = match record.topic {
+                Topic::Samples => SAMPLES,
+                Topic::Events => EVENTS,
+                Topic::Gaps => GAPS,
+            };
+            parts.entry((topic, record.partition)).or_default().push(record.payload.clone());
+        }
+        for ((topic, partition), payloads) in parts {
+            let to = TopicPartition { topic: topic.to_owned(), partition };
+            for some in payloads.chunks(256) {
+                self.log.append(&to, some.to_vec()).await.unwrap();
+            }
+        }
+    }
+
+    /// Starts a process that bills by a book.
+    pub(crate) async fn start(&self, book: &PriceBook) -> Site {
+        let (storage, clock) = (self.storage(), Arc::new(Later));
+        let registry = Registry::new();
+        let config = IngestConfig {
+            partitions: PARTITIONS,
+            commit_interval: Duration::from_millis(50),
+            publish_interval: Duration::from_millis(10),
+            ..IngestConfig::default()
+        };
+        let metrics = nilometer_ingest::Metrics::register(&registry).unwrap();
+        let log: Arc<dyn Log> = Arc::new(self.log.clone());
+        let ingester = Ingester::open(config, log, &storage, clock.clone(), metrics).await.unwrap();
+        let tables = ingester.tables();
+        let cancel = CancellationToken::new();
+        let ingester = tokio::spawn(ingester.run(cancel.clone()));
+        let engine = Engine::new(&storage, tables.clone(), Limits::default()).unwrap();
+        let config = LedgerConfig {
+            interval: Duration::from_millis(100),
+            quiet: Duration::ZERO,
+            batch_hours: 2,
+            ..LedgerConfig::default()
+        };
+        let ledger =
+            Ledger::open_with(config, engine.clone(), &storage, book.clone(), clock, &registry);
+        let ledger = ledger.await.unwrap();
+        Site { engine, ledger, tables, cancel, ingester }
+    }
+}
+
+impl Site {
+    /// Waits until so many samples and events are in files, none of them in memory.
+    pub(crate) async fn holds(&self, samples: u64, events: u64) {
+        let began = Instant::now();
+        loop {
+            let view = self.tables.now();
+            let held = |name: &str| {
+                let table = &view.tables[name];
+                let memory: usize = table.memory.iter().map(|batch| batch.num_rows()).sum();
+                (table.files.iter().map(|file| file.rows).sum::<u64>(), memory)
+            };
+            let found = (held("samples"), held("events"));
+            if found == ((samples, 0), (events, 0)) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{samples} and {events}, found {found:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Settles what is due.
+    pub(crate) async fn settle(&self) -> usize {
+        self.ledger.settle(&CancellationToken::new()).await.unwrap()
+    }
+
+    /// Rows of a query as CSV.
+    pub(crate) async fn csv(&self, sql: &str) -> String {
+        let rows = self.engine.query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        String::from_utf8(render(&rows, Format::Csv).unwrap()).unwrap()
+    }
+
+    /// Rows of usage of some hours as the samples of this moment tell them.
+    pub(crate) async fn true_usage(&self, of: Window) -> Vec<UsageRow> {
+        self.engine.meter().usage_by_state(of, &Selection::default()).await.unwrap()
+    }
+
+    /// Stops as a process does that is told to.
+    pub(crate) async fn stop(self) {
+        self.cancel.cancel();
+        self.ingester.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,13 @@
+//! Billing from the log to the invoice, on real tables.
+
+#![allow(clippy::unwrap_used)]
+
+mod bed;
+mod bills;
+mod explanations;
+mod http;
+mod instants;
+mod invoices;
+mod orders;
+mod restated;
+mod script;

@@ -1,0 +1,10 @@
+//! Questions to a real store that a real ingester fills.
+
+#![allow(clippy::unwrap_used)] // test code throughout, helpers too
+
+mod estate;
+mod golden;
+mod http;
+mod known;
+mod limits;
+mod pruning;

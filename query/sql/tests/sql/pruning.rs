@@ -1,0 +1,45 @@
+//! What filters leave unread. A file that is gone tells whether a query wanted it.
+
+use crate::estate::{Lie, small};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_outside_the_time_asked_for_are_not_opened() {
+    let estate = small(Lie::InFiles).await;
+    let gone = estate.folder.path().join("tables/samples/day=2026-11-02");
+    std::fs::remove_dir_all(gone).unwrap();
+    for filter in [
+        "at >= '2026-11-02T23:00:00Z'",
+        "at > TIMESTAMP '2026-11-02T23:00:00'",
+        "'2026-11-02T23:00:00Z' < at AND value > 0",
+        "at BETWEEN '2026-11-03' AND '2026-11-04'",
+        "at = '2026-11-03T00:00:00Z'",
+        "at >= to_timestamp('2026-11-02T23:00:00.000000001Z')",
+        "at >= TIMESTAMP '2026-11-04T00:00:00Z' - INTERVAL '1 day'",
+        "meter = 'cpu.time' AND project = 'blue' AND at >= '2026-11-02T23:00:00Z'",
+    ] {
+        let sql = format!("SELECT value FROM samples WHERE {filter}");
+        let told = estate.ask(&sql).await;
+        assert!(told.as_ref().is_ok_and(|told| told.contains("1000.0")), "{filter}: {told:?}");
+    }
+    for filter in ["true", "at >= '2026-11-02T00:20:00Z'", "value > 0"] {
+        let sql = format!("SELECT value FROM samples WHERE {filter}");
+        assert!(estate.ask(&sql).await.is_err(), "{filter}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_are_answered_before_files_are_opened() {
+    let estate = small(Lie::InFiles).await;
+    let explain = async |sql: &str| estate.ask(&format!("EXPLAIN {sql}")).await.unwrap();
+    let plan =
+        explain("SELECT value FROM samples WHERE resource = 'vm-b' AND meter LIKE 'mem%'").await;
+    assert!(plan.contains("series=1") && !plan.contains("FilterExec"), "{plan}");
+    let plan = explain("SELECT date_trunc('hour', at), count(*) FROM samples GROUP BY 1").await;
+    assert!(
+        plan.contains("date_bin") && !plan.contains("date_trunc(Utf8(\"hour\"),samples.at)@0 as x"),
+        "{plan}"
+    );
+    std::fs::remove_dir_all(estate.folder.path().join("tables/samples")).unwrap();
+    let told = estate.ask("SELECT count(*) FROM samples WHERE resource = 'nobody'").await.unwrap();
+    assert!(told.contains("| 0 "), "{told}");
+}
