@@ -1,4 +1,5 @@
 //! The processes under test: the real binary in its roles, on loopback.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs::File;
 use std::net::TcpListener;
