@@ -36,6 +36,9 @@ const CSV_COLUMNS: [&str; 24] = [
     "price_entry",
 ];
 
+/// Gaps that the page for people names; JSON has them all.
+const SHOWN_GAPS: usize = 12;
+
 impl Status {
     /// `draft` or `issued`.
     pub fn as_str(self) -> &'static str {
@@ -73,7 +76,12 @@ impl Invoice {
         }
         if !self.gaps.is_empty() {
             text.push_str("\nNot observed in full:\n");
-            self.gaps.iter().for_each(|gap| text.push_str(&format!("  {gap}\n")));
+            let shown = self.gaps.iter().take(SHOWN_GAPS);
+            shown.for_each(|gap| text.push_str(&format!("  {gap}\n")));
+            if self.gaps.len() > SHOWN_GAPS {
+                let more = self.gaps.len() - SHOWN_GAPS;
+                text.push_str(&format!("  … and {more} more; JSON has them all\n"));
+            }
         }
         if let Some(digest) = &self.digest {
             text.push_str(&format!("\nSealed: SHA-256 {digest}\n"));
