@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::common::{Diagnostic, Location, Span};
 use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -163,8 +164,10 @@ impl Engine {
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false);
-        let frame =
-            context.sql_with_options(sql, read_only).await.map_err(|e| self.sort(e, true))?;
+        let frame = context
+            .sql_with_options(sql, read_only)
+            .await
+            .map_err(|error| self.sort(placed(error, sql), true))?;
         let mut stream = frame.execute_stream().await.map_err(|e| self.sort(e, false))?;
         let schema = stream.schema();
         let (mut batches, mut count, mut bytes) = (Vec::new(), 0, 0);
@@ -240,6 +243,20 @@ impl Engine {
         }
         Ok(context)
     }
+}
+
+/// The parser names no place when the query ends too early: it is its end.
+fn placed(error: DataFusionError, sql: &str) -> DataFusionError {
+    let early = matches!(error.find_root(), DataFusionError::SQL(_, _))
+        && error.to_string().contains("found: EOF");
+    if !early {
+        return error;
+    }
+    let sql = sql.trim_end();
+    let line = sql.split('\n').count() as u64;
+    let column = sql.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1;
+    let end = Location { line, column };
+    error.with_diagnostic(Diagnostic::new_error("the query ends here", Some(Span::new(end, end))))
 }
 
 fn stored(files: &Files, view: &View, name: &str) -> Option<Arc<dyn TableProvider>> {

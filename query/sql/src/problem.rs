@@ -66,9 +66,7 @@ impl From<QueryError> for Problem {
             QueryError::TooMany(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too many rows"),
         };
         let detail = match &error {
-            QueryError::Refused(cause) | QueryError::Failed(cause) => {
-                cause.strip_backtrace().trim().to_owned()
-            }
+            QueryError::Refused(cause) | QueryError::Failed(cause) => told(cause),
             other => other.to_string(),
         };
         let mut problem = Problem::new(status, title, detail);
@@ -79,6 +77,17 @@ impl From<QueryError> for Problem {
         }
         problem
     }
+}
+
+/// The root of the error, without what DataFusion wraps around it.
+fn told(error: &DataFusionError) -> String {
+    let text = match error.find_root() {
+        DataFusionError::SQL(error, _) => error.to_string(),
+        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) => text.clone(),
+        root => root.strip_backtrace(),
+    };
+    let text = text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or("");
+    text.trim().trim_start_matches("sql parser error: ").to_owned()
 }
 
 /// Where in the query the error lies: from the planner's span, or from the parser's message.

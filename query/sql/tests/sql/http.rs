@@ -38,7 +38,8 @@ async fn value(response: Response<Body>) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_chooses_the_form() {
-    let routes = router(small(Lie::InFiles).await.engine.clone());
+    let estate = small(Lie::InFiles).await;
+    let routes = router(estate.engine.clone());
     let query = "SELECT at, resource, value, CASE WHEN value > 40 THEN 1 END AS high FROM samples \
                  WHERE resource = 'vm-b' AND meter = 'cpu.time' AND value > 0 ORDER BY at";
     for accept in ["", "*/*", "application/json", "text/html, application/json;q=0.9"] {
@@ -69,7 +70,8 @@ async fn the_client_chooses_the_form() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_has_a_form_too() {
-    let routes = router(small(Lie::InMemory).await.engine.clone());
+    let estate = small(Lie::InMemory).await;
+    let routes = router(estate.engine.clone());
     let query = "SELECT at, value FROM samples WHERE resource = 'nobody'";
     assert_eq!(value(sql(&routes, "application/json", query).await).await, json!([]));
     assert_eq!(bytes(sql(&routes, "text/csv", query).await).await, b"at,value\n");
@@ -77,7 +79,8 @@ async fn nothing_has_a_form_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn problems_say_what_and_where() {
-    let routes = router(small(Lie::InFiles).await.engine.clone());
+    let estate = small(Lie::InFiles).await;
+    let routes = router(estate.engine.clone());
     let told = sql(&routes, "text/csv", "SELECT at,\n  nothing FROM samples").await;
     assert_eq!((told.status(), kind(&told)), (StatusCode::BAD_REQUEST, "application/problem+json"));
     let problem = value(told).await;
@@ -151,7 +154,8 @@ async fn every_table_is_documented() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_comes_in_pages() {
-    let routes = router(small(Lie::InFiles).await.engine.clone());
+    let estate = small(Lie::InFiles).await;
+    let routes = router(estate.engine.clone());
     let window = "/v1/usage?start=2026-11-02T00:00:00Z&end=2026-11-02T01:00:00Z";
     let all = get(&routes, window).await;
     let total: usize = all.headers()["x-total-rows"].to_str().unwrap().parse().unwrap();

@@ -150,7 +150,7 @@ async fn a_fleet_s_usage_is_known_to_the_last_digit() {
     let config = config();
     let mut estate = Estate::new(Limits::default()).await;
     let mut fleet = Fleet::new(&config).unwrap();
-    // A part lies in files, the rest in memory; then all in files; then in merged ones.
+    // All in memory, then all in files, then in merged ones that another process reads.
     estate.fleet(&mut fleet, config.start.plus_micros(LONG)).await;
     estate.settle(Lie::InMemory).await;
     check(&estate.engine, &config).await;

@@ -35,10 +35,7 @@ async fn labels_are_answered_before_files_are_opened() {
         explain("SELECT value FROM samples WHERE resource = 'vm-b' AND meter LIKE 'mem%'").await;
     assert!(plan.contains("series=1") && !plan.contains("FilterExec"), "{plan}");
     let plan = explain("SELECT date_trunc('hour', at), count(*) FROM samples GROUP BY 1").await;
-    assert!(
-        plan.contains("date_bin") && !plan.contains("date_trunc(Utf8(\"hour\"),samples.at)@0 as x"),
-        "{plan}"
-    );
+    assert!(plan.contains("date_bin("), "{plan}");
     std::fs::remove_dir_all(estate.folder.path().join("tables/samples")).unwrap();
     let told = estate.ask("SELECT count(*) FROM samples WHERE resource = 'nobody'").await.unwrap();
     assert!(told.contains("| 0 "), "{told}");
