@@ -13,6 +13,8 @@ use crate::ledger::Ledger;
 
 /// Most projects whose current drafts are searched for a line.
 const MAX_SEARCHED: usize = 1_000;
+/// Most bills that are remembered; the one drawn up longest ago is forgotten first.
+const MAX_REMEMBERED: usize = 16;
 
 /// Whose bill, for when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +32,8 @@ pub(crate) struct Sheet {
 }
 
 impl Ledger {
-    /// The invoice that a line is on: an issued one, else a draft of the bill given, else a draft
-    /// of the month (UTC) of the newest sample.
+    /// The invoice that a line is on: an issued one, else a draft of the bill given, else of a bill
+    /// drawn up lately, else of the month (UTC) of the newest sample.
     pub(crate) async fn sheet_with(
         &self,
         line: &str,
@@ -40,15 +42,33 @@ impl Ledger {
         if let Some(sheet) = self.issued_with(line).await? {
             return Ok(sheet);
         }
-        let found = match bill {
-            Some(bill) => {
-                let of = Selection { project: Some(bill.project.clone()), ..Selection::default() };
-                let charges = self.charges(window_of(&bill.period), &of).await?;
-                self.draft_with(line, &bill.project, &bill.period, charges).await?
+        let bills = bill.map_or_else(|| self.remembered(), |bill| vec![bill.clone()]);
+        for bill in &bills {
+            let of = Selection { project: Some(bill.project.clone()), ..Selection::default() };
+            let charges = self.charges(window_of(&bill.period), &of).await?;
+            if let Some(sheet) = self.draft_with(line, &bill.project, &bill.period, charges).await?
+            {
+                return Ok(sheet);
             }
+        }
+        let found = match bill {
+            Some(_) => None,
             None => self.current_with(line).await?,
         };
         found.ok_or_else(|| LedgerError::NoLine(line.to_owned()))
+    }
+
+    /// Remembers that a bill was drawn up: people ask about its lines next.
+    pub(crate) fn remember(&self, bill: Bill) {
+        let mut recent = self.inner.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        recent.retain(|known| *known != bill);
+        recent.push_front(bill);
+        recent.truncate(MAX_REMEMBERED);
+    }
+
+    fn remembered(&self) -> Vec<Bill> {
+        let recent = self.inner.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        recent.iter().cloned().collect()
     }
 
     async fn issued_with(&self, line: &str) -> Result<Option<Sheet>, LedgerError> {

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::archive::documents;
 use crate::error::LedgerError;
+use crate::find::Bill;
 use crate::ledger::{Ledger, used_book};
 use crate::rows_read::{instants, integers, text};
 use crate::state::{Archive, Known};
@@ -32,6 +33,7 @@ impl Ledger {
     ) -> Result<Invoice, LedgerError> {
         let selection = Selection { project: Some(project.to_owned()), ..Selection::default() };
         let charges = self.charges(window_of(period), &selection).await?;
+        self.remember(Bill { project: project.to_owned(), period: *period });
         self.drawn(&self.archive(), project, period, detail, &charges).await
     }
 

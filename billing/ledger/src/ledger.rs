@@ -1,5 +1,6 @@
 //! The ledger: opens the tables of billing, keeps what was read of them, and runs settling.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
 use nilometer_contract::Timestamp;
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 use crate::archive::{statements, view_of};
 use crate::config::LedgerConfig;
 use crate::error::LedgerError;
+use crate::find::Bill;
 use crate::look::Look;
 use crate::metrics::Metrics;
 use crate::rows_read::Entries;
@@ -39,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) config: LedgerConfig,
     pub(crate) metrics: Metrics,
     archive: RwLock<Arc<Archive>>,
+    /// Bills drawn up lately, the newest first, so that their lines can be asked about.
+    pub(crate) recent: std::sync::Mutex<VecDeque<Bill>>,
     /// Whoever writes holds it; readers never wait for it.
     pub(crate) desk: Mutex<Desk>,
 }
@@ -92,6 +96,7 @@ impl Ledger {
         let inner = Inner {
             entries: Entries::of(&book),
             archive: RwLock::new(Arc::new(archive)),
+            recent: std::sync::Mutex::default(),
             desk: Mutex::new(desk),
             storage: storage.clone(),
             engine,

@@ -55,22 +55,6 @@ impl Look {
     fn advance(&mut self, topic: &'static str, partitions: &[(i64, i64)]) {
         self.seen.extend(partitions.iter().map(|&(partition, next)| ((topic, partition), next)));
     }
-
-    /// Positions that are not stored yet.
-    pub(crate) fn unstored(&self) -> Vec<Position> {
-        let moved = self.seen.iter().filter(|(key, next)| self.stored.get(key) != Some(next));
-        let position = |(key, next): (&(&'static str, i64), &i64)| Position {
-            app: app(key.0, key.1),
-            from: self.stored.get(key).copied(),
-            next: *next,
-        };
-        moved.map(position).collect()
-    }
-
-    /// All positions are stored now.
-    pub(crate) fn stored(&mut self) {
-        self.stored.clone_from(&self.seen);
-    }
 }
 
 fn app(topic: &str, partition: i64) -> String {
@@ -220,6 +204,27 @@ impl Ledger {
 }
 
 impl Desk {
+    /// Stores up to where everything was taken into account; to be called when nothing is dirty.
+    pub(crate) async fn store_seen(&mut self) -> Result<(), LedgerError> {
+        let mut positions = Vec::new();
+        for (key, &next) in &self.look.seen {
+            if self.look.stored.get(key) == Some(&next) {
+                continue;
+            }
+            // By the table and not by memory: an earlier try may have happened after all.
+            let app = app(key.0, key.1);
+            let from = self.usage.position(&app).await.map_err(LedgerError::Store)?;
+            if from.is_none_or(|from| from < next) {
+                positions.push(Position { app, from, next });
+            }
+        }
+        if !positions.is_empty() {
+            self.usage.append(Vec::new(), &positions).await.map_err(LedgerError::Commit)?;
+        }
+        self.look.stored.clone_from(&self.look.seen);
+        Ok(())
+    }
+
     /// The partitions of a topic that moved on, with the position seen.
     async fn since(
         &mut self,

@@ -84,12 +84,8 @@ impl Ledger {
             let version = view.tables.get("samples").map_or(0, |samples| samples.version);
             count += self.settle_run(desk, run, why, version).await?;
         }
-        if count > 0 && !cancel.is_cancelled() {
-            let positions = desk.look.unstored();
-            if desk.look.dirty.is_empty() && !positions.is_empty() {
-                desk.usage.append(Vec::new(), &positions).await.map_err(LedgerError::Commit)?;
-                desk.look.stored();
-            }
+        if count > 0 && !cancel.is_cancelled() && desk.look.dirty.is_empty() {
+            desk.store_seen().await?;
         }
         Ok(count)
     }

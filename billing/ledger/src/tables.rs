@@ -19,7 +19,7 @@ use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableType, col,
+    Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType, col,
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -167,7 +167,12 @@ impl LedgerTable {
 fn window_of(filters: &[Expr]) -> Window {
     let (start, end) = (bounds(filters, "start"), bounds(filters, "end"));
     let low = start.0.max(end.0.saturating_sub(MICROS_PER_HOUR));
-    let high = start.1.min(end.1.saturating_sub(1));
+    let strict = filters.iter().any(|filter| {
+        let Expr::BinaryExpr(compared) = filter else { return false };
+        matches!(compared.op, Operator::Lt | Operator::Gt)
+            && bounds(std::slice::from_ref(filter), "start").1 == start.1
+    });
+    let high = start.1.saturating_sub(i64::from(strict)).min(end.1.saturating_sub(1));
     let low = Timestamp(low.max(Timestamp::MIN.0));
     let high = Timestamp(high.min(Timestamp::MAX.0));
     Window { start: low.hour(), end: high.hour().plus_micros(MICROS_PER_HOUR) }
@@ -219,5 +224,34 @@ impl TableProvider for LedgerTable {
             )?)),
             false => Ok(rows),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::lit;
+
+    use super::*;
+    use crate::archive::instant;
+
+    const HOUR: i64 = MICROS_PER_HOUR;
+
+    #[test]
+    fn filters_bound_the_hours_that_are_looked_at() {
+        let hours = |filters: &[Expr]| {
+            let window = window_of(filters);
+            (window.start.0 / HOUR, window.end.0 / HOUR)
+        };
+        let at = |hours: i64| instant(Timestamp::MIN.0 + hours * HOUR);
+        let zero = Timestamp::MIN.0 / HOUR;
+        let from = col("start").gt_eq(at(5));
+        assert_eq!(hours(&[from.clone(), col("start").lt(at(7))]), (zero + 5, zero + 7));
+        assert_eq!(hours(&[from.clone(), at(7).gt(col("start"))]), (zero + 5, zero + 7));
+        assert_eq!(hours(&[from.clone(), col("start").lt_eq(at(7))]), (zero + 5, zero + 8));
+        assert_eq!(hours(&[from, col("end").lt_eq(at(7))]), (zero + 5, zero + 7));
+        assert_eq!(hours(&[col("start").eq(at(5))]), (zero + 5, zero + 6));
+        assert_eq!(hours(&[col("end").gt(at(5)), col("end").lt_eq(at(6))]), (zero + 4, zero + 6));
+        let all = hours(&[col("project").eq(lit("p"))]);
+        assert_eq!(all, (zero, Timestamp::MAX.0 / HOUR + 1));
     }
 }

@@ -139,6 +139,14 @@ impl Bed {
 }
 
 impl Site {
+    /// A second ledger over the same tables, as by mistake.
+    pub(crate) async fn rival(&self, bed: &Bed) -> Ledger {
+        let config = LedgerConfig { quiet: Duration::ZERO, ..LedgerConfig::default() };
+        let (book, clock, registry) = (PriceBook::built_in(), Arc::new(Later), Registry::new());
+        let engine = self.engine.clone();
+        Ledger::open_with(config, engine, &bed.storage(), book, clock, &registry).await.unwrap()
+    }
+
     /// Waits until so many samples and events are in files, none of them in memory.
     pub(crate) async fn holds(&self, samples: u64, events: u64) {
         let began = Instant::now();

@@ -63,6 +63,8 @@ async fn every_line_leads_to_the_log() {
     for line in draft.lines.iter().filter(|line| line.quantity != Quantity::ZERO) {
         check(&site, &draft, &ledger.explain(&line.id, Some(&bill)).await.unwrap()).await;
     }
+    // A line just seen needs no bill to be named.
+    ledger.explain(&draft.lines[0].id, None).await.unwrap();
     let month = nilometer_rating::Period::parse("2026-11", "2026-12", "UTC").unwrap();
     let month = ledger.draft(&project, &month, Detail::Resources).await.unwrap();
     let line = month.lines.first().unwrap();

@@ -4,6 +4,7 @@ use nilometer_contract::Change;
 use nilometer_contract::ResourceKind::{Node, Vm};
 use nilometer_rating::{Detail, PriceBook};
 use nilometer_usage::Window;
+use tokio_util::sync::CancellationToken;
 
 use crate::bed::{Bed, Site, hour, period, second, window};
 use crate::bills::{billed, known_bill, projects};
@@ -49,6 +50,55 @@ async fn late_samples_settle_their_hours_anew() {
         assert_eq!(billed(&draft), known, "{project}");
     }
     assert_eq!(site.settle().await, 0);
+    site.stop().await;
+}
+
+/// Two ledgers at once: one commits, the other finds out and goes on from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_ledgers_state_no_row_twice() {
+    let records = fleet(&lively(23), hour(4).plus_micros(10 * MINUTE));
+    let (samples, events) = counts(&records);
+    let bed = Bed::new();
+    bed.append(&records).await;
+    let site = bed.start(&PriceBook::built_in()).await;
+    site.holds(samples, events).await;
+    let rival = site.rival(&bed).await;
+    let cancel = CancellationToken::new();
+    let (ours, theirs) = tokio::join!(site.ledger.settle(&cancel), rival.settle(&cancel));
+    assert!(ours.is_ok() || theirs.is_ok(), "{ours:?} {theirs:?}");
+    for ledger in [&site.ledger, &rival] {
+        ledger.settle(&cancel).await.unwrap();
+        let stored = ledger.usage(window(0, 3), &Default::default()).await.unwrap();
+        assert_eq!(stored, site.true_usage(window(0, 3)).await);
+    }
+    for table in ["usage", "charges"] {
+        let rows = format!("SELECT count(*) AS n FROM {table}");
+        let distinct = format!(
+            "SELECT count(*) AS n FROM (SELECT DISTINCT \"start\", resource, meter FROM {table})"
+        );
+        assert_eq!(site.csv(&rows).await, site.csv(&distinct).await);
+    }
+    site.stop().await;
+}
+
+/// Left to itself, a ledger settles what is due, and stops when it is told to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_ledger_settles_by_itself() {
+    let bed = Bed::new();
+    let site = bed.start(&PriceBook::built_in()).await;
+    let (ledger, cancel) = (site.ledger.clone(), CancellationToken::new());
+    let stop = cancel.clone();
+    let running = tokio::spawn(async move { ledger.run(stop).await });
+    let heart = beat(0, 200);
+    bed.append(&[heart]).await;
+    let began = std::time::Instant::now();
+    while site.ledger.metrics().settled.get() < 2 {
+        assert!(began.elapsed().as_secs() < 60, "two hours are settled within a minute");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+    is_exact(&site, window(0, 2)).await;
     site.stop().await;
 }
 
