@@ -8,8 +8,7 @@
 //! series → dead letters → copies to the log → gaps → events → decisions → commits → samples
 //! ```
 //!
-//! What fails is tried again until it is done; only a second ingester of the same partitions ends
-//! that.
+//! What fails is tried again until it is done; only a later ingester of the same tables ends that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +27,9 @@ use crate::memory::collect_rows;
 use crate::metrics::Metrics;
 use crate::rows::{Origin, TableRow, batch_of, commits_batch};
 
+/// Application id under which the home tables of the topics keep their ingester's generation.
+const OWNER: &str = "ingest/owner";
+
 /// The tables that the ingester writes.
 pub(crate) struct Sink {
     pub(crate) samples: Table,
@@ -37,6 +39,8 @@ pub(crate) struct Sink {
     pub(crate) gaps: Table,
     pub(crate) dead_letters: Table,
     pub(crate) decisions: Table,
+    /// Which ingester of these tables this is, by count; none that only reads.
+    pub(crate) generation: Option<i64>,
 }
 
 /// What a flush needs beside tables and rows.
@@ -58,9 +62,9 @@ struct Progress {
     samples: Option<(Instant, Vec<Add>)>,
 }
 
-/// Why a flush gave up: only because somebody else ingests the same partitions.
+/// Why an ingester gave up: only because a later one has the same tables.
 #[derive(Debug, thiserror::Error)]
-#[error("another ingester stores the same partitions; stop one of the two")]
+#[error("a later ingester has taken over these tables")]
 pub struct Overtaken(#[source] pub(crate) CommitError);
 
 /// Why one try failed.
@@ -126,7 +130,25 @@ impl Sink {
             gaps: storage.table(&nilometer_store::GAPS).await?,
             dead_letters: storage.table(&nilometer_store::DEAD_LETTERS).await?,
             decisions: storage.table(&nilometer_store::DECISIONS).await?,
+            generation: None,
         })
+    }
+
+    /// Makes this the ingester of these tables: no commit of an earlier one can happen from here
+    /// on, and all that happened is seen.
+    ///
+    /// The generation is drawn in `samples`; of two that open at once, the later one there has
+    /// all tables, and the other is told [`CommitError::Stale`] here or at its next commit.
+    pub(crate) async fn claim(&mut self) -> Result<(), CommitError> {
+        let generation = claim(&mut self.samples, |found| found.unwrap_or(0) + 1).await?;
+        for table in [&mut self.events, &mut self.gaps, &mut self.decisions] {
+            claim(table, |_| generation).await?;
+        }
+        self.generation = Some(generation);
+        for table in self.tables_mut() {
+            table.refresh().await.map_err(CommitError::Store)?;
+        }
+        Ok(())
     }
 
     /// The table that keeps the position of a topic.
@@ -142,13 +164,13 @@ impl Sink {
 
     /// All tables, for a view.
     pub(crate) fn tables(&self) -> [&Table; 7] {
-        let Sink { samples, series, commits, events, gaps, dead_letters, decisions } = self;
+        let Sink { samples, series, commits, events, gaps, dead_letters, decisions, .. } = self;
         [samples, series, commits, events, gaps, dead_letters, decisions]
     }
 
     /// All tables, to refresh: samples before series, so that no row is seen whose labels are not.
     pub(crate) fn tables_mut(&mut self) -> [&mut Table; 7] {
-        let Sink { samples, series, commits, events, gaps, dead_letters, decisions } = self;
+        let Sink { samples, series, commits, events, gaps, dead_letters, decisions, .. } = self;
         [samples, series, commits, events, gaps, dead_letters, decisions]
     }
 
@@ -178,14 +200,23 @@ impl Sink {
         let (own, foreign): (Vec<_>, Vec<_>) =
             cut.gaps.iter().cloned().partition(|(origin, _)| origin.topic == GAPS);
         guarded(&mut self.gaps, &foreign, &cut.spans).await?;
-        owned(&mut self.gaps, &own, &cut.positions(GAPS)).await?;
-        owned(&mut self.events, &cut.events, &cut.positions(EVENTS)).await?;
-        owned(&mut self.decisions, &cut.decisions, &cut.positions(DECISIONS)).await?;
+        let owner = self.generation;
+        owned(&mut self.gaps, &own, positions(cut, GAPS, owner)).await?;
+        owned(&mut self.events, &cut.events, positions(cut, EVENTS, owner)).await?;
+        owned(&mut self.decisions, &cut.decisions, positions(cut, DECISIONS, owner)).await?;
         self.store_samples(cut, progress, tools.keep_written).await
     }
 
-    /// Every position is where the cut starts, or where an earlier try of it ended.
+    /// The tables are still ours, and every position is where the cut starts, or where an earlier
+    /// try of it ended.
     async fn check(&mut self, spans: &Spans) -> Result<(), Failure> {
+        for topic in [SAMPLES, EVENTS, GAPS, DECISIONS] {
+            let found = self.home(topic).position(OWNER).await?;
+            if found != self.generation {
+                let (app, from) = (OWNER.to_owned(), self.generation);
+                return Err(CommitError::Stale { app, from, found }.into());
+            }
+        }
         for (&(topic, partition), &(from, next)) in spans {
             let app = Origin::app(topic, partition);
             let found = self.home(topic).position(&app).await?;
@@ -202,7 +233,7 @@ impl Sink {
         progress: &mut Progress,
         keep_written: Duration,
     ) -> Result<(), Failure> {
-        let positions = cut.positions(SAMPLES);
+        let positions = positions(cut, SAMPLES, self.generation);
         if positions.is_empty() || done(&mut self.samples, &positions).await? {
             return Ok(());
         }
@@ -212,7 +243,7 @@ impl Sink {
             Some(written) => written,
             None => {
                 let rows = collect_rows(&cut.samples);
-                note_commit(&mut self.commits, &rows, &positions, cut.at).await?;
+                note_commit(&mut self.commits, &rows, &cut.positions(SAMPLES), cut.at).await?;
                 (Instant::now(), write_samples(&self.samples, rows).await?)
             }
         };
@@ -221,6 +252,22 @@ impl Sink {
         let samples: usize = cut.samples.iter().map(|batch| batch.num_rows()).sum();
         info!(samples, version = self.samples.version(), "committed");
         Ok(())
+    }
+}
+
+async fn claim(table: &mut Table, choose: impl Fn(Option<i64>) -> i64) -> Result<i64, CommitError> {
+    loop {
+        let found = table.position(OWNER).await.map_err(CommitError::Store)?;
+        let next = choose(found);
+        let app = OWNER.to_owned();
+        if found.is_some_and(|found| found >= next) {
+            return Err(CommitError::Stale { app, from: Some(next), found });
+        }
+        match table.append(Vec::new(), &[Position { app, from: found, next }]).await {
+            // Somebody commits: look again. Each time, one other commit has happened.
+            Err(CommitError::Conflict(_)) => table.refresh().await.map_err(CommitError::Store)?,
+            done => return done.map(|()| next),
+        };
     }
 }
 
@@ -249,20 +296,31 @@ async fn note_commit(
     Ok(table.append(vec![add], &noted).await?)
 }
 
+/// Positions of a topic that the cut moves, with the owner's, which makes the commit conflict with
+/// the claim of a later ingester.
+fn positions(cut: &Cut, topic: &str, owner: Option<i64>) -> Vec<Position> {
+    let mut positions = cut.positions(topic);
+    if let (false, Some(generation)) = (positions.is_empty(), owner) {
+        let app = OWNER.to_owned();
+        positions.push(Position { app, from: owner, next: generation });
+    }
+    positions
+}
+
 /// Rows of a table that is the home of their topic: its positions are the topic's.
 async fn owned<R: TableRow>(
     table: &mut Table,
     rows: &[(Origin, R)],
-    positions: &[Position],
+    positions: Vec<Position>,
 ) -> Result<(), Failure> {
-    if positions.is_empty() || done(table, positions).await? {
+    if positions.is_empty() || done(table, &positions).await? {
         return Ok(());
     }
     let mut adds = Vec::new();
     if !rows.is_empty() {
         adds.push(table.write(&[batch_of(rows)], None).await?);
     }
-    Ok(table.append(adds, positions).await?)
+    Ok(table.append(adds, &positions).await?)
 }
 
 /// Rows of a table that several topics feed: rows it has already, by its own position, are left

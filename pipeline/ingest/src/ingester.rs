@@ -14,7 +14,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use nilometer_contract::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
 use nilometer_log::{Log, LogError, TopicConfig};
 use nilometer_source::SharedClock;
-use nilometer_store::{Finder, SERIES, Storage, StoreError};
+use nilometer_store::{CommitError, Finder, SERIES, Storage, StoreError};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -48,7 +48,7 @@ pub enum IngestError {
     /// The log could not be prepared.
     #[error("the log cannot be used")]
     Log(#[source] LogError),
-    /// Somebody else stores the same partitions.
+    /// A later ingester has the tables.
     #[error("ingestion stopped")]
     Overtaken(#[source] Overtaken),
 }
@@ -69,7 +69,8 @@ pub struct Ingester {
 }
 
 impl Ingester {
-    /// Opens the tables, makes sure of the topics, and learns where to go on.
+    /// Opens the tables, takes them over from an ingester that may still be at work, makes sure
+    /// of the topics, and learns where to go on.
     pub async fn open(
         config: IngestConfig,
         log: Arc<dyn Log>,
@@ -88,6 +89,10 @@ impl Ingester {
         }
         topics.retain(|(name, _)| *name != DEAD_LETTERS);
         let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
+        sink.claim().await.map_err(|error| match error {
+            CommitError::Store(error) => IngestError::Store(error),
+            overtaken => IngestError::Overtaken(Overtaken(overtaken)),
+        })?;
         let loaded = load(&mut sink, &topics, &config, metrics).await;
         let now = Instant::now();
         let mut ingester = Ingester {

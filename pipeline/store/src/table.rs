@@ -121,15 +121,17 @@ impl Table {
         def: &'static TableDef,
         log_store: LogStoreRef,
     ) -> Result<Self, StoreError> {
+        let refused = |cause| StoreError::delta(def, "open", cause);
         let mut delta = DeltaTable::new(log_store.clone());
-        let exists = delta
-            .verify_deltatable_existence()
-            .await
-            .map_err(|cause| StoreError::delta(def, "open", cause))?;
-        if exists {
-            delta.load().await.map_err(|cause| StoreError::delta(def, "open", cause))?;
-        } else {
-            delta = create(def, log_store).await?;
+        let mut created = Ok(());
+        if !delta.verify_deltatable_existence().await.map_err(refused)? {
+            // Another may create it at the same time: then it is there all the same.
+            created = create(def, log_store).await;
+        }
+        match (delta.load().await, created) {
+            (Ok(()), _) => {}
+            (Err(_), Err(cause)) => return Err(cause),
+            (Err(cause), Ok(())) => return Err(refused(cause)),
         }
         let mut table = Table { def, delta, positions: HashMap::new(), files: Arc::default() };
         table.list_files()?;
@@ -379,7 +381,7 @@ fn is_conflict(error: &DeltaTableError) -> bool {
     )
 }
 
-async fn create(def: &TableDef, log_store: LogStoreRef) -> Result<DeltaTable, StoreError> {
+async fn create(def: &TableDef, log_store: LogStoreRef) -> Result<(), StoreError> {
     let refused = |cause| StoreError::delta(def, "create", cause);
     let schema: StructType = def
         .schema()
@@ -393,6 +395,9 @@ async fn create(def: &TableDef, log_store: LogStoreRef) -> Result<DeltaTable, St
         .with_columns(schema.fields().cloned())
         .with_partition_columns(def.partition)
         .with_save_mode(SaveMode::Ignore)
+        // A second creation is no retry: it would rename the table under those who write to it.
+        .with_commit_properties(CommitProperties::default().with_max_retries(0))
         .await
+        .map(drop)
         .map_err(refused)
 }

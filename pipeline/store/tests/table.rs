@@ -54,6 +54,16 @@ async fn every_table_is_created_and_opened_again() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_may_be_created_by_many_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for def in STORED {
+        let open = async || Storage::local(folder.path()).unwrap().table(def).await.unwrap();
+        let opened = futures::future::join_all((0..4).map(|_| open())).await;
+        assert!(opened.iter().all(|table| table.version() == 0), "{}", def.name);
+    }
+}
+
 #[tokio::test]
 async fn rows_and_position_are_one() {
     let folder = tempfile::tempdir().unwrap();

@@ -265,7 +265,11 @@ impl Running {
     }
 
     pub(crate) async fn has_read(&self, records: u64) {
-        eventually("all records are read", async || self.read() >= records).await;
+        eventually("all records are read", async || {
+            assert!(!self.task.is_finished(), "the ingester works");
+            self.read() >= records
+        })
+        .await;
     }
 }
 

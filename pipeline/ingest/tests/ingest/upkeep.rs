@@ -10,6 +10,7 @@ use nilometer_store::{CompactionPolicy, SAMPLES, compact};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::faults::{Death, Faults};
 use crate::place::{Place, T0, eventually, hasty, lines, patient};
 
 const FEW: CompactionPolicy = CompactionPolicy { fan_in: 3, full_rows: 1_000, most_rows: 2_000 };
@@ -84,4 +85,26 @@ async fn an_idle_ingester_follows_what_others_commit() {
     eventually("it sees the merged file", async || files() == 1).await;
     assert_eq!(place.seen(&running.tables, "samples").await.len(), 3);
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compactor_that_dies_at_any_write_changes_no_row() {
+    for (put, how) in (0..4).flat_map(|put| [(put, Death::Before), (put, Death::After)]) {
+        let place = Place::new();
+        let sent: Vec<_> = (0..4).map(|n| ("cpu.time", "vm-a", n, n as f64)).collect();
+        for sample in &sent {
+            place.samples(0, &[*sample]).await;
+            place.ingest(patient()).await;
+        }
+        let faults = Faults::dying_at(put, how);
+        let dying = place.storage().through(|store| faults.over(store));
+        let mut table = dying.table(&SAMPLES).await.unwrap();
+        let done = compact(&mut table, FEW).await;
+        assert_eq!(done.is_err(), faults.is_dead(), "death at write {put}, {how:?}: {done:?}");
+        assert_eq!(place.stored().await, lines(&sent), "death at write {put}, {how:?}");
+        let mut table = place.storage().table(&SAMPLES).await.unwrap();
+        compact(&mut table, FEW).await.unwrap();
+        assert_eq!(table.files().len(), 1);
+        assert_eq!(place.stored().await, lines(&sent));
+    }
 }
