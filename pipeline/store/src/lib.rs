@@ -9,6 +9,7 @@
 //! computes the same one without asking.
 
 mod compact;
+mod create;
 mod file;
 mod find;
 mod local;

@@ -12,18 +12,16 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake_core::kernel::{Action, Add, Remove, StructType, Transaction};
+use deltalake_core::kernel::{Action, Add, Remove, Transaction};
 use deltalake_core::logstore::{LogStoreRef, ObjectStoreRef};
-use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use deltalake_core::{
-    DeltaTable, DeltaTableError, kernel::engine::arrow_conversion::TryIntoKernel,
-};
+use deltalake_core::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use uuid::Uuid;
 
+use crate::create::open_or_create;
 use crate::file::{DataFile, FileError, conform, encode_parquet, read_parquet, sorted, stats_of};
 use crate::schema::TableDef;
 
@@ -121,18 +119,7 @@ impl Table {
         def: &'static TableDef,
         log_store: LogStoreRef,
     ) -> Result<Self, StoreError> {
-        let refused = |cause| StoreError::delta(def, "open", cause);
-        let mut delta = DeltaTable::new(log_store.clone());
-        let mut created = Ok(());
-        if !delta.verify_deltatable_existence().await.map_err(refused)? {
-            // Another may create it at the same time: then it is there all the same.
-            created = create(def, log_store).await;
-        }
-        match (delta.load().await, created) {
-            (Ok(()), _) => {}
-            (Err(_), Err(cause)) => return Err(cause),
-            (Err(cause), Ok(())) => return Err(refused(cause)),
-        }
+        let delta = open_or_create(def, log_store).await?;
         let mut table = Table { def, delta, positions: HashMap::new(), files: Arc::default() };
         table.list_files()?;
         Ok(table)
@@ -379,25 +366,4 @@ fn is_conflict(error: &DeltaTableError) -> bool {
                 | TransactionError::VersionAlreadyExists(_)
         }
     )
-}
-
-async fn create(def: &TableDef, log_store: LogStoreRef) -> Result<(), StoreError> {
-    let refused = |cause| StoreError::delta(def, "create", cause);
-    let schema: StructType = def
-        .schema()
-        .as_ref()
-        .try_into_kernel()
-        .map_err(|error| refused(DeltaTableError::generic(error.to_string())))?;
-    CreateBuilder::new()
-        .with_log_store(log_store)
-        .with_table_name(def.name)
-        .with_comment(def.doc)
-        .with_columns(schema.fields().cloned())
-        .with_partition_columns(def.partition)
-        .with_save_mode(SaveMode::Ignore)
-        // A second creation is no retry: it would rename the table under those who write to it.
-        .with_commit_properties(CommitProperties::default().with_max_retries(0))
-        .await
-        .map(drop)
-        .map_err(refused)
 }
