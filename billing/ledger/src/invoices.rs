@@ -133,7 +133,7 @@ impl Ledger {
             .engine
             .query(&format!(
                 "SELECT DISTINCT \"start\", \"end\", node, reason, samples FROM gaps \
-                 WHERE \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
+                 WHERE kind <> 'late' AND \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
                  ORDER BY \"start\", \"end\", node, reason, samples",
                 period.end(),
                 period.start()

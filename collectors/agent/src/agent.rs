@@ -19,8 +19,9 @@ use crate::flight::{Partitions, Route};
 use crate::gaps::Gaps;
 use crate::known::Known;
 use crate::lane::Lane;
+use crate::line::Line;
 use crate::metrics::Metrics;
-use crate::shipper::{Line, Shipper, Topics};
+use crate::shipper::{Shipper, Topics};
 use crate::spool::{Spool, SpoolError};
 use crate::status::{SourceStatus, Status};
 use crate::watch::Watch;
@@ -134,7 +135,7 @@ impl Agent {
         let (told, seen) = mpsc::channel(WAITING);
         let watch = Watch {
             interval: config.interval,
-            clock: self.clock,
+            clock: self.clock.clone(),
             events: told,
             metrics: self.metrics.clone(),
             status: self.status.clone(),
@@ -157,6 +158,7 @@ impl Agent {
             },
             line: Line::new(Route::new(&config, self.log)),
             interval: config.interval,
+            clock: self.clock,
             rate: VecDeque::new(),
             started: Instant::now(),
         };

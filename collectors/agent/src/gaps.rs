@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use nilometer_contract::{Gap, Timestamp};
+use nilometer_contract::{Gap, GapKind, Timestamp};
 
 use crate::entry::Entry;
 use crate::file;
@@ -61,7 +61,15 @@ impl Gaps {
 
     /// A time that was not observed as it should have been.
     pub(crate) fn unobserved(&mut self, topic: &str, start: Timestamp, end: Timestamp, why: &str) {
-        self.add(self.gap(topic, None, start, end, why), false);
+        let gap = Gap { kind: GapKind::Unobserved, ..self.gap(topic, None, start, end, why) };
+        self.add(gap, false);
+        self.save();
+    }
+
+    /// A time whose records came late, and all of them.
+    pub(crate) fn late(&mut self, topic: &str, start: Timestamp, end: Timestamp, why: &str) {
+        let gap = Gap { kind: GapKind::Late, ..self.gap(topic, None, start, end, why) };
+        self.add(gap, false);
         self.save();
     }
 
@@ -74,6 +82,7 @@ impl Gaps {
         reason: &str,
     ) -> Gap {
         Gap {
+            kind: GapKind::Lost,
             agent: self.agent.clone(),
             node: self.node.clone(),
             topic: topic.to_owned(),
@@ -88,8 +97,8 @@ impl Gaps {
 
     fn add(&mut self, gap: Gap, joins: bool) {
         let alike = |known: &&mut Gap| {
-            (&known.topic, known.partition, &known.reason)
-                == (&gap.topic, gap.partition, &gap.reason)
+            (known.kind, &known.topic, known.partition, &known.reason)
+                == (gap.kind, &gap.topic, gap.partition, &gap.reason)
         };
         let full = self.pending.len() >= MAX_PENDING;
         let known = self.pending.iter_mut().skip(self.handed_out).find(alike);

@@ -25,6 +25,7 @@ mod flight;
 mod gaps;
 mod known;
 mod lane;
+mod line;
 mod metrics;
 mod shipper;
 mod spool;

@@ -6,31 +6,28 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nilometer_contract::{LifecycleEvent, Timestamp};
 use nilometer_log::LogError;
-use nilometer_source::Observation;
+use nilometer_source::{Observation, SharedClock};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::batch;
 use crate::entry::Entry;
 use crate::file;
-use crate::flight::{Cargo, Landed, Partitions, Route};
+use crate::flight::{Cargo, Landed, Partitions};
 use crate::gaps::Gaps;
 use crate::known::Known;
 use crate::lane::Lane;
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::status::Status;
 use crate::watch::{Event, Observed};
 
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-const FIRST_BACKOFF: Duration = Duration::from_millis(250);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// Shortest time over which the rate of samples is told.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
@@ -47,6 +44,7 @@ pub(crate) struct Shipper {
     pub(crate) partitions: Partitions,
     pub(crate) line: Line,
     pub(crate) interval: Duration,
+    pub(crate) clock: SharedClock,
     /// Samples taken in, by second.
     pub(crate) rate: VecDeque<(Instant, u64)>,
     pub(crate) started: Instant,
@@ -56,41 +54,6 @@ pub(crate) struct Shipper {
 pub(crate) struct Topics {
     pub(crate) samples: String,
     pub(crate) events: String,
-}
-
-/// The connection to the log.
-pub(crate) struct Line {
-    route: Arc<Route>,
-    /// Whether the last attempt failed, or none was made yet.
-    away: bool,
-    /// Whether the topics are known to exist.
-    ensured: bool,
-    retry_at: Instant,
-    backoff: Duration,
-    flight: Option<Pin<Box<dyn Future<Output = Landed> + Send>>>,
-}
-
-impl Line {
-    pub(crate) fn new(route: Route) -> Self {
-        Line {
-            route: Arc::new(route),
-            away: true,
-            ensured: false,
-            retry_at: Instant::now(),
-            backoff: FIRST_BACKOFF,
-            flight: None,
-        }
-    }
-
-    /// Waits for the attempt under way, for ever when there is none.
-    async fn landed(&mut self) -> Landed {
-        let landed = match &mut self.flight {
-            Some(flight) => poll_fn(|context| flight.as_mut().poll(context)).await,
-            None => std::future::pending().await,
-        };
-        self.flight = None;
-        landed
-    }
 }
 
 impl Shipper {
@@ -221,8 +184,14 @@ impl Shipper {
             self.status.update(|report| report.log_error = None);
             self.metrics.log_up.set(1);
         }
-        self.line.backoff = FIRST_BACKOFF;
-        self.line.retry_at = Instant::now();
+        if let Some(outage) = self.line.works()
+            && outage.began.elapsed() > self.interval
+        {
+            // What waited for the log longer than for the next observation came late.
+            let (now, why) = (self.clock.now(), format!("the log was away: {}", outage.why));
+            let (start, end) = (outage.since.min(now), outage.since.max(now));
+            self.gaps.late(&self.names.samples, start, end, &why);
+        }
     }
 
     fn log_is_away(&mut self, error: &LogError) {
@@ -235,10 +204,9 @@ impl Shipper {
             tracing::debug!(%error, cause, "log is still away");
         }
         let text = error.to_string();
+        self.line.fails(self.clock.now(), &text);
         self.status.update(|report| report.log_error = Some(text));
         self.samples.spill();
-        self.line.retry_at = Instant::now() + self.line.backoff;
-        self.line.backoff = (self.line.backoff * 2).min(LONGEST_BACKOFF);
     }
 
     fn take(&mut self, event: Event) {

@@ -1,4 +1,5 @@
-//! What an agent knows to be missing: records it had to drop, or times it did not observe.
+//! What is known to be missing, or to have come late: records that had to be dropped, times that
+//! were not observed, a log or a disk that was away.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +9,41 @@ use crate::time::Timestamp;
 /// Longest encoded gap.
 pub const MAX_GAP_BYTES: usize = 8 * 1024;
 
-/// A period of which an agent knows that something is missing.
+/// What a gap means for those who read the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapKind {
+    /// Records are gone.
+    #[default]
+    Lost,
+    /// Nobody observed as planned.
+    Unobserved,
+    /// Everything is here; it came later than it should have.
+    Late,
+}
+
+impl GapKind {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapKind::Lost => "lost",
+            GapKind::Unobserved => "unobserved",
+            GapKind::Late => "late",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == GapKind::default()
+    }
+}
+
+/// A period of which something is known to be missing or late.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gap {
+    /// What it means.
+    #[serde(default, skip_serializing_if = "GapKind::is_default")]
+    pub kind: GapKind,
     /// Agent that reports it.
     pub agent: String,
     /// Node that it observes.
@@ -87,6 +119,7 @@ mod tests {
 
     fn gap() -> Gap {
         Gap {
+            kind: GapKind::Lost,
             agent: "node-1".to_owned(),
             node: "node-1".to_owned(),
             topic: crate::SAMPLES.to_owned(),
@@ -118,8 +151,9 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
         #[test]
-        fn gaps_round_trip(partition in proptest::option::of(any::<u32>()), long in 0..1_000_000_i64, records: u64, reason in "\\PC{1,40}") {
-            let gap = Gap { partition, end: gap().start.plus_micros(long), records, reason, ..gap() };
+        fn gaps_round_trip(late: bool, partition in proptest::option::of(any::<u32>()), long in 0..1_000_000_i64, records: u64, reason in "\\PC{1,40}") {
+            let kind = if late { GapKind::Late } else { GapKind::Lost };
+            let gap = Gap { kind, partition, end: gap().start.plus_micros(long), records, reason, ..gap() };
             prop_assert_eq!(Gap::decode(&gap.encode().unwrap()).unwrap(), gap);
         }
 

@@ -18,7 +18,7 @@ mod topic;
 mod wire;
 
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
-pub use gap::{Gap, GapError, MAX_GAP_BYTES};
+pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES};
 pub use history::{Applied, History, Lifetime, Segment};
 pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
 pub use resource::{InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind};

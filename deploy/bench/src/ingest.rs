@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use nilometer_contract::{MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp};
-use nilometer_ingest::{IngestConfig, Ingester, Metrics, Tables};
+use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics};
 use nilometer_log::Log;
 use nilometer_simulated::Fleet;
 use nilometer_source::{Clock, SystemClock};
@@ -44,7 +44,6 @@ pub(crate) struct Options {
 }
 
 struct Running {
-    tables: Tables,
     metrics: Metrics,
     cancel: CancellationToken,
     task: JoinHandle<Result<(), nilometer_ingest::IngestError>>,
@@ -56,9 +55,9 @@ async fn start(log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Running> 
     let config = IngestConfig { partitions: PARTITIONS, ..IngestConfig::default() };
     let ingester =
         Ingester::open(config, log, storage, Arc::new(SystemClock), metrics.clone()).await?;
-    let (tables, cancel) = (ingester.tables(), CancellationToken::new());
+    let cancel = CancellationToken::new();
     let task = tokio::spawn(ingester.run(cancel.clone()));
-    Ok(Running { tables, metrics, cancel, task })
+    Ok(Running { metrics, cancel, task })
 }
 
 impl Running {
@@ -86,7 +85,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let (samples, last) = fill(log.as_ref(), &config, options.samples).await?;
         let storage = Storage::local(&folder.path().join("tables"))?;
         let (cpu, wall) = (cpu_seconds()?, Instant::now());
-        let running = start(log, &storage).await?;
+        let running = start(log.clone(), &storage).await?;
         running.wait_for(samples).await;
         running.stop().await?;
         let (cpu, wall) = (cpu_seconds()? - cpu, wall.elapsed().as_secs_f64());
@@ -99,10 +98,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         );
         rates.push(samples as f64 / cpu);
         walls.push(samples as f64 / wall);
-        kept = Some((folder, storage, last));
+        kept = Some((folder, log, storage, last));
     }
-    let (_folder, storage, last) = kept.context("at least one run")?;
-    let query = one_series(&storage, last).await?;
+    let (_folder, log, storage, last) = kept.context("at least one run")?;
+    let query = one_series(log, &storage, last).await?;
     println!("one series over an hour: {query} ms");
     if options.live_seconds > 0 {
         println!("{}", freshness(options.live_seconds).await?);
@@ -131,11 +130,15 @@ async fn compact_all(storage: &Storage) -> anyhow::Result<()> {
 }
 
 /// The question of a dashboard's panel: one series over its last hour.
-async fn one_series(storage: &Storage, last: Timestamp) -> anyhow::Result<Spread> {
-    let folder = tempfile::tempdir()?;
-    let log: Arc<dyn Log> = Arc::new(open_log(folder.path()).await?);
-    let running = start_over(log, storage).await?;
-    let engine = Engine::new(storage, running.tables.clone(), Limits::default())?;
+async fn one_series(
+    log: Arc<dyn Log>,
+    storage: &Storage,
+    last: Timestamp,
+) -> anyhow::Result<Spread> {
+    let metrics = Metrics::register_follower(&Registry::new())?;
+    let config = IngestConfig { partitions: PARTITIONS, ..IngestConfig::default() };
+    let follower = Follower::open(config, log, storage, Arc::new(SystemClock), metrics).await?;
+    let engine = Engine::new(storage, follower.tables(), Limits::default())?;
     let from = last.plus_micros(-MICROS_PER_HOUR);
     let some =
         engine.query("SELECT resource FROM resources WHERE kind = 'vm' ORDER BY resource LIMIT 1");
@@ -152,20 +155,7 @@ async fn one_series(storage: &Storage, last: Timestamp) -> anyhow::Result<Spread
         let count: usize = rows.batches.iter().map(|batch| batch.num_rows()).sum();
         anyhow::ensure!(count > 0, "the series has rows in its last hour");
     }
-    running.task.abort();
     Ok(Spread::of(times))
-}
-
-/// Tables as a reader sees them, over an empty log.
-async fn start_over(log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Running> {
-    let follower = nilometer_ingest::Follower::open(storage).await?;
-    let (tables, cancel) = (follower.tables(), CancellationToken::new());
-    let stop = cancel.clone();
-    let task = tokio::spawn(async move {
-        let _log = log;
-        follower.run(stop).await.map_err(nilometer_ingest::IngestError::Store)
-    });
-    Ok(Running { tables, metrics: Metrics::register(&Registry::new())?, cancel, task })
 }
 
 /// From append to visibility under a steady load.

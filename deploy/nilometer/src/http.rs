@@ -1,7 +1,7 @@
 //! One HTTP server for every role of the process, with its health and metrics.
 //!
-//! `/healthz` says that the process answers; `/readyz` that what it serves is complete: tables
-//! open, log read up to where it ended at the start; `/metrics` is for Prometheus.
+//! `/healthz` says that the process answers; `/readyz` that it does all its work: the log read up
+//! to where it ended at the start, records taken, commits done; `/metrics` is for Prometheus.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use nilometer_agent::{Agent, Status};
-use nilometer_ingest::{Ingester, Metrics, Tables, maintain};
+use nilometer_ingest::{Follower, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
 use nilometer_placement::Scheduler;
@@ -197,13 +197,12 @@ impl Process {
     }
 
     async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<()> {
-        let needs_log = roles.collect || roles.ingest || roles.schedule;
-        let log = needs_log.then(|| self.config.open_log()).transpose()?;
+        let log = self.config.open_log()?;
         if roles.ingest || roles.query {
             let storage = self.config.open_storage()?;
-            let tables = match (&log, roles.ingest) {
-                (Some(log), true) => self.ingest(log.clone(), &storage).await?,
-                _ => self.follow(&storage).await?,
+            let tables = match roles.ingest {
+                true => self.ingest(log.clone(), &storage).await?,
+                false => self.follow(log.clone(), &storage).await?,
             };
             let engine = Engine::new(&storage, tables, self.config.limits())?;
             self.routes =
@@ -213,7 +212,6 @@ impl Process {
                 self.bill(engine, &storage).await?;
             }
         }
-        let Some(log) = log else { return Ok(()) };
         if roles.schedule {
             self.schedule(log.clone(), roles.control)?;
         }
@@ -228,7 +226,7 @@ impl Process {
 
     async fn ingest(&mut self, log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Tables> {
         let metrics = Metrics::register(&self.registry)?;
-        self.shown.ingest = Some(metrics.clone());
+        self.show_ingest(&metrics);
         let config = self.config.ingest();
         let opened =
             Ingester::open(config.clone(), log, storage, self.clock.clone(), metrics.clone());
@@ -245,8 +243,18 @@ impl Process {
         Ok(tables)
     }
 
-    async fn follow(&mut self, storage: &Storage) -> anyhow::Result<Tables> {
-        let follower = nilometer_ingest::Follower::open(storage).await?;
+    fn show_ingest(&mut self, metrics: &Metrics) {
+        self.shown.ingest = Some(metrics.clone());
+        let metrics = metrics.clone();
+        self.readiness.push(Arc::new(move || metrics.readiness()));
+    }
+
+    async fn follow(&mut self, log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Tables> {
+        let metrics = Metrics::register_follower(&self.registry)?;
+        self.show_ingest(&metrics);
+        let (config, clock) = (self.config.ingest(), self.clock.clone());
+        let follower = Follower::open(config, log, storage, clock, metrics).await;
+        let follower = follower.context("the tables cannot be followed")?;
         let tables = follower.tables();
         let cancel = self.workers.cancel.clone();
         self.workers.spawn("tables", async move { Ok(follower.run(cancel).await?) });
@@ -303,6 +311,11 @@ impl Process {
     }
 
     fn show_agent(&mut self, status: Arc<Status>, absent: Vec<(&'static str, String)>) {
+        let report = status.clone();
+        self.readiness.push(Arc::new(move || match report.report().log_error {
+            Some(error) => Err(format!("the log does not take records: {error}")),
+            None => Ok(()),
+        }));
         self.shown.agent = Some(status);
         self.shown.absent = absent;
     }

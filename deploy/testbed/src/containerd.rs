@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -22,6 +21,8 @@ use nilometer_cri::api::{
 };
 use nilometer_cri::client::Client;
 
+use crate::skip::skip;
+
 mod cleanup;
 mod image;
 mod packages;
@@ -31,7 +32,6 @@ pub use image::IMAGE;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const OVERLAY_MAGIC: u64 = 0x794c_7630;
 /// When set to `required`, what this machine cannot do is an error instead of skipped.
-const REQUIRED: &str = "NILOMETER_TESTBED";
 
 /// A running containerd.
 pub struct Containerd {
@@ -241,14 +241,6 @@ impl Drop for Containerd {
         cleanup::unmount(&self.dir);
         cleanup::remove_cgroups(&self.cgroup_parent);
     }
-}
-
-fn skip(reason: &str) -> Result<Option<Containerd>> {
-    if std::env::var(REQUIRED).is_ok_and(|value| value == "required") {
-        bail!("{REQUIRED}=required, but {reason}");
-    }
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
-    Ok(None)
 }
 
 fn socket(dir: &Path) -> PathBuf {

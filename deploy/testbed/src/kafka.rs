@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::skip::skip;
+
 /// Version of the artifacts.
 const VERSION: &str = "4.1.0";
 
@@ -56,12 +58,12 @@ impl Kafka {
     pub fn start(dir: &Path) -> Result<Option<Kafka>> {
         for tool in ["java", "keytool"] {
             if !is_installed(tool) {
-                return skipped(&format!("{tool} is not installed"));
+                return skip(&format!("Kafka: {tool} is not installed"));
             }
         }
         let jars = match jars() {
             Ok(jars) => jars,
-            Err(e) => return skipped(&format!("no Kafka artifacts: {e:#}")),
+            Err(e) => return skip(&format!("no Kafka artifacts: {e:#}")),
         };
         fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
@@ -211,15 +213,6 @@ impl Drop for Kafka {
             tracing::warn!(error = format!("{e:#}"), "broker not killed");
         }
     }
-}
-
-/// Tells visibly that nothing could be started here; an error where it must be.
-fn skipped(why: &str) -> Result<Option<Kafka>> {
-    if std::env::var("NILOMETER_TESTBED").is_ok_and(|v| v == "required") {
-        bail!("Kafka is required: {why}");
-    }
-    writeln!(std::io::stderr(), "SKIPPED: Kafka: {why}")?;
-    Ok(None)
 }
 
 fn is_installed(tool: &str) -> bool {

@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +15,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::skip::skip;
 
 const PACKAGES: [&str; 4] =
     ["libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "qemu-system-x86"];
@@ -31,7 +32,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 /// When set to `required`, what this machine cannot do is an error instead of skipped.
-const REQUIRED: &str = "NILOMETER_TESTBED";
 const DISK_BYTES: usize = 1 << 20;
 /// Puts our folders where libvirt looks for its own, then becomes the daemon.
 const ENTER: &str = r#"set -e
@@ -306,14 +306,6 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     }
     let text = String::from_utf8_lossy(&output.stderr);
     Err(format!("{program}: {}", text.lines().last().unwrap_or_default()))
-}
-
-fn skip(reason: &str) -> Result<Option<Libvirt>> {
-    if std::env::var_os(REQUIRED).is_some_and(|value| value == "required") {
-        bail!("{reason}, and {REQUIRED}=required");
-    }
-    writeln!(std::io::stderr(), "SKIPPED: {reason}")?;
-    Ok(None)
 }
 
 /// A disk whose first sector is the whole program, in 16-bit code.

@@ -20,7 +20,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 12] = [
     Need { what: "cc", package: "gcc" },
     Need { what: "containerd", package: "containerd" },
     Need { what: "runc", package: "runc" },
@@ -35,6 +35,7 @@ const NEEDS: [Need; 11] = [
     Need { what: "java", package: "default-jre-headless" },
     Need { what: "keytool", package: "default-jre-headless" },
     Need { what: "mvn", package: "maven" },
+    Need { what: "/usr/lib/*/faketime/libfaketimeMT.so.1", package: "libfaketime" },
 ];
 
 /// Gets what is missing, where this machine lets us; returns a line for each thing it lacks still.

@@ -56,6 +56,15 @@ impl Cut {
         }
     }
 
+    /// Weighs the small tables' rows anew.
+    pub(crate) fn weigh(&mut self) {
+        fn all<R: TableRow>(rows: &[(Origin, R)]) -> usize {
+            rows.iter().map(|(_, row)| row.weight()).sum()
+        }
+        self.bytes =
+            all(&self.events) + all(&self.gaps) + all(&self.dead_letters) + all(&self.decisions);
+    }
+
     /// Whether there is nothing to commit.
     pub(crate) fn is_empty(&self) -> bool {
         let moved = |(from, next): &(Option<i64>, i64)| from.unwrap_or(0) != *next;

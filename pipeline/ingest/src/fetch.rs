@@ -51,13 +51,17 @@ impl Cursor {
         let at = TopicPartition { topic: self.topic.to_owned(), partition: self.partition };
         let (topic, partition) = (self.topic, self.partition);
         let mut lag_told: Option<Instant> = None;
-        let mut shrunk = false;
+        let (mut shrunk, mut failing, mut end) = (false, false, None);
+        let mut starting = true;
         loop {
             let fetched = tokio::select! {
                 () = cancel.cancelled() => return,
                 fetched = log.fetch(&at, self.next, self.fetch_bytes, WAIT) => fetched,
             };
             let failed = fetched.is_err();
+            if std::mem::replace(&mut failing, failed) != failed {
+                self.metrics.unread.add(if failed { 1 } else { -1 });
+            }
             let event = match fetched {
                 Ok(records) if records.is_empty() => None,
                 Ok(records) => Some(self.advance(records)),
@@ -84,18 +88,23 @@ impl Cursor {
                 }
             } else if lag_told.is_none_or(|told| told.elapsed() >= LAG_EVERY) {
                 lag_told = Some(Instant::now());
-                self.tell_lag(log.as_ref(), &at).await;
+                let high = self.tell_lag(log.as_ref(), &at).await;
+                end = end.or(high);
+            }
+            if starting && end.is_some_and(|end| self.next >= end) {
+                starting = false;
+                self.metrics.starting.dec();
             }
         }
     }
 
-    /// A failure to tell shows as one to fetch soon enough.
-    async fn tell_lag(&self, log: &dyn Log, at: &TopicPartition) {
-        if let Ok(marks) = log.watermarks(at).await {
-            let lag = marks.high.saturating_sub(self.next);
-            let partition = self.partition.to_string();
-            self.metrics.lag.with_label_values(&[self.topic, &partition]).set(lag as i64);
-        }
+    /// Where the log ends. A failure to tell shows as one to fetch soon enough.
+    async fn tell_lag(&self, log: &dyn Log, at: &TopicPartition) -> Option<u64> {
+        let high = log.watermarks(at).await.ok()?.high;
+        let partition = self.partition.to_string();
+        let lag = self.metrics.lag.with_label_values(&[self.topic, &partition]);
+        lag.set(high.saturating_sub(self.next) as i64);
+        Some(high)
     }
 
     fn advance(&mut self, records: Vec<Record>) -> Event {

@@ -16,17 +16,20 @@ use std::time::Duration;
 
 use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
+use nilometer_source::SharedClock;
 use nilometer_store::{Add, CommitError, Position, Row, Storage, StoreError, Table, write_samples};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::cut::{Cut, Spans};
-use crate::letters::copy_to_log;
 use crate::memory::collect_rows;
 use crate::metrics::Metrics;
 use crate::rows::{Origin, TableRow, batch_of, commits_batch};
+use crate::tell::{copy_to_log, tell_late, told};
 
+/// A commit that fails for longer than this is told as late.
+const LATE: Duration = Duration::from_secs(10);
 /// Application id under which the home tables of the topics keep their ingester's generation.
 const OWNER: &str = "ingest/owner";
 
@@ -47,6 +50,7 @@ pub(crate) struct Sink {
 #[derive(Clone)]
 pub(crate) struct Tools {
     pub(crate) log: Arc<dyn Log>,
+    pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
     pub(crate) retry_pause: Duration,
     /// How long a written file may wait for its commit; well below the age of a vacuum.
@@ -97,6 +101,7 @@ pub(crate) async fn flush(
     tools: Tools,
 ) -> Result<(), Overtaken> {
     let started = Instant::now();
+    let mut failing: Option<(Timestamp, String)> = None;
     let mut progress = Progress { refreshed: !cut.refresh, ..Progress::default() };
     loop {
         let tried = sink.lock().await.store(&cut, &mut progress, &tools).await;
@@ -110,8 +115,14 @@ pub(crate) async fn flush(
         // Whether it happened is known only from the tables; the next try looks there first.
         progress.refreshed = false;
         tools.metrics.commit_failures.inc();
+        tools.metrics.uncommitted.set(1);
         warn!(error = &failed as &dyn std::error::Error, "commit failed, trying again");
+        failing.get_or_insert_with(|| (tools.clock.now(), told(&failed)));
         tokio::time::sleep(tools.retry_pause).await;
+    }
+    tools.metrics.uncommitted.set(0);
+    if let Some((since, why)) = failing.filter(|_| started.elapsed() >= LATE) {
+        tell_late(tools.log.as_ref(), (since, tools.clock.now()), &why).await;
     }
     if !cut.is_empty() {
         tools.metrics.commits.inc();

@@ -1,96 +1,170 @@
-//! A reader of tables that an ingester elsewhere keeps: it sees what is committed.
+//! A reader of tables that an ingester elsewhere keeps: it sees what is committed, and reads the
+//! rest from the log itself.
 //!
-//! It looks for new versions every second, and reads only the files it has not seen of the tables
-//! that it keeps in memory (series, lifecycle events). How fresh it is follows from the
-//! ingester's commit interval; the process with the ingester also sees what is not committed yet.
+//! ```text
+//! log ─ fetch, decode ─▶ identity, memory ─▶ view
+//! tables ─ every second ─▶ what is in files now leaves the memory ─┘
+//! ```
+//!
+//! So a row is visible within a second in any process (invariant 6), and the row of a record is
+//! either in a file of the view or in its memory, as the position of its partition in the same
+//! version of the table says.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
-use nilometer_store::{Storage, StoreError};
-use tokio::sync::watch;
+use nilometer_log::Log;
+use nilometer_source::SharedClock;
+use nilometer_store::{Storage, StoreError, Table};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::config::IngestConfig;
 use crate::flush::Sink;
+use crate::ingester::IngestError;
 use crate::load::{load_history_file, load_series_file};
-use crate::view::{Shared, TableView, Tables, View};
+use crate::metrics::Metrics;
+use crate::rows::Origin;
+use crate::tail::{Tail, prepare};
+use crate::view::Tables;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Follows tables.
+/// Follows tables and the log behind them.
 pub struct Follower {
+    tail: Tail,
     sink: Sink,
-    shared: Shared,
-    seen: HashSet<String>,
-    view: watch::Sender<Arc<View>>,
+    loaded: HashSet<String>,
+    behind: bool,
 }
 
 impl Follower {
-    /// Opens the tables and reads what is kept in memory.
-    pub async fn open(storage: &Storage) -> Result<Self, StoreError> {
-        let (view, _) = watch::channel(Arc::new(View::default()));
-        let sink = Sink::open(storage).await?;
-        let mut follower = Follower { sink, shared: Shared::default(), seen: HashSet::new(), view };
-        follower.publish().await?;
-        Ok(follower)
+    /// Opens the tables, makes sure of the topics, and reads what is kept in memory.
+    pub async fn open(
+        config: IngestConfig,
+        log: Arc<dyn Log>,
+        storage: &Storage,
+        clock: SharedClock,
+        metrics: Metrics,
+    ) -> Result<Self, IngestError> {
+        let topics = prepare(&config, log.as_ref()).await.map_err(IngestError::Log)?;
+        let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
+        let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await;
+        let tail = tail.map_err(IngestError::Store)?;
+        let files = [sink.series.files(), sink.events.files()];
+        let loaded = files.iter().flat_map(|files| files.iter()).map(|file| file.path.clone());
+        let loaded = loaded.collect();
+        Ok(Follower { tail, sink, loaded, behind: false })
     }
 
     /// A handle for readers.
     pub fn tables(&self) -> Tables {
-        Tables { view: self.view.subscribe(), shared: self.shared.clone() }
+        self.tail.tables()
     }
 
-    /// Follows until cancelled; a store that is away is asked again.
-    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), StoreError> {
-        while tokio::time::timeout(LOOK_EVERY, cancel.cancelled()).await.is_err() {
-            if let Err(error) = self.look().await {
-                warn!(error = &error as &dyn std::error::Error, "tables cannot be followed");
+    /// Follows until cancelled; a store or a log that is away is asked again.
+    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), IngestError> {
+        let reading = cancel.child_token();
+        let _until_dropped = reading.clone().drop_guard();
+        let mut events = self.tail.fetch(&reading);
+        let mut ticks = tokio::time::interval(self.tail.config.publish_interval);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        for timer in [&mut ticks, &mut looks] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            let full = self.tail.is_full();
+            tokio::select! {
+                event = events.recv(), if !full => match event {
+                    Some(event) => self.tail.apply(event).await,
+                    None => return Ok(()),
+                },
+                _ = ticks.tick() => {
+                    self.tail.settle().await;
+                    self.tail.publish();
+                }
+                _ = looks.tick() => if let Err(error) = self.look().await {
+                    warn!(error = &error as &dyn std::error::Error, "tables cannot be followed");
+                }
             }
         }
-        Ok(())
     }
 
+    /// Looks for new versions of the tables; what fails half-way is done again.
     async fn look(&mut self) -> Result<(), StoreError> {
-        let mut changed = false;
         for table in self.sink.tables_mut() {
-            changed |= table.refresh().await?;
+            self.behind |= table.refresh().await?;
         }
-        if changed {
-            self.publish().await?;
+        if self.behind {
+            self.load().await?;
+            self.forget_stored().await?;
+            self.tail.publisher.list(&self.sink);
+            self.tail.state.dirty = true;
+            self.tail.publish();
+            self.behind = false;
         }
         Ok(())
     }
 
-    /// Series and events first, so that no row is shown whose labels are unknown.
-    async fn publish(&mut self) -> Result<(), StoreError> {
+    /// Series and lifetimes of files not seen before.
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let shared = &self.tail.state.shared;
         for file in self.sink.series.files().iter() {
-            if self.seen.insert(file.path.clone()) {
-                load_series_file(&self.sink.series, file, &self.shared).await?;
+            if !self.loaded.contains(&file.path) {
+                load_series_file(&self.sink.series, file, shared).await?;
+                self.loaded.insert(file.path.clone());
             }
         }
         for file in self.sink.events.files().iter() {
-            if self.seen.insert(file.path.clone()) {
-                load_history_file(&self.sink.events, file, &self.shared).await?;
+            if !self.loaded.contains(&file.path) {
+                load_history_file(&self.sink.events, file, shared).await?;
+                self.loaded.insert(file.path.clone());
             }
         }
-        let mut view = View::default();
-        for table in self.sink.tables() {
-            let shown = TableView {
-                def: table.def(),
-                version: table.version(),
-                files: table.files(),
-                memory: Vec::new(),
-            };
-            view.tables.insert(table.def().name, shown);
-        }
-        let files = self.sink.samples.files();
-        let newest =
-            files.iter().filter_map(|file| file.ranges.get("at")).map(|range| range.1).max();
-        view.newest = Timestamp(newest.unwrap_or(0));
-        self.view.send_replace(Arc::new(view));
         Ok(())
     }
+
+    /// What is in files now leaves the memory.
+    async fn forget_stored(&mut self) -> Result<(), StoreError> {
+        let Tail { state, topics, .. } = &mut self.tail;
+        for &(topic, partitions) in topics.iter() {
+            for partition in 0..partitions {
+                let app = Origin::app(topic, partition);
+                let position = self.sink.home(topic).position(&app).await?;
+                state.committed.insert((topic, partition), position);
+                let next = state.next.entry((topic, partition)).or_default();
+                *next = (*next).max(position.unwrap_or(0) as u64);
+            }
+        }
+        let files = self.sink.samples.files();
+        let newest = files.iter().filter_map(|file| file.ranges.get("at")).map(|range| range.1);
+        state.newest.0 = newest.fold(state.newest.0, i64::max);
+        state.forget_stored_samples();
+        // What only an ingester needs.
+        state.new_series.clear();
+        state.memory.take_hours();
+        let pending = &mut state.pending;
+        forget(&mut self.sink.events, &mut pending.events).await?;
+        forget(&mut self.sink.gaps, &mut pending.gaps).await?;
+        forget(&mut self.sink.decisions, &mut pending.decisions).await?;
+        forget(&mut self.sink.dead_letters, &mut pending.dead_letters).await?;
+        pending.weigh();
+        Ok(())
+    }
+}
+
+/// Drops rows that the table has, by its own position in the partition that each came from.
+async fn forget<R>(table: &mut Table, rows: &mut Vec<(Origin, R)>) -> Result<(), StoreError> {
+    let mut stored = HashMap::new();
+    for (origin, _) in rows.iter() {
+        if let Entry::Vacant(entry) = stored.entry((origin.topic, origin.partition)) {
+            let app = Origin::app(origin.topic, origin.partition);
+            entry.insert(table.position(&app).await?.unwrap_or(0) as u64);
+        }
+    }
+    rows.retain(|(origin, _)| origin.offset >= stored[&(origin.topic, origin.partition)]);
+    Ok(())
 }

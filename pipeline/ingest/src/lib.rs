@@ -10,7 +10,6 @@ mod flush;
 mod follow;
 mod index;
 mod ingester;
-mod letters;
 mod load;
 mod lookup;
 mod maintain;
@@ -20,6 +19,8 @@ mod publish;
 mod record;
 mod rows;
 mod state;
+mod tail;
+mod tell;
 mod view;
 
 pub use config::IngestConfig;

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
 use nilometer_contract::MICROS_PER_HOUR;
 use nilometer_store::{Row, SeriesId, rows_of, sample_batch};
 
@@ -27,19 +27,62 @@ pub(crate) struct Suspect {
     pub(crate) row: Row,
 }
 
+/// How many rows of a chunk came with one record of the log.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    partition: u32,
+    offset: u64,
+    rows: usize,
+}
+
+/// Rows in order of arrival, and where they came from.
+struct Chunk {
+    batch: RecordBatch,
+    runs: Vec<Run>,
+}
+
 /// Samples that are not in a file yet.
 #[derive(Default)]
 pub(crate) struct MemoryTier {
-    flushing: Vec<RecordBatch>,
-    frozen: Vec<RecordBatch>,
+    chunks: Vec<Chunk>,
+    /// How many of the chunks are on their way to a file.
+    in_cut: usize,
     series: Vec<i64>,
     at: Vec<i64>,
     value: Vec<f64>,
+    runs: Vec<Run>,
     rows: usize,
     newest_by_identity: Vec<i64>,
     hours: BTreeSet<i64>,
     last_hour: i64,
     recent: Option<HashMap<(u32, i64), f64>>,
+}
+
+impl Chunk {
+    fn followed_by(mut self, next: Chunk) -> Chunk {
+        self.batch = match concat_batches(&self.batch.schema(), [&self.batch, &next.batch]) {
+            Ok(merged) => merged,
+            Err(error) => panic!("chunks of samples have one schema: {error}"),
+        };
+        self.runs.extend(next.runs);
+        self
+    }
+
+    /// The rows whose records are not stored yet.
+    fn not_stored(mut self, is_stored: impl Fn(u32, u64) -> bool) -> Option<Chunk> {
+        let left = |run: &Run| !is_stored(run.partition, run.offset);
+        if self.runs.iter().all(left) {
+            return Some(self);
+        }
+        let mask = self.runs.iter().flat_map(|run| std::iter::repeat_n(left(run), run.rows));
+        let mask = BooleanArray::from_iter(mask.map(Some));
+        self.batch = match filter_record_batch(&self.batch, &mask) {
+            Ok(batch) => batch,
+            Err(error) => panic!("runs are as long as their chunk: {error}"),
+        };
+        self.runs.retain(left);
+        (!self.runs.is_empty()).then_some(self)
+    }
 }
 
 impl MemoryTier {
@@ -49,33 +92,43 @@ impl MemoryTier {
         MemoryTier { newest_by_identity, last_hour: i64::MIN, ..MemoryTier::default() }
     }
 
-    /// Learns of a stored sample, at start.
+    /// Learns of a stored sample.
     pub(crate) fn seen(&mut self, identity: u32, at: i64) {
-        let newest = &mut self.newest_by_identity[identity as usize];
+        let newest = self.newest_of(identity);
         *newest = (*newest).max(at);
     }
 
-    /// Adds a sample if it is newer than all of its identity; else says so and does nothing.
-    pub(crate) fn push_newer(&mut self, identity: u32, row: Row) -> bool {
+    /// Newest instant of an identity; of one born in this run nothing is stored.
+    fn newest_of(&mut self, identity: u32) -> &mut i64 {
         let place = identity as usize;
         if place >= self.newest_by_identity.len() {
-            // Born in this run: nothing of it is stored.
             self.newest_by_identity.resize(place + 1, i64::MIN);
         }
-        if row.at <= self.newest_by_identity[place] {
+        &mut self.newest_by_identity[place]
+    }
+
+    /// Adds a sample if it is newer than all of its identity; else says so and does nothing.
+    pub(crate) fn push_newer(&mut self, identity: u32, row: Row, origin: &Origin) -> bool {
+        let newest = self.newest_of(identity);
+        if row.at <= *newest {
             return false;
         }
-        self.newest_by_identity[place] = row.at;
-        self.push(identity, row);
+        *newest = row.at;
+        self.push(identity, row, origin);
         true
     }
 
     /// Adds a sample that is known to be new.
-    pub(crate) fn push(&mut self, identity: u32, row: Row) {
+    pub(crate) fn push(&mut self, identity: u32, row: Row, origin: &Origin) {
         self.series.push(row.series);
         self.at.push(row.at);
         self.value.push(row.value);
         self.rows += 1;
+        let (partition, offset) = (origin.partition, origin.offset);
+        match self.runs.last_mut() {
+            Some(run) if (run.partition, run.offset) == (partition, offset) => run.rows += 1,
+            _ => self.runs.push(Run { partition, offset, rows: 1 }),
+        }
         let hour = row.at.div_euclid(MICROS_PER_HOUR);
         if hour != self.last_hour {
             self.last_hour = hour;
@@ -95,18 +148,18 @@ impl MemoryTier {
         }
         let take = |column: &mut Vec<i64>| std::mem::take(column);
         let (series, at) = (take(&mut self.series), take(&mut self.at));
-        let mut chunk = sample_batch(series, at, std::mem::take(&mut self.value));
+        let batch = sample_batch(series, at, std::mem::take(&mut self.value));
+        let mut chunk = Chunk { batch, runs: std::mem::take(&mut self.runs) };
         // Merging with chunks of like size keeps them few, however often readers ask.
-        while let Some(last) = self.frozen.pop_if(|last| {
-            let (last, rows) = (last.num_rows(), chunk.num_rows());
-            last <= 2 * rows && last + rows <= CHUNK_ROWS
-        }) {
-            chunk = match concat_batches(&chunk.schema(), [&last, &chunk]) {
-                Ok(merged) => merged,
-                Err(error) => panic!("chunks of samples have one schema: {error}"),
-            };
+        while self.chunks.len() > self.in_cut
+            && let Some(last) = self.chunks.pop_if(|last| {
+                let (last, rows) = (last.batch.num_rows(), chunk.batch.num_rows());
+                last <= 2 * rows && last + rows <= CHUNK_ROWS
+            })
+        {
+            chunk = last.followed_by(chunk);
         }
-        self.frozen.push(chunk);
+        self.chunks.push(chunk);
     }
 
     /// Value in memory under an identity and instant.
@@ -114,8 +167,8 @@ impl MemoryTier {
         if self.recent.is_none() {
             self.freeze();
             let mut recent = HashMap::new();
-            for batch in self.flushing.iter().chain(&self.frozen) {
-                for row in rows_of(batch) {
+            for chunk in &self.chunks {
+                for row in rows_of(&chunk.batch) {
                     if let Some(slot) = index.slot(row.series) {
                         recent.insert((index.identity(slot), row.at), row.value);
                     }
@@ -133,13 +186,14 @@ impl MemoryTier {
 
     /// Rows that would be in the next cut.
     pub(crate) fn uncut_rows(&self) -> usize {
-        self.rows - self.flushing.iter().map(RecordBatch::num_rows).sum::<usize>()
+        let cut = self.chunks[..self.in_cut].iter().map(|chunk| chunk.batch.num_rows());
+        self.rows - cut.sum::<usize>()
     }
 
     /// Everything in memory, for a view.
     pub(crate) fn batches(&mut self) -> Vec<RecordBatch> {
         self.freeze();
-        self.flushing.iter().chain(&self.frozen).cloned().collect()
+        self.chunks.iter().map(|chunk| chunk.batch.clone()).collect()
     }
 
     /// Hours that samples since the last call fell into.
@@ -148,18 +202,21 @@ impl MemoryTier {
         std::mem::take(&mut self.hours)
     }
 
-    /// Hands everything to a flush; it stays visible until [`flushed`](Self::flushed).
+    /// Hands everything to a flush; it stays visible until it is [stored](Self::stored).
     pub(crate) fn cut(&mut self) -> Vec<RecordBatch> {
-        assert!(self.flushing.is_empty(), "one flush at a time");
-        self.freeze();
-        self.flushing = std::mem::take(&mut self.frozen);
-        self.flushing.clone()
+        assert!(self.in_cut == 0, "one flush at a time");
+        let batches = self.batches();
+        self.in_cut = batches.len();
+        batches
     }
 
-    /// The cut is in the table.
-    pub(crate) fn flushed(&mut self) {
-        self.rows -= self.flushing.iter().map(RecordBatch::num_rows).sum::<usize>();
-        self.flushing.clear();
+    /// Drops the rows of records that the table has now, by partition and offset.
+    pub(crate) fn stored(&mut self, is_stored: impl Fn(u32, u64) -> bool) {
+        self.freeze();
+        self.in_cut = 0;
+        let chunks = std::mem::take(&mut self.chunks).into_iter();
+        self.chunks = chunks.filter_map(|chunk| chunk.not_stored(&is_stored)).collect();
+        self.rows = self.chunks.iter().map(|chunk| chunk.batch.num_rows()).sum();
         self.recent = None;
     }
 }

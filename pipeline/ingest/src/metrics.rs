@@ -4,10 +4,10 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-/// Counters and gauges of one ingester.
+/// Counters and gauges of one ingester, or of a follower.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Samples stored.
+    /// Samples taken in.
     pub samples: IntCounter,
     /// Samples that were stored before and were dropped as repeats.
     pub repeats: IntCounter,
@@ -41,37 +41,53 @@ pub struct Metrics {
     pub compacted_files: IntCounter,
     /// Instant of the newest sample, seconds since the epoch.
     pub newest: IntGauge,
+    /// Partitions that are not read up to where they ended at the start.
+    pub starting: IntGauge,
+    /// Partitions that cannot be read now.
+    pub unread: IntGauge,
+    /// 1 while a commit fails.
+    pub uncommitted: IntGauge,
 }
 
 impl Metrics {
-    /// Registers all; two ingesters in one registry are a mistake and an error.
+    /// Registers all of an ingester; two in one registry are a mistake and an error.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Self::register_as(registry, "ingest")
+    }
+
+    /// Registers all of a follower, which reads the same and stores nothing.
+    pub fn register_follower(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Self::register_as(registry, "follow")
+    }
+
+    fn register_as(registry: &Registry, role: &str) -> Result<Self, prometheus::Error> {
+        let full = |name: &str| format!("nilometer_{role}_{name}");
         let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(format!("nilometer_ingest_{name}"), help)?;
+            let counter = IntCounter::new(full(name), help)?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
         };
         let counters = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let opts = Opts::new(format!("nilometer_ingest_{name}"), help);
+            let opts = Opts::new(full(name), help);
             let counter = IntCounterVec::new(opts, &["topic"])?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
         };
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let gauge = IntGauge::new(format!("nilometer_ingest_{name}"), help)?;
+            let gauge = IntGauge::new(full(name), help)?;
             registry.register(Box::new(gauge.clone())).map(|()| gauge)
         };
         let seconds = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
-            let opts = HistogramOpts::new(format!("nilometer_ingest_{name}"), help);
+            let opts = HistogramOpts::new(full(name), help);
             let buckets = vec![0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0];
             let histogram = Histogram::with_opts(opts.buckets(buckets))?;
             registry.register(Box::new(histogram.clone())).map(|()| histogram)
         };
         let lag = IntGaugeVec::new(
-            Opts::new("nilometer_ingest_lag_records", "Records not read yet"),
+            Opts::new(full("lag_records"), "Records not read yet"),
             &["topic", "partition"],
         )?;
         registry.register(Box::new(lag.clone()))?;
         Ok(Metrics {
-            samples: counter("samples_total", "Samples stored")?,
+            samples: counter("samples_total", "Samples taken in, each once")?,
             repeats: counter("repeated_samples_total", "Samples dropped as repeats")?,
             records: counters("records_total", "Records read")?,
             bytes: counters("bytes_total", "Bytes read")?,
@@ -88,6 +104,23 @@ impl Metrics {
             commit_seconds: seconds("commit_seconds", "Duration of a commit")?,
             compacted_files: counter("compacted_files_total", "Files merged away")?,
             newest: gauge("newest_sample_seconds", "Instant of the newest sample")?,
+            starting: gauge("starting_partitions", "Partitions not read up to their end yet")?,
+            unread: gauge("unreadable_partitions", "Partitions that cannot be read now")?,
+            uncommitted: gauge("commit_failing", "1 while a commit fails")?,
         })
+    }
+
+    /// Whether what is shown is complete: all read, nothing in the way; else what is.
+    pub fn readiness(&self) -> Result<(), String> {
+        if self.unread.get() > 0 {
+            return Err(format!("{} partitions of the log cannot be read", self.unread.get()));
+        }
+        if self.uncommitted.get() > 0 {
+            return Err("a commit fails and is tried again".to_owned());
+        }
+        match self.starting.get() {
+            0 => Ok(()),
+            more => Err(format!("the log is being read, {more} partitions to go")),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nilometer_contract::Timestamp;
 use nilometer_store::DataFile;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 use crate::flush::Sink;
 use crate::state::State;
@@ -27,14 +27,14 @@ impl Publisher {
     }
 
     /// Learns of the files there are; nobody sees them before the next view.
-    pub(crate) async fn list(&mut self, sink: &Mutex<Sink>) {
+    pub(crate) fn list(&mut self, sink: &Sink) {
         let view = |table: &&nilometer_store::Table| TableView {
             def: table.def(),
             version: table.version(),
             files: table.files(),
             memory: Vec::new(),
         };
-        self.tables = sink.lock().await.tables().iter().map(view).collect();
+        self.tables = sink.tables().iter().map(view).collect();
     }
 
     /// Files of `samples`, as the views tell of them.

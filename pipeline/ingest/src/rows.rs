@@ -36,12 +36,23 @@ pub(crate) struct Decision {
     pub(crate) json: String,
 }
 
+/// What a row weighs beside its longer texts.
+const ROW_BYTES: usize = 256;
+
 /// A kind of row with its table.
 pub(crate) trait TableRow: Sized {
     const TABLE: &'static TableDef;
 
     /// Columns in the table's order, the three of the origin left out.
     fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef>;
+
+    /// Bytes of its longer texts.
+    fn text_bytes(&self) -> usize;
+
+    /// Bytes it takes in memory, about.
+    fn weight(&self) -> usize {
+        ROW_BYTES + self.text_bytes()
+    }
 
     /// Whether the origin's columns come last (else they follow the first column).
     const ORIGIN_LAST: bool = true;
@@ -80,6 +91,11 @@ pub(crate) fn batch_of<R: TableRow>(rows: &[(Origin, R)]) -> RecordBatch {
 impl TableRow for LifecycleEvent {
     const TABLE: &'static TableDef = &EVENTS;
 
+    fn text_bytes(&self) -> usize {
+        let attributes = self.resource.attributes.iter();
+        attributes.map(|(key, value)| key.len() + value.len()).sum()
+    }
+
     fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
         let events = || rows.iter().map(|(_, event)| event);
         let resources = || events().map(|event| &event.resource);
@@ -107,11 +123,16 @@ impl TableRow for LifecycleEvent {
 impl TableRow for Gap {
     const TABLE: &'static TableDef = &GAPS;
 
+    fn text_bytes(&self) -> usize {
+        self.reason.len()
+    }
+
     fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
         let gaps = || rows.iter().map(|(_, gap)| gap);
         vec![
             instants(gaps().map(|gap| gap.start)),
             instants(gaps().map(|gap| gap.end)),
+            texts(gaps().map(|gap| gap.kind.as_str())),
             texts(gaps().map(|gap| gap.reason.as_str())),
             texts(gaps().map(|gap| gap.node.as_str())),
             texts(gaps().map(|gap| gap.agent.as_str())),
@@ -127,6 +148,10 @@ impl TableRow for DeadLetter {
     const TABLE: &'static TableDef = &DEAD_LETTERS;
     const ORIGIN_LAST: bool = false;
 
+    fn text_bytes(&self) -> usize {
+        self.reason.len() + self.payload.len()
+    }
+
     fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
         let letters = || rows.iter().map(|(_, letter)| letter);
         vec![
@@ -140,6 +165,10 @@ impl TableRow for DeadLetter {
 
 impl TableRow for Decision {
     const TABLE: &'static TableDef = &DECISIONS;
+
+    fn text_bytes(&self) -> usize {
+        self.json.len()
+    }
 
     fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
         let decisions = || rows.iter().map(|(_, decision)| decision);

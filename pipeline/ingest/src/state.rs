@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    Applied, DECISIONS, EVENTS, GAPS, Gap, LifecycleEvent, SAMPLES, Timestamp,
+    Applied, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, SAMPLES, Timestamp,
 };
 use nilometer_log::Record;
 use nilometer_store::Row;
@@ -19,7 +19,7 @@ use crate::index::SeriesIndex;
 use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
 use crate::record::{Content, Prepared};
-use crate::rows::{DeadLetter, Decision, Origin};
+use crate::rows::{DeadLetter, Decision, Origin, TableRow};
 use crate::view::Shared;
 
 /// State of the ingester.
@@ -44,14 +44,13 @@ pub(crate) struct State {
 
 /// Longest reason of a dead letter, in characters.
 const MOST_REASON: usize = 1_000;
-/// What a row of a small table weighs beside its texts.
-const ROW_BYTES: usize = 256;
 
 impl State {
     /// Applies one record of samples.
     pub(crate) fn apply_samples(&mut self, partition: u32, record: Prepared) {
         let origin = Origin { topic: SAMPLES, partition, offset: record.offset };
         if !self.advance(&origin, record.appended_at_micros) {
+            self.remember(&record);
             return;
         }
         self.arrivals.push(record.appended_at_micros);
@@ -80,6 +79,17 @@ impl State {
         self.warn_of_letters(buried);
     }
 
+    /// Learns the identities of a record that is stored already.
+    fn remember(&mut self, record: &Prepared) {
+        let Ok(content) = &record.content else { return };
+        let index = self.shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for row in 0..content.batch.len() {
+            if let Some(slot) = index.slot(content.series(row)) {
+                self.memory.seen(index.identity(slot), content.batch.at[row]);
+            }
+        }
+    }
+
     fn apply_sample(
         &mut self,
         index: &mut SeriesIndex,
@@ -106,7 +116,7 @@ impl State {
         };
         let identity = index.identity(slot);
         let row = Row { series, at, value };
-        if self.memory.push_newer(identity, row) {
+        if self.memory.push_newer(identity, row, origin) {
             self.newest = self.newest.max(Timestamp(at));
             self.metrics.samples.inc();
         } else {
@@ -140,7 +150,7 @@ impl State {
 
     /// A suspect turned out to be new.
     pub(crate) fn admit(&mut self, suspect: &Suspect) {
-        self.memory.push(suspect.identity, suspect.row);
+        self.memory.push(suspect.identity, suspect.row, &suspect.origin);
         self.dirty = true;
         self.metrics.samples.inc();
     }
@@ -195,21 +205,19 @@ impl State {
             self.shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if history.apply(event.clone()) == Applied::New {
             self.metrics.events.inc();
-            let texts =
-                event.resource.attributes.iter().map(|(key, value)| key.len() + value.len());
-            self.pending.bytes += ROW_BYTES + texts.sum::<usize>();
+            self.pending.bytes += event.weight();
             self.pending.events.push((origin, event));
         }
     }
 
     fn note_gap(&mut self, origin: Origin, gap: Gap) {
         self.metrics.gaps.inc();
-        self.pending.bytes += ROW_BYTES + gap.reason.len();
+        self.pending.bytes += gap.weight();
         self.pending.gaps.push((origin, gap));
     }
 
     fn note_decision(&mut self, origin: Origin, decision: Decision) {
-        self.pending.bytes += ROW_BYTES + decision.json.len();
+        self.pending.bytes += decision.weight();
         self.pending.decisions.push((origin, decision));
     }
 
@@ -291,6 +299,7 @@ impl State {
     ) {
         let start = self.appended.get(&(topic, partition)).map_or(self.newest, |&at| Timestamp(at));
         let gap = Gap {
+            kind: GapKind::Lost,
             agent: String::new(),
             node: String::new(),
             topic: topic.to_owned(),
@@ -309,8 +318,9 @@ impl State {
     fn bury(&mut self, origin: Origin, at: Timestamp, row: i64, reason: String, payload: Bytes) {
         self.metrics.dead_letters.inc();
         let reason: String = reason.chars().take(MOST_REASON).collect();
-        self.pending.bytes += ROW_BYTES + reason.len() + payload.len();
-        self.pending.dead_letters.push((origin, DeadLetter { at, row, reason, payload }));
+        let letter = DeadLetter { at, row, reason, payload };
+        self.pending.bytes += letter.weight();
+        self.pending.dead_letters.push((origin, letter));
     }
 
     /// Warns once of all letters since there were `before`.
@@ -320,6 +330,15 @@ impl State {
             let reason = first.reason.as_str();
             warn!(topic, partition, offset, reason, letters = letters.len(), "dead letters");
         }
+    }
+
+    /// Drops samples that the table has, by the committed positions.
+    pub(crate) fn forget_stored_samples(&mut self) {
+        let committed = &self.committed;
+        self.memory.stored(|partition, offset| {
+            let next = committed.get(&(SAMPLES, partition)).copied().flatten();
+            next.is_some_and(|next| offset < next as u64)
+        });
     }
 
     /// Where each partition's next cut starts and ends.

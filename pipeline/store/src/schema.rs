@@ -246,11 +246,17 @@ pub const DECISIONS: TableDef = TableDef {
 /// What is known to be missing.
 pub const GAPS: TableDef = TableDef {
     name: "gaps",
-    doc: "Times and offsets of which something is known to be missing.",
+    doc: "Times and offsets of which something is known to be missing or to have come late.",
     columns: &[
         START,
         END,
-        column("reason", Text, "", "Why it is missing."),
+        column(
+            "kind",
+            Text,
+            "",
+            "lost: records are gone; unobserved: nobody looked; late: nothing is missing.",
+        ),
+        column("reason", Text, "", "Why."),
         NODE,
         column("agent", Text, "", "Agent that reported it; empty for the ingester."),
         column("of_topic", Text, "", "Topic that misses records."),

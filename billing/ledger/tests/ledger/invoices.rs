@@ -1,6 +1,6 @@
 //! Issued invoices: once, the same bytes for ever, corrected on later ones.
 
-use nilometer_contract::{Gap, Timestamp};
+use nilometer_contract::{Gap, GapKind, Timestamp};
 use nilometer_ledger::LedgerError;
 use nilometer_rating::{Detail, InvoiceError, PriceBook};
 
@@ -142,6 +142,7 @@ async fn gaps_are_told_on_the_invoice() {
     let (samples, events) = counts(&records);
     let gap = |node: &str, start: Timestamp| {
         let gap = Gap {
+            kind: GapKind::Lost,
             agent: "agent".to_owned(),
             node: node.to_owned(),
             topic: nilometer_contract::SAMPLES.to_owned(),

@@ -9,26 +9,19 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "../shared/oracle.rs"]
 mod oracle;
-#[path = "../process.rs"]
+#[path = "../shared/process.rs"]
 mod process;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
-use nilometer_contract::{MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp};
 use nilometer_testbed::kafka::Kafka;
 
 use crate::oracle::Oracle;
 use crate::process::{Server, Settings};
-
-/// Simulated seconds per second: an hour of billing in half a minute.
-const FACTOR: u32 = 120;
-const STEP_MICROS: i64 = 10 * MICROS_PER_SECOND;
-/// 2026-11-02T00:00:00Z
-const START: Timestamp = Timestamp(1_793_577_600 * MICROS_PER_SECOND);
-const SETTLE: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogKind {
@@ -88,43 +81,6 @@ impl Dice {
     }
 }
 
-fn configuration(bootstrap: &str, oracle: &Oracle) -> anyhow::Result<String> {
-    let fleet = oracle.fleet();
-    let micros = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros();
-    let epoch = Timestamp(i64::try_from(micros)?);
-    Ok(format!(
-        r#"
-[kafka]
-bootstrap = "{bootstrap}"
-[log]
-partitions = 4
-[collect]
-interval = "200ms"
-node = "crash-test"
-sources = ["simulated"]
-[simulated]
-seed = {seed}
-nodes = {nodes}
-workloads = {workloads}
-projects = {projects}
-step = "{step}us"
-start = "{start}"
-epoch = "{epoch}"
-factor = {FACTOR}
-end = "{end}"
-[ingest]
-commit_interval = "700ms"
-"#,
-        seed = fleet.seed,
-        nodes = fleet.nodes,
-        workloads = fleet.vms_and_pods,
-        projects = fleet.projects,
-        step = fleet.step_micros,
-        start = fleet.start,
-        end = oracle.end(),
-    ))
-}
-
 struct Run {
     dice: Dice,
     kills: u32,
@@ -151,14 +107,9 @@ impl Run {
             },
         };
         // Kills come every second or so; half a minute of quiet follows them.
-        let seconds = i64::from(arguments.kills) + 20;
-        let lasts = seconds * i64::from(FACTOR) * MICROS_PER_SECOND;
-        let end = START
-            .plus_micros(lasts / STEP_MICROS * STEP_MICROS)
-            .max(START.plus_micros(MICROS_PER_HOUR));
-        let oracle = Oracle::new(arguments.seed, START, end, STEP_MICROS)?;
+        let oracle = Oracle::new(arguments.seed, i64::from(arguments.kills) + 20)?;
         let bootstrap = kafka.as_ref().map(Kafka::bootstrap).unwrap_or_default();
-        let settings = Settings::write(folder, &configuration(&bootstrap, &oracle)?)?;
+        let settings = Settings::write(folder, &oracle.configuration(&bootstrap)?)?;
         let ingester = Server::start(&settings, "ingest")?;
         let agent = Server::start(&settings, "collect")?;
         let dice = Dice(arguments.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
@@ -172,7 +123,7 @@ impl Run {
             tokio::time::sleep(pause).await;
             self.kill_one().with_context(|| format!("kill {kill}"))?;
         }
-        self.settle().await?;
+        self.oracle.settle(&self.ingester).await;
         let verdict = self.oracle.compare(&self.ingester).await?;
         self.agent.stop()?;
         self.ingester.stop()?;
@@ -202,25 +153,6 @@ impl Run {
                 Some(kafka) => kafka.restart(),
                 None => Ok(()),
             },
-        }
-    }
-
-    /// Waits until the last step is in the tables, and nothing more comes.
-    async fn settle(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let stored = self.oracle.stored(&self.ingester).await;
-            if let Ok(stored) = &stored
-                && *stored >= self.oracle.samples()
-            {
-                return Ok(());
-            }
-            if started.elapsed() > SETTLE {
-                let wanted = self.oracle.samples();
-                eprintln!("after {SETTLE:?}: stored {stored:?} of {wanted}");
-                return Ok(());
-            }
         }
     }
 }

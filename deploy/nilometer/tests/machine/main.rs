@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod kernel;
-#[path = "../process.rs"]
+#[path = "../shared/process.rs"]
 mod process;
 
 use std::time::Duration;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use nilometer_contract::{Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Gap, SAMPLES, Timestamp};
+use nilometer_contract::{
+    Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Gap, GapKind, SAMPLES, Timestamp,
+};
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
 
@@ -29,6 +31,7 @@ async fn fill(place: &Place) {
     }
     let at = Timestamp::from_seconds(T0);
     let gap = Gap {
+        kind: GapKind::Lost,
         agent: "agent".to_owned(),
         node: String::new(),
         topic: EVENTS.to_owned(),

@@ -10,7 +10,7 @@ use nilometer_ingest::{IngestConfig, IngestError};
 use nilometer_log::{Log, TopicPartition};
 
 use crate::faults::Faults;
-use crate::place::{Place, Sample, T0, batch, event, eventually, hasty, lines, patient};
+use crate::place::{Place, Sample, T0, batch, busy, event, eventually, gap, hasty, lines, patient};
 
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
 const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
@@ -151,17 +151,7 @@ async fn events_are_stored_once_and_history_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn gaps_and_decisions_land_in_their_tables() {
     let place = Place::new();
-    let gap = Gap {
-        agent: "agent".to_owned(),
-        node: "n".to_owned(),
-        topic: SAMPLES.to_owned(),
-        partition: None,
-        start: Timestamp::from_seconds(T0),
-        end: Timestamp::from_seconds(T0 + 60),
-        records: 6,
-        samples: 12,
-        reason: "spool full".to_owned(),
-    };
+    let gap = gap("spool full");
     place.append(GAPS, 0, gap.encode().unwrap()).await;
     let at = Timestamp::from_seconds(T0);
     let decision = format!(r#"{{"at":"{at}","id":"d1","kind":"placement","choice":"n"}}"#);
@@ -174,20 +164,6 @@ async fn gaps_and_decisions_land_in_their_tables() {
             format!("decisions {at} d1 placement {decision}"),
         ]
     );
-}
-
-/// Forty rounds of one sample, one event and one bad record; the samples.
-async fn busy(place: &Place) -> Vec<Sample<'static>> {
-    let mut samples = Vec::new();
-    for n in 0..40 {
-        let sample = ("cpu.time", if n % 2 == 0 { "vm-a" } else { "vm-b" }, n, n as f64);
-        place.samples((n % 2) as u32, &[sample]).await;
-        place.append(SAMPLES, 0, "garbage").await;
-        place.event(0, &event(Change::Created, &format!("vm-{n}"), n)).await;
-        samples.push(sample);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    samples
 }
 
 async fn has_all(place: &Place, samples: &[Sample<'_>]) {

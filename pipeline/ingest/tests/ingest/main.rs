@@ -5,6 +5,7 @@
 mod crash;
 mod facts;
 mod faults;
+mod follow;
 mod place;
 mod properties;
 mod samples;

@@ -8,10 +8,10 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, LifecycleEvent, Resource, ResourceKind, SAMPLES,
-    SampleBatch, Subject, Timestamp, encode,
+    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource,
+    ResourceKind, SAMPLES, SampleBatch, Subject, Timestamp, encode,
 };
-use nilometer_ingest::{IngestConfig, IngestError, Ingester, Metrics, Tables};
+use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, Record, TopicPartition};
 use nilometer_source::{Clock, SharedClock};
 use nilometer_store::{Storage, TableDef};
@@ -151,6 +151,14 @@ impl Place {
         let (tables, cancel) = (opened.tables(), CancellationToken::new());
         let task = tokio::spawn(opened.run(cancel.clone()));
         Ok(Running { tables, metrics, cancel, task })
+    }
+
+    /// A follower that reads nothing yet.
+    pub(crate) async fn follower(&self) -> Follower {
+        let metrics = Metrics::register_follower(&Registry::new()).unwrap();
+        let log: Arc<dyn Log> = Arc::new(self.log.clone());
+        let storage = self.storage();
+        Follower::open(patient(), log, &storage, clock(), metrics).await.unwrap()
     }
 
     /// Ingests all there is, commits it, and stops.
@@ -322,4 +330,34 @@ pub(crate) fn lines(samples: &[Sample<'_>]) -> Vec<String> {
     let mut lines: Vec<String> = samples.iter().copied().map(line).collect();
     lines.sort();
     lines
+}
+
+/// Forty rounds of one sample, one event and one bad record; the samples.
+pub(crate) async fn busy(place: &Place) -> Vec<Sample<'static>> {
+    let mut samples = Vec::new();
+    for n in 0..40 {
+        let sample = ("cpu.time", if n % 2 == 0 { "vm-a" } else { "vm-b" }, n, n as f64);
+        place.samples((n % 2) as u32, &[sample]).await;
+        place.append(SAMPLES, 0, "garbage").await;
+        place.event(0, &event(Change::Created, &format!("vm-{n}"), n)).await;
+        samples.push(sample);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    samples
+}
+
+/// What an agent says that dropped something.
+pub(crate) fn gap(reason: &str) -> Gap {
+    Gap {
+        kind: GapKind::Lost,
+        agent: "agent".to_owned(),
+        node: "n".to_owned(),
+        topic: SAMPLES.to_owned(),
+        partition: None,
+        start: Timestamp::from_seconds(T0),
+        end: Timestamp::from_seconds(T0 + 60),
+        records: 6,
+        samples: 12,
+        reason: reason.to_owned(),
+    }
 }

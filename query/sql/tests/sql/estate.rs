@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, LifecycleEvent, Resource, ResourceKind,
-    SAMPLES, Subject, Timestamp, encode, partition_of,
+    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource,
+    ResourceKind, SAMPLES, Subject, Timestamp, encode, partition_of,
 };
-use nilometer_ingest::{IngestConfig, Ingester, Metrics, Tables};
+use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicPartition};
 use nilometer_simulated::Fleet;
 use nilometer_source::SystemClock;
@@ -64,6 +64,14 @@ impl Estate {
         let run = ingester.run(cancel.clone());
         let task = Some(tokio::spawn(async move { run.await.unwrap() }));
         Estate { engine, storage, folder, log, metrics, cancel, task, appended: 0 }
+    }
+
+    /// A reader beside the ingester.
+    pub(crate) async fn follower(&self) -> Follower {
+        let metrics = Metrics::register_follower(&Registry::new()).unwrap();
+        let log: Arc<dyn Log> = Arc::new(self.log.clone());
+        let config = IngestConfig { partitions: PARTITIONS, ..IngestConfig::default() };
+        Follower::open(config, log, &self.storage, Arc::new(SystemClock), metrics).await.unwrap()
     }
 
     /// An engine over other tables of the same place.
@@ -208,6 +216,7 @@ pub(crate) async fn small(lie: Lie) -> Estate {
     }
     estate.samples(samples).await;
     let gap = Gap {
+        kind: GapKind::Lost,
         agent: "agent".to_owned(),
         node: "n1".to_owned(),
         topic: SAMPLES.to_owned(),

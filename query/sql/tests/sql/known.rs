@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_contract::{MICROS_PER_HOUR, MeterId, Timestamp, catalogue};
-use nilometer_ingest::Follower;
 use nilometer_simulated::{ChurnConfig, Fleet, FleetConfig, known_usage_at};
 use nilometer_sql::{Engine, Format, Limits, Rows, Selection, USAGE_SCHEMA, render, usage_batch};
 use nilometer_store::{CompactionPolicy, SAMPLES, compact};
@@ -160,6 +159,6 @@ async fn a_fleet_s_usage_is_known_to_the_last_digit() {
     let mut samples = estate.storage.table(&SAMPLES).await.unwrap();
     let merge = CompactionPolicy { fan_in: 1, ..CompactionPolicy::default() };
     compact(&mut samples, merge).await.unwrap();
-    let follower = Follower::open(&estate.storage).await.unwrap();
+    let follower = estate.follower().await;
     check(&estate.engine_over(follower.tables()), &config).await;
 }

@@ -1,6 +1,7 @@
 //! The processes under test: the real binary in its roles, on loopback.
 #![allow(dead_code, reason = "each test uses its part")]
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ const STOP: Duration = Duration::from_secs(60);
 pub(crate) struct Settings {
     file: PathBuf,
     folder: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Settings {
@@ -24,7 +26,12 @@ impl Settings {
         let data = folder.join("data");
         let file = folder.join("nilometer.toml");
         std::fs::write(&file, format!("[data]\ndir = \"{}\"\n{text}", data.display()))?;
-        Ok(Settings { file, folder: folder.to_owned() })
+        Ok(Settings { file, folder: folder.to_owned(), environment: Vec::new() })
+    }
+
+    /// Sets environment variables of the processes.
+    pub(crate) fn with_environment(self, environment: Vec<(&'static str, OsString)>) -> Self {
+        Settings { environment, ..self }
     }
 }
 
@@ -67,6 +74,16 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Sum of a metric over its labels; none when it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
+        let page = self.get("/metrics", "text/plain").await?;
+        let lines = page.lines().filter_map(|line| line.strip_prefix(name));
+        let values = lines.filter(|rest| rest.starts_with([' ', '{']));
+        let values: Vec<f64> =
+            values.filter_map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect();
+        Ok((!values.is_empty()).then(|| values.iter().sum()))
     }
 
     /// Asks until there is an answer; a server that is starting is waited for.
@@ -116,6 +133,7 @@ fn spawn(settings: &Settings, role: &str, port: u16) -> anyhow::Result<Child> {
     Command::new(env!("CARGO_BIN_EXE_nilometer"))
         .arg("--config")
         .arg(&settings.file)
+        .envs(settings.environment.iter().map(|(name, value)| (name, value)))
         .args(["--http", &format!("127.0.0.1:{port}"), role])
         .stdin(Stdio::null())
         .stdout(Stdio::from(log.try_clone()?))

@@ -1,15 +1,26 @@
-//! What must be there afterwards: the fleet's own samples, and bills from its known usage.
+//! A small fleet, and what must be there of it afterwards: its own samples, and bills from its
+//! known usage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use nilometer_contract::{History, MICROS_PER_HOUR, Resource, Timestamp};
+use nilometer_contract::{History, MICROS_PER_HOUR, MICROS_PER_SECOND, Resource, Timestamp};
 use nilometer_rating::{Detail, Invoice, Period, PriceBook, invoice, rate};
 use nilometer_simulated::{Fleet, FleetConfig, KnownUsage, known_usage};
 use nilometer_usage::{Quantity, UsageRow};
 
 use crate::process::Server;
+
+/// Partitions of the topics of samples and events.
+const PARTITIONS: u32 = 4;
+/// Simulated seconds per second: an hour of billing in half a minute.
+const FACTOR: u32 = 120;
+const STEP_MICROS: i64 = 10 * MICROS_PER_SECOND;
+/// 2026-11-02T00:00:00Z
+const START: Timestamp = Timestamp(1_793_577_600 * MICROS_PER_SECOND);
+const SETTLE: Duration = Duration::from_secs(300);
 
 /// Meter, resource and instant.
 type Identity = (String, String, i64);
@@ -31,12 +42,13 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn new(
-        seed: u64,
-        start: Timestamp,
-        end: Timestamp,
-        step_micros: i64,
-    ) -> anyhow::Result<Self> {
+    /// A small fleet that runs for so many seconds, and at least for an hour of its own time.
+    pub(crate) fn new(seed: u64, seconds: i64) -> anyhow::Result<Self> {
+        let (start, step_micros) = (START, STEP_MICROS);
+        let lasts = seconds * i64::from(FACTOR) * MICROS_PER_SECOND;
+        let end = start
+            .plus_micros(lasts / STEP_MICROS * STEP_MICROS)
+            .max(start.plus_micros(MICROS_PER_HOUR));
         let fleet = FleetConfig {
             seed,
             nodes: 3,
@@ -63,12 +75,60 @@ impl Oracle {
         Ok(Oracle { fleet, end, samples, history, known })
     }
 
-    pub(crate) fn fleet(&self) -> &FleetConfig {
-        &self.fleet
+    /// Of processes that meter the fleet from now on, through Kafka or the embedded log.
+    pub(crate) fn configuration(&self, bootstrap: &str) -> anyhow::Result<String> {
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
+        let fleet = &self.fleet;
+        Ok(format!(
+            r#"
+[kafka]
+bootstrap = "{bootstrap}"
+[log]
+partitions = {PARTITIONS}
+[collect]
+interval = "200ms"
+node = "test"
+sources = ["simulated"]
+[simulated]
+seed = {seed}
+nodes = {nodes}
+workloads = {workloads}
+projects = {projects}
+step = "{step}us"
+start = "{start}"
+epoch = "{epoch}"
+factor = {FACTOR}
+end = "{end}"
+[ingest]
+commit_interval = "700ms"
+"#,
+            seed = fleet.seed,
+            nodes = fleet.nodes,
+            workloads = fleet.vms_and_pods,
+            projects = fleet.projects,
+            step = fleet.step_micros,
+            start = fleet.start,
+            epoch = Timestamp(i64::try_from(epoch)?),
+            end = self.end,
+        ))
     }
 
-    pub(crate) fn end(&self) -> Timestamp {
-        self.end
+    /// Waits until the last step is in the tables, and nothing more comes.
+    pub(crate) async fn settle(&self, server: &Server) {
+        let started = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let stored = self.stored(server).await;
+            if let Ok(stored) = &stored
+                && *stored >= self.samples()
+            {
+                return;
+            }
+            if started.elapsed() > SETTLE {
+                eprintln!("after {SETTLE:?}: stored {stored:?} of {}", self.samples());
+                return;
+            }
+        }
     }
 
     pub(crate) fn samples(&self) -> u64 {

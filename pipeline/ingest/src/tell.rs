@@ -1,11 +1,12 @@
-//! Dead letters on their way back into the log, for whoever listens there.
+//! What the ingester itself tells the log: copies of dead letters for whoever listens there, and
+//! that commits came late.
 //!
 //! A letter is copied after the table has it and before its record's position moves, so a crash
 //! in between copies it again: at least once. The table is the record; the copy says where the
 //! message lies, with its text if it is one and short.
 
 use bytes::Bytes;
-use nilometer_contract::DEAD_LETTERS;
+use nilometer_contract::{DEAD_LETTERS, GAPS, Gap, GapKind, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError, TopicPartition};
 use serde_json::json;
 use tracing::warn;
@@ -14,6 +15,8 @@ use crate::rows::{DeadLetter, Origin};
 
 const MOST_AT_ONCE: usize = 256;
 const MOST_PAYLOAD_BYTES: usize = 16 * 1024;
+/// Longest reason of a late commit, in characters.
+const MOST_REASON: usize = 300;
 
 /// Appends copies to the topic of dead letters, which has one partition.
 pub(crate) async fn copy_to_log(
@@ -42,4 +45,33 @@ fn copy((origin, letter): &(Origin, DeadLetter)) -> Bytes {
         "offset": origin.offset, "row": letter.row, "reason": letter.reason, "payload": text,
     });
     Bytes::from(copy.to_string())
+}
+
+/// Tells, as an agent would, that commits came late. Nothing is missing, so a log that cannot be
+/// told is no failure.
+pub(crate) async fn tell_late(log: &dyn Log, (since, now): (Timestamp, Timestamp), why: &str) {
+    let gap = Gap {
+        kind: GapKind::Late,
+        agent: String::new(),
+        node: String::new(),
+        topic: SAMPLES.to_owned(),
+        partition: None,
+        start: since.min(now),
+        end: now.max(since),
+        records: 0,
+        samples: 0,
+        reason: format!("commits failed: {why}"),
+    };
+    let to = TopicPartition { topic: GAPS.to_owned(), partition: 0 };
+    let Ok(gap) = gap.encode() else { return };
+    if let Err(error) = log.append(&to, vec![gap.into()]).await {
+        warn!(error = &error as &dyn std::error::Error, "a late commit cannot be told");
+    }
+}
+
+/// An error with its causes, of bounded length.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ").chars().take(MOST_REASON).collect()
 }

@@ -1,0 +1,175 @@
+//! What the log has beyond the tables, and the views of both together.
+//!
+//! Two keep a tail: the ingester, which stores it, and the follower, which waits until an
+//! ingester elsewhere has.
+
+use std::sync::Arc;
+
+use nilometer_contract::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
+use nilometer_log::{Log, LogError, TopicConfig};
+use nilometer_source::SharedClock;
+use nilometer_store::{Finder, StoreError};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::IngestConfig;
+use crate::fetch::{Cursor, Event};
+use crate::flush::Sink;
+use crate::load::load;
+use crate::lookup::settle_suspects;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::state::State;
+use crate::view::Tables;
+
+/// Topics with their number of partitions.
+pub(crate) type Topics = Vec<(&'static str, u32)>;
+
+const QUEUE: usize = 16;
+/// Bytes of events, gaps, decisions and dead letters in memory that trigger a commit; at four
+/// times as many, fetching waits.
+pub(crate) const COMMIT_BYTES: usize = 16 << 20;
+
+/// The part of the log that is read and not stored, and who is told of it.
+pub(crate) struct Tail {
+    pub(crate) config: IngestConfig,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) clock: SharedClock,
+    pub(crate) state: State,
+    pub(crate) publisher: Publisher,
+    pub(crate) topics: Topics,
+    finder: Finder,
+    settle_at: Instant,
+}
+
+/// Makes sure of the topics; returns those that are read.
+pub(crate) async fn prepare(config: &IngestConfig, log: &dyn Log) -> Result<Topics, LogError> {
+    let mut topics = Vec::new();
+    let many = config.partitions;
+    for (name, partitions) in
+        [(SAMPLES, many), (EVENTS, many), (GAPS, 1), (DECISIONS, 1), (DEAD_LETTERS, 1)]
+    {
+        let retention = config.log_retention;
+        let topic = TopicConfig { name: name.to_owned(), partitions, retention };
+        topics.push((name, log.ensure_topic(&topic).await?));
+    }
+    topics.retain(|(name, _)| *name != DEAD_LETTERS);
+    Ok(topics)
+}
+
+impl Tail {
+    /// Learns from the tables where to go on.
+    pub(crate) async fn open(
+        config: IngestConfig,
+        (log, topics): (Arc<dyn Log>, Topics),
+        sink: &mut Sink,
+        clock: SharedClock,
+        metrics: Metrics,
+    ) -> Result<Self, StoreError> {
+        let mut tail = Tail {
+            state: load(sink, &topics, &config, metrics).await?,
+            config,
+            log,
+            clock,
+            publisher: Publisher::new(),
+            topics,
+            finder: sink.samples.finder(),
+            settle_at: Instant::now(),
+        };
+        tail.publisher.list(sink);
+        tail.publish();
+        Ok(tail)
+    }
+
+    /// A handle for readers.
+    pub(crate) fn tables(&self) -> Tables {
+        Tables { view: self.publisher.subscribe(), shared: self.state.shared.clone() }
+    }
+
+    /// Starts to read all partitions, until cancelled or until nobody listens.
+    pub(crate) fn fetch(&self, cancel: &CancellationToken) -> mpsc::Receiver<Event> {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let partitions: u32 = self.topics.iter().map(|(_, partitions)| partitions).sum();
+        self.state.metrics.starting.set(i64::from(partitions));
+        for &(topic, partitions) in &self.topics {
+            for partition in 0..partitions {
+                let cursor = Cursor {
+                    topic,
+                    partition,
+                    next: self.state.next.get(&(topic, partition)).copied().unwrap_or(0),
+                    fetch_bytes: self.config.fetch_bytes,
+                    retry_pause: self.config.retry_pause,
+                    metrics: self.state.metrics.clone(),
+                };
+                tokio::spawn(cursor.follow(self.log.clone(), sender.clone(), cancel.clone()));
+            }
+        }
+        events
+    }
+
+    /// Whether there is no more room before something is stored.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.rows() >= self.config.memory_rows || self.state.bytes() >= 4 * COMMIT_BYTES
+    }
+
+    pub(crate) async fn apply(&mut self, event: Event) {
+        match event {
+            Event::Samples { partition, records } => {
+                self.count(SAMPLES, records.len());
+                for record in records {
+                    self.state.apply_samples(partition, record);
+                }
+                self.settle().await;
+            }
+            Event::Records { topic, partition, records } => {
+                self.count(topic, records.len());
+                for record in records {
+                    self.state.apply_record(topic, partition, record);
+                }
+            }
+            Event::Truncated { topic, partition, low } => {
+                self.state.note_truncated(topic, partition, low, self.clock.now());
+            }
+            Event::Shrunk { topic, partition, high } => {
+                self.state.note_shrunk(topic, partition, high, self.clock.now());
+            }
+            Event::Failed(error) => {
+                self.state.metrics.fetch_failures.inc();
+                warn!(error = &error as &dyn std::error::Error, "fetch failed, trying again");
+            }
+        }
+    }
+
+    fn count(&self, topic: &str, records: usize) {
+        self.state.metrics.records.with_label_values(&[topic]).inc_by(records as u64);
+    }
+
+    /// Suspects that cannot be settled now stay, and hold back the next cut; they are tried
+    /// again after a pause.
+    pub(crate) async fn settle(&mut self) {
+        if self.state.suspects.is_empty() || Instant::now() < self.settle_at {
+            return;
+        }
+        let files = self.publisher.sample_files();
+        if let Err(error) = settle_suspects(&mut self.state, &files, &self.finder).await {
+            self.settle_at = Instant::now() + self.config.retry_pause;
+            warn!(error = &error as &dyn std::error::Error, "identities cannot be looked up");
+        }
+    }
+
+    /// Settles all suspects, however long it takes.
+    pub(crate) async fn settle_all(&mut self) {
+        self.settle().await;
+        while !self.state.suspects.is_empty() {
+            tokio::time::sleep_until(self.settle_at).await;
+            self.settle().await;
+        }
+    }
+
+    /// Makes what was applied visible.
+    pub(crate) fn publish(&mut self) {
+        self.publisher.publish(&mut self.state, self.clock.now());
+    }
+}
