@@ -1,9 +1,10 @@
-//! Real Kafka, containerd and libvirt for tests, on loopback, from packages; disks that are full
-//! and clocks that jump.
+//! Real Kafka, S3, containerd and libvirt for tests, on loopback, from packages; disks that are
+//! full and clocks that jump.
 
 pub mod clock;
 pub mod containerd;
 pub mod disk;
 pub mod kafka;
 pub mod libvirt;
+pub mod s3;
 mod skip;

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use deltalake_core::kernel::Add;
 use nilometer_contract::Timestamp;
 
+use crate::commit::CommitError;
 use crate::file::DataFile;
 use crate::samples::{rows_of, write_samples};
 use crate::schema::SAMPLES;
-use crate::table::{CommitError, StoreError, Table};
+use crate::table::{StoreError, Table};
 
 const WRITER: &str = "compactor";
 

@@ -8,11 +8,14 @@
 //! a wide layout at the same size. `series` is a digest of what labels a sample, so any ingester
 //! computes the same one without asking.
 
+mod commit;
 mod compact;
 mod create;
 mod file;
 mod find;
 mod local;
+mod probe;
+mod s3;
 mod samples;
 mod schema;
 mod series;
@@ -22,9 +25,11 @@ mod vacuum;
 
 pub use deltalake_core::kernel::Add;
 
+pub use commit::{CommitError, Position};
 pub use compact::{CompactionPolicy, compact, expire, pick};
 pub use file::{DataFile, FileError, encode_parquet, read_parquet};
 pub use find::Finder;
+pub use probe::PlaceError;
 pub use samples::{Row, rows_of, sample_batch, split_by_day, write_samples};
 pub use schema::{
     CHARGES, COMMITS, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, INVOICES,
@@ -32,5 +37,5 @@ pub use schema::{
 };
 pub use series::{Labels, SeriesId, SeriesKey, subject_hash, text_hash};
 pub use storage::{Storage, StorageConfig};
-pub use table::{CommitError, Position, StoreError, Table};
+pub use table::{StoreError, Table};
 pub use vacuum::vacuum;

@@ -1,32 +1,45 @@
 //! Where tables lie: a local folder, or any S3-compatible object store.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
-use deltalake_core::DeltaResult;
 use deltalake_core::logstore::{
-    LogStore, LogStoreFactory, LogStoreRef, ObjectStoreRef, StorageConfig as DeltaConfig,
-    default_logstore, logstore_factories, logstore_with,
+    LogStoreRef, ObjectStoreRef, StorageConfig as DeltaConfig, logstore_with,
 };
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::path::Path;
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::local::DurableLocal;
+use crate::probe::{PlaceError, probe};
+use crate::s3::{self, Opened};
 use crate::schema::TableDef;
 use crate::table::{StoreError, Table};
 
 /// Where the tables are.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
     /// `s3://bucket/prefix`, or a path of this machine.
     pub location: String,
-    /// Options of the object store, such as `aws_endpoint` or `aws_region`; credentials may come
-    /// from here or from the instance.
+    /// Options of the object store, such as `aws_endpoint` or `aws_region`. What is not here is
+    /// taken from `AWS_…` in the environment; credentials also from the instance.
     #[serde(default)]
     pub options: HashMap<String, String>,
+}
+
+impl fmt::Debug for StorageConfig {
+    /// Tells which options there are; some are secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: BTreeSet<&str> = self.options.keys().map(String::as_str).collect();
+        let Self { location, .. } = self;
+        f.debug_struct("StorageConfig")
+            .field("location", location)
+            .field("options", &options)
+            .finish()
+    }
 }
 
 /// An open place for tables.
@@ -34,35 +47,28 @@ pub struct StorageConfig {
 pub struct Storage {
     root: Url,
     store: ObjectStoreRef,
-    local: bool,
+    /// None for a local folder, of which is known what it does.
+    untried: Option<Arc<Untried>>,
 }
 
-#[derive(Debug)]
-struct PlainLogStore;
-
-impl LogStoreFactory for PlainLogStore {
-    fn with_options(
-        &self,
-        prefixed: ObjectStoreRef,
-        root: ObjectStoreRef,
-        location: &Url,
-        options: &DeltaConfig,
-    ) -> DeltaResult<Arc<dyn LogStore>> {
-        Ok(default_logstore(prefixed, root, location, options))
-    }
+/// Of a store that is tried out before the first table is opened, once.
+struct Untried {
+    from_instance: bool,
+    tried: OnceCell<()>,
 }
 
 impl Storage {
-    /// Opens the place; creates a local folder that is missing.
+    /// Opens the place; creates a local folder that is missing. Whether an object store is there
+    /// and fit shows when the first table is opened.
     pub fn open(config: &StorageConfig) -> Result<Self, StoreError> {
         match config.location.starts_with("s3://") {
             true => Self::s3(config),
-            false => Self::local(Path::new(&config.location)),
+            false => Self::local(config.location.as_ref()),
         }
     }
 
     /// A folder of this machine.
-    pub fn local(path: &Path) -> Result<Self, StoreError> {
+    pub fn local(path: &std::path::Path) -> Result<Self, StoreError> {
         let refused = |cause: std::io::Error| StoreError::Location {
             location: path.display().to_string(),
             cause: Box::new(cause),
@@ -73,35 +79,27 @@ impl Storage {
             location: path.display().to_string(),
             cause: "not an absolute path".into(),
         })?;
-        Ok(Storage { root, store: Arc::new(DurableLocal::default()), local: true })
+        Ok(Storage { root, store: Arc::new(DurableLocal::default()), untried: None })
     }
 
     fn s3(config: &StorageConfig) -> Result<Self, StoreError> {
-        let refused = |cause: Box<dyn std::error::Error + Send + Sync>| StoreError::Location {
-            location: config.location.clone(),
-            cause,
-        };
-        let location = format!("{}/", config.location.trim_end_matches('/'));
-        let root = Url::parse(&location).map_err(|error| refused(Box::new(error)))?;
-        let mut builder = AmazonS3Builder::from_env()
-            .with_url(location.as_str())
-            .with_conditional_put(S3ConditionalPut::ETagMatch);
-        for (key, value) in &config.options {
-            let key = key.parse().map_err(|error: object_store::Error| refused(Box::new(error)))?;
-            builder = builder.with_config(key, value);
-        }
-        let store = builder.build().map_err(|error| refused(Box::new(error)))?;
-        let scheme = Url::parse("s3://").map_err(|error| refused(Box::new(error)))?;
-        logstore_factories().insert(scheme, Arc::new(PlainLogStore));
-        Ok(Storage { root, store: Arc::new(store), local: false })
+        let Opened { root, store, from_instance } = s3::open(config)
+            .map_err(|cause| StoreError::Location { location: config.location.clone(), cause })?;
+        let untried = Untried { from_instance, tried: OnceCell::new() };
+        Ok(Storage { root, store, untried: Some(Arc::new(untried)) })
     }
 
     /// Opens a table; creates it when it is missing.
+    ///
+    /// The first of an object store also finds out whether two writers can use it, see
+    /// [`PlaceError`].
     pub async fn table(&self, def: &'static TableDef) -> Result<Table, StoreError> {
         let location = self.root.join(&format!("{}/", def.name)).map_err(|cause| {
             StoreError::Location { location: self.root.to_string(), cause: Box::new(cause) }
         })?;
-        if self.local {
+        if let Some(untried) = &self.untried {
+            self.try_out(untried).await?;
+        } else {
             let refused = |cause: Box<dyn std::error::Error + Send + Sync>| StoreError::Location {
                 location: location.to_string(),
                 cause,
@@ -113,6 +111,14 @@ impl Storage {
             logstore_with(self.store.clone(), &location, DeltaConfig::default())
                 .map_err(|cause| StoreError::delta(def, "open", cause))?;
         Table::open(def, store).await
+    }
+
+    async fn try_out(&self, untried: &Untried) -> Result<(), StoreError> {
+        let refused = |cause| StoreError::Location { location: self.root.to_string(), cause };
+        let root = Path::from_url_path(self.root.path()).map_err(|cause| refused(cause.into()))?;
+        let tried =
+            untried.tried.get_or_try_init(|| probe(&self.store, &root, untried.from_instance));
+        tried.await.map(|_| ()).map_err(|cause: PlaceError| refused(cause.into()))
     }
 
     /// The same place reached through another object store, such as one that counts or fails.

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use object_store::{ObjectMeta, ObjectStoreExt};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStore};
 
 use crate::table::{StoreError, Table};
 
@@ -30,8 +30,16 @@ pub async fn vacuum(table: &Table, age: Duration) -> Result<usize, StoreError> {
     let store = table.object_store();
     let listed = store.list(None).try_filter(|object| std::future::ready(unused(object)));
     let old: Vec<ObjectMeta> = listed.try_collect().await.map_err(refused)?;
-    for object in &old {
-        store.delete(&object.location).await.map_err(refused)?;
+    let paths = old.into_iter().map(|object| Ok(object.location));
+    let mut deleted = store.delete_stream(futures::stream::iter(paths).boxed());
+    let mut files = 0;
+    while let Some(done) = deleted.next().await {
+        match done {
+            Ok(_) => files += 1,
+            // Another was faster.
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(cause) => return Err(refused(cause)),
+        }
     }
-    Ok(old.len())
+    Ok(files)
 }

@@ -69,7 +69,19 @@ async fn run_into(place: &Place, faults: &Faults, records: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_write_loses_and_doubles_nothing() {
-    let source = Place::new();
+    assert!(crash_at_writes(Place::new(), 1).await > 40);
+}
+
+/// At some writes only: each takes many requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_a_write_to_s3_loses_and_doubles_nothing() {
+    if let Some(source) = Place::on_s3() {
+        assert!(crash_at_writes(source, 10).await > 3);
+    }
+}
+
+/// Crashes at every so many writes, before and after; says how often.
+async fn crash_at_writes(source: Place, every: usize) -> usize {
     fill(&source).await;
     let records = source.missing().await;
     let calm = source.beside();
@@ -78,7 +90,9 @@ async fn a_crash_at_any_write_loses_and_doubles_nothing() {
     assert_eq!(expected.len(), 1 + 20 + 4 + 2 + 6 + 1, "{expected:#?}");
     let letters = TopicPartition { topic: DEAD_LETTERS.to_owned(), partition: 0 };
     let mut deaths = 0;
-    for (put, how) in (0..).flat_map(|put| [(put, Death::Before), (put, Death::After)]) {
+    for (put, how) in
+        (0..).step_by(every).flat_map(|put| [(put, Death::Before), (put, Death::After)])
+    {
         let copied = source.log.watermarks(&letters).await.unwrap().high;
         let place = source.beside();
         if !run_into(&place, &Faults::dying_at(put, how), records).await {
@@ -90,7 +104,7 @@ async fn a_crash_at_any_write_loses_and_doubles_nothing() {
         let copies = source.log.watermarks(&letters).await.unwrap().high - copied;
         assert!(copies >= 4, "{copies} copies after death at write {put}, {how:?}");
     }
-    assert!(deaths > 40, "{deaths}");
+    deaths
 }
 
 #[tokio::test(flavor = "multi_thread")]

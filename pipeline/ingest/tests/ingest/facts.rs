@@ -9,11 +9,18 @@ use nilometer_contract::{
 use nilometer_ingest::{IngestConfig, IngestError};
 use nilometer_log::{Log, TopicPartition};
 
+use crate::bucket::everywhere;
 use crate::faults::Faults;
 use crate::place::{Place, Sample, T0, batch, busy, event, eventually, gap, hasty, lines, patient};
 
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
 const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
+
+everywhere!(
+    gaps_and_decisions_land_in_their_tables,
+    a_later_ingester_takes_over_and_nothing_is_doubled,
+    of_ingesters_that_start_at_once_one_remains,
+);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
@@ -148,9 +155,7 @@ async fn events_are_stored_once_and_history_comes_back() {
     assert_eq!(place.stored_in("events").await.len(), 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn gaps_and_decisions_land_in_their_tables() {
-    let place = Place::new();
+async fn gaps_and_decisions_land_in_their_tables(place: Place) {
     let gap = gap("spool full");
     place.append(GAPS, 0, gap.encode().unwrap()).await;
     let at = Timestamp::from_seconds(T0);
@@ -173,9 +178,7 @@ async fn has_all(place: &Place, samples: &[Sample<'_>]) {
     assert_eq!(place.stored_in("dead_letters").await.len(), samples.len());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_later_ingester_takes_over_and_nothing_is_doubled() {
-    let place = Place::new();
+async fn a_later_ingester_takes_over_and_nothing_is_doubled(place: Place) {
     place.create_topics().await;
     let first = place.start(hasty()).await;
     let filling = busy(&place);
@@ -190,9 +193,7 @@ async fn a_later_ingester_takes_over_and_nothing_is_doubled() {
     second.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_ingesters_that_start_at_once_one_remains() {
-    let place = Place::new();
+async fn of_ingesters_that_start_at_once_one_remains(place: Place) {
     place.create_topics().await;
     let start = || place.try_start(hasty(), place.storage());
     let (samples, started) =
@@ -237,6 +238,23 @@ async fn a_full_disk_delays_and_loses_nothing() {
     eventually("they are stored", async || place.stored_in("samples").await.len() == 2).await;
     running.stop().await.unwrap();
     assert_eq!(place.stored().await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_store_delays_and_loses_nothing() {
+    let Some(place) = Place::on_s3_alone() else { return };
+    let running = place.start(hasty()).await;
+    place.samples(0, &[A]).await;
+    eventually("it is stored", async || running.metrics.commits.get() > 0).await;
+    place.set_store_running(false);
+    place.samples(1, &[B]).await;
+    place.event(0, &event(Change::Created, "vm-a", 1)).await;
+    eventually("commits fail", async || running.metrics.commit_failures.get() > 0).await;
+    place.set_store_running(true);
+    eventually("all is stored", async || place.missing().await == 0).await;
+    running.stop().await.unwrap();
+    assert_eq!(place.stored_in("samples").await, lines(&[A, B]));
+    assert_eq!(place.stored_in("events").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

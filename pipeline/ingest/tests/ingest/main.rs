@@ -1,7 +1,8 @@
-//! The ingester on a real log and real tables in a temporary folder.
+//! The ingester on a real log and real tables, in a temporary folder and on a real S3 server.
 
 #![allow(clippy::unwrap_used)]
 
+mod bucket;
 mod crash;
 mod facts;
 mod faults;

@@ -20,6 +20,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bucket::Bucket;
+
 /// 2026-11-02T00:00:00Z.
 pub(crate) const T0: i64 = 1_793_577_600;
 pub(crate) const PARTITIONS: u32 = 2;
@@ -58,6 +60,8 @@ pub(crate) fn hasty() -> IngestConfig {
 pub(crate) struct Place {
     pub(crate) log: EmbeddedLog,
     folder: TempDir,
+    /// Where the tables are, unless in the folder.
+    bucket: Option<Bucket>,
 }
 
 impl Place {
@@ -68,20 +72,40 @@ impl Place {
         // Every append begins a segment, so that truncation is to the record.
         config.segment_bytes = 1;
         let clock = || Timestamp::from_seconds(T0).0;
-        Place { log: EmbeddedLog::open_with_clock(config, Arc::new(clock)).unwrap(), folder }
+        let log = EmbeddedLog::open_with_clock(config, Arc::new(clock)).unwrap();
+        Place { log, folder, bucket: None }
+    }
+
+    /// A place with its tables on a real S3 server; none where that cannot be had.
+    pub(crate) fn on_s3() -> Option<Self> {
+        Bucket::shared().map(|bucket| Place { bucket: Some(bucket), ..Place::new() })
+    }
+
+    /// The same on a server of its own, which may be killed.
+    pub(crate) fn on_s3_alone() -> Option<Self> {
+        Bucket::alone().map(|bucket| Place { bucket: Some(bucket), ..Place::new() })
+    }
+
+    /// Kills the server, or starts it again on the same objects.
+    pub(crate) fn set_store_running(&self, running: bool) {
+        self.bucket.as_ref().unwrap().set_running(running);
     }
 
     /// Another place with the same log and no tables yet.
     pub(crate) fn beside(&self) -> Self {
-        Place { log: self.log.clone(), folder: tempfile::tempdir().unwrap() }
+        let bucket = self.bucket.as_ref().map(Bucket::beside);
+        Place { log: self.log.clone(), folder: tempfile::tempdir().unwrap(), bucket }
     }
 
-    pub(crate) fn tables_folder(&self) -> PathBuf {
+    fn tables_folder(&self) -> PathBuf {
         self.folder.path().join("tables")
     }
 
     pub(crate) fn storage(&self) -> Storage {
-        Storage::local(&self.tables_folder()).unwrap()
+        match &self.bucket {
+            Some(bucket) => bucket.storage(),
+            None => Storage::local(&self.tables_folder()).unwrap(),
+        }
     }
 
     /// Appends one record; its partition is the one given, whatever its resources.

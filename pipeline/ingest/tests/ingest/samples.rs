@@ -5,12 +5,15 @@ use std::time::Duration;
 use nilometer_contract::{SAMPLES, Timestamp, encode};
 use nilometer_ingest::IngestConfig;
 
+use crate::bucket::everywhere;
 use crate::faults::Faults;
 use crate::place::{Place, Sample, T0, batch, eventually, hasty, line, lines, patient};
 
 const A: Sample<'static> = ("cpu.time", "vm-a", 10, 1.5);
 const B: Sample<'static> = ("cpu.time", "vm-b", 10, 2.0);
 const C: Sample<'static> = ("memory.usage", "vm-a", 20, 4096.0);
+
+everywhere!(a_restart_goes_on_where_it_stopped, what_is_sent_again_changes_nothing,);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sample_is_seen_before_it_is_stored_and_then_once() {
@@ -36,9 +39,7 @@ async fn a_sample_is_seen_before_it_is_stored_and_then_once() {
     assert_eq!(place.stored_in("samples").await, lines(&[A, B, C]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_goes_on_where_it_stopped() {
-    let place = Place::new();
+async fn a_restart_goes_on_where_it_stopped(place: Place) {
     place.samples(0, &[A]).await;
     assert_eq!(place.ingest(patient()).await.samples.get(), 1);
     place.samples(0, &[C]).await;
@@ -52,9 +53,7 @@ async fn a_restart_goes_on_where_it_stopped() {
     running.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_again_changes_nothing() {
-    let place = Place::new();
+async fn what_is_sent_again_changes_nothing(place: Place) {
     place.samples(0, &[A, C]).await;
     place.samples(0, &[A, C]).await;
     let metrics = place.ingest(patient()).await;

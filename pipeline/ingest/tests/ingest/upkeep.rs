@@ -1,36 +1,34 @@
 //! Compaction, retention and vacuum beside an ingester and readers.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use nilometer_contract::Timestamp;
 use nilometer_ingest::{IngestConfig, Metrics, maintain};
-use nilometer_store::{CompactionPolicy, SAMPLES, compact};
+use nilometer_store::{CompactionPolicy, SAMPLES, Storage, compact};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::bucket::everywhere;
 use crate::faults::{Death, Faults};
 use crate::place::{Place, T0, eventually, hasty, lines, patient};
 
 const FEW: CompactionPolicy = CompactionPolicy { fan_in: 3, full_rows: 1_000, most_rows: 2_000 };
 
-fn data_files(folder: &Path) -> usize {
-    let mut files = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("_delta_log") {
-            files += data_files(&path);
-        } else if path.extension().is_some_and(|ext| ext == "parquet") {
-            files += 1;
-        }
-    }
-    files
+everywhere!(merging_and_deleting_files_changes_no_answer);
+
+async fn data_files(storage: &Storage) -> usize {
+    let samples = Path::from_url_path(storage.root().path()).unwrap().join("samples");
+    let objects: Vec<_> = storage.object_store().list(Some(&samples)).try_collect().await.unwrap();
+    let path = |object: &ObjectMeta| object.location.to_string();
+    let data = |path: &String| path.ends_with(".parquet") && !path.contains("/_delta_log/");
+    objects.iter().map(path).filter(data).count()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn merging_and_deleting_files_changes_no_answer() {
-    let place = Place::new();
+async fn merging_and_deleting_files_changes_no_answer(place: Place) {
     let config = IngestConfig {
         compaction: FEW,
         maintenance_interval: Duration::from_millis(10),
@@ -55,10 +53,9 @@ async fn merging_and_deleting_files_changes_no_answer() {
     }
     let all = lines(&sent);
     eventually("all is seen", async || place.seen(&running.tables, "samples").await == all).await;
-    let folder = place.tables_folder().join("samples");
     eventually("old files are deleted", async || {
         let live = place.storage().table(&SAMPLES).await.unwrap().files().len();
-        live < 10 && data_files(&folder) == live
+        live < 10 && data_files(&place.storage()).await == live
     })
     .await;
     assert_eq!(place.seen(&running.tables, "samples").await, all);

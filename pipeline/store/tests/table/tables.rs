@@ -1,23 +1,20 @@
-//! Tables on a real folder: positions with rows, two writers, compaction, retention.
-
-#![allow(clippy::unwrap_used)]
+//! Positions with rows, two writers, compaction, retention, vacuum; wherever the tables are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use nilometer_contract::Timestamp;
 use nilometer_store::{
-    CommitError, CompactionPolicy, Position, Row, SAMPLES, SERIES, STORED, Storage, Table, compact,
-    expire, write_samples,
+    CommitError, CompactionPolicy, Position, Row, SERIES, STORED, Table, compact, expire, vacuum,
+    write_samples,
 };
 
-const DAY: i64 = 86_400_000_000;
-const NOON: i64 = 20_000 * DAY + DAY / 2;
+use crate::place::{Place, everywhere};
 
-async fn open(folder: &tempfile::TempDir) -> Table {
-    Storage::local(folder.path()).unwrap().table(&SAMPLES).await.unwrap()
-}
+const DAY: i64 = 86_400_000_000;
+pub(crate) const NOON: i64 = 20_000 * DAY + DAY / 2;
 
 fn position(from: Option<i64>, next: i64) -> Position {
     Position { app: "ingest/samples/0".to_owned(), from, next }
@@ -28,11 +25,11 @@ async fn append(table: &mut Table, rows: Vec<Row>, position: Position) -> Result
     table.append(adds, &[position]).await
 }
 
-fn row(series: i64, at: i64) -> Row {
+pub(crate) fn row(series: i64, at: i64) -> Row {
     Row { series, at, value: series as f64 }
 }
 
-async fn series_of(table: &Table) -> Vec<i64> {
+pub(crate) async fn series_of(table: &Table) -> Vec<i64> {
     let mut series = Vec::new();
     for file in table.files().iter() {
         for batch in table.read(file).await.unwrap() {
@@ -42,11 +39,23 @@ async fn series_of(table: &Table) -> Vec<i64> {
     series
 }
 
-#[tokio::test]
-async fn every_table_is_created_and_opened_again() {
-    let folder = tempfile::tempdir().unwrap();
+everywhere!(
+    every_table_is_created_and_opened_again,
+    a_table_may_be_created_by_many_at_once,
+    rows_and_position_are_one,
+    a_position_is_never_passed_twice,
+    compaction_keeps_every_row_once_and_two_compactors_cannot_double,
+    days_are_partitions_and_old_ones_go,
+    small_tables_are_sorted_by_their_order,
+    single_samples_are_found_among_many,
+    writers_at_once_take_turns,
+    only_what_nobody_needs_is_deleted,
+    many_commits_are_opened_again,
+);
+
+async fn every_table_is_created_and_opened_again(place: Place) {
     for _ in 0..2 {
-        let storage = Storage::local(folder.path()).unwrap();
+        let storage = place.storage();
         for def in STORED {
             let table = storage.table(def).await.unwrap();
             assert_eq!((table.version(), table.files().len()), (0, 0), "{}", def.name);
@@ -54,23 +63,19 @@ async fn every_table_is_created_and_opened_again() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_may_be_created_by_many_at_once() {
-    let folder = tempfile::tempdir().unwrap();
+async fn a_table_may_be_created_by_many_at_once(place: Place) {
     for def in STORED {
-        let open = async || Storage::local(folder.path()).unwrap().table(def).await.unwrap();
+        let open = async || place.storage().table(def).await.unwrap();
         let opened = futures::future::join_all((0..4).map(|_| open())).await;
         assert!(opened.iter().all(|table| table.version() == 0), "{}", def.name);
     }
 }
 
-#[tokio::test]
-async fn rows_and_position_are_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut table = open(&folder).await;
+async fn rows_and_position_are_one(place: Place) {
+    let mut table = place.samples().await;
     assert_eq!(table.position("ingest/samples/0").await.unwrap(), None);
     append(&mut table, vec![row(2, NOON), row(1, NOON)], position(None, 7)).await.unwrap();
-    let mut again = open(&folder).await;
+    let mut again = place.samples().await;
     assert_eq!(again.position("ingest/samples/0").await.unwrap(), Some(7));
     assert_eq!(series_of(&again).await, [1, 2]);
     let file = &again.files()[0];
@@ -78,11 +83,9 @@ async fn rows_and_position_are_one() {
     assert_eq!(file.ranges["series"], (1, 2));
 }
 
-#[tokio::test]
-async fn a_position_is_never_passed_twice() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut first = open(&folder).await;
-    let mut second = open(&folder).await;
+async fn a_position_is_never_passed_twice(place: Place) {
+    let mut first = place.samples().await;
+    let mut second = place.samples().await;
     append(&mut first, vec![row(1, NOON)], position(None, 5)).await.unwrap();
     // The second writer has not looked since: Delta's conflict check stops it.
     let stale = append(&mut second, vec![row(1, NOON)], position(None, 5)).await;
@@ -96,10 +99,8 @@ async fn a_position_is_never_passed_twice() {
     assert_eq!(series_of(&first).await.len(), 2);
 }
 
-#[tokio::test]
-async fn compaction_keeps_every_row_once_and_two_compactors_cannot_double() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut table = open(&folder).await;
+async fn compaction_keeps_every_row_once_and_two_compactors_cannot_double(place: Place) {
+    let mut table = place.samples().await;
     for n in 0..8 {
         let from = (n > 0).then_some(n);
         append(&mut table, vec![row(n, NOON), row(100 - n, NOON + 1)], position(from, n + 1))
@@ -107,7 +108,7 @@ async fn compaction_keeps_every_row_once_and_two_compactors_cannot_double() {
             .unwrap();
     }
     let policy = CompactionPolicy::default();
-    let mut stale = open(&folder).await;
+    let mut stale = place.samples().await;
     let picked = table.files().to_vec();
     assert_eq!(compact(&mut table, policy).await.unwrap(), 8);
     assert_eq!(table.files().len(), 1);
@@ -128,10 +129,8 @@ async fn compaction_keeps_every_row_once_and_two_compactors_cannot_double() {
     assert_eq!(series, expected);
 }
 
-#[tokio::test]
-async fn days_are_partitions_and_old_ones_go() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut table = open(&folder).await;
+async fn days_are_partitions_and_old_ones_go(place: Place) {
+    let mut table = place.samples().await;
     let rows = vec![row(1, NOON), row(1, NOON + DAY), row(2, NOON + 2 * DAY)];
     append(&mut table, rows, position(None, 1)).await.unwrap();
     assert_eq!(table.files().len(), 3);
@@ -140,10 +139,8 @@ async fn days_are_partitions_and_old_ones_go() {
     assert_eq!(table.position("ingest/samples/0").await.unwrap(), Some(1));
 }
 
-#[tokio::test]
-async fn small_tables_are_sorted_by_their_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut table = Storage::local(folder.path()).unwrap().table(&SERIES).await.unwrap();
+async fn small_tables_are_sorted_by_their_order(place: Place) {
+    let mut table = place.storage().table(&SERIES).await.unwrap();
     let text = || Arc::new(StringArray::from(vec!["b", "a"])) as _;
     let mut columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(Int64Array::from(vec![2, 1]))];
     columns.extend((0..6).map(|_| text()));
@@ -155,10 +152,8 @@ async fn small_tables_are_sorted_by_their_order() {
     assert!(table.write(&[wrong.unwrap()], None).await.is_err());
 }
 
-#[tokio::test]
-async fn single_samples_are_found_among_many() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut table = open(&folder).await;
+async fn single_samples_are_found_among_many(place: Place) {
+    let mut table = place.samples().await;
     let rows = (0..400).flat_map(|series| (0..100).map(move |n| row(series * 7, NOON + n)));
     append(&mut table, rows.collect(), position(None, 1)).await.unwrap();
     let (file, finder) = (table.files()[0].clone(), table.finder());
@@ -174,4 +169,76 @@ async fn single_samples_are_found_among_many() {
     assert_eq!(find(&[1, 2, 3, 5_000], NOON, NOON + 99).await, []);
     assert_eq!(find(&[7], NOON + 100, NOON + 999).await, []);
     assert_eq!(find(&[], NOON, NOON).await, []);
+}
+
+/// Each adds its own rows; a commit of one is never over another's.
+async fn writers_at_once_take_turns(place: Place) {
+    const WRITERS: i64 = 4;
+    const EACH: i64 = 6;
+    place.samples().await;
+    let write = async |writer: i64| {
+        let mut table = place.samples().await;
+        let mut beaten = 0;
+        for n in 0..EACH {
+            // All move the same position, so that all but one are in conflict each time.
+            loop {
+                let from = table.position("ingest/samples/0").await.unwrap();
+                let next = from.unwrap_or(0) + 1;
+                match append(&mut table, vec![row(writer * EACH + n, NOON)], position(from, next))
+                    .await
+                {
+                    Ok(()) => break,
+                    Err(CommitError::Conflict(_)) => beaten += 1,
+                    Err(error) => panic!("{error:?}"),
+                }
+                table.refresh().await.unwrap();
+            }
+        }
+        beaten
+    };
+    let beaten: i64 = futures::future::join_all((0..WRITERS).map(write)).await.iter().sum();
+    assert!(beaten > 0, "they got in each other's way");
+    let mut table = place.samples().await;
+    let mut series = series_of(&table).await;
+    series.sort_unstable();
+    assert_eq!(series, (0..WRITERS * EACH).collect::<Vec<_>>());
+    assert_eq!(table.position("ingest/samples/0").await.unwrap(), Some(WRITERS * EACH));
+    assert_eq!(table.version(), WRITERS * EACH);
+}
+
+async fn only_what_nobody_needs_is_deleted(place: Place) {
+    let mut table = place.samples().await;
+    for n in 0..8 {
+        let from = (n > 0).then_some(n);
+        append(&mut table, vec![row(n, NOON)], position(from, n + 1)).await.unwrap();
+    }
+    // Written, but never committed.
+    write_samples(&table, vec![row(9, NOON)]).await.unwrap();
+    assert_eq!(compact(&mut table, CompactionPolicy::default()).await.unwrap(), 8);
+    assert_eq!(vacuum(&table, Duration::from_secs(3_600)).await.unwrap(), 0);
+    // Some stores tell the time of an object to the second, and so see them old a second late.
+    let mut deleted = 0;
+    for _ in 0..200 {
+        deleted += vacuum(&table, Duration::ZERO).await.unwrap();
+        if deleted == 9 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(deleted, 9);
+    assert_eq!(vacuum(&table, Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(series_of(&place.samples().await).await, (0..8).collect::<Vec<_>>());
+}
+
+/// Past checkpoints of the log.
+async fn many_commits_are_opened_again(place: Place) {
+    let mut table = place.samples().await;
+    for n in 0..120 {
+        table.append(Vec::new(), &[position((n > 0).then_some(n), n + 1)]).await.unwrap();
+    }
+    append(&mut table, vec![row(1, NOON)], position(Some(120), 121)).await.unwrap();
+    let mut again = place.samples().await;
+    assert_eq!(again.version(), 121);
+    assert_eq!(again.position("ingest/samples/0").await.unwrap(), Some(121));
+    assert_eq!(series_of(&again).await, [1]);
 }

@@ -1,0 +1,8 @@
+//! Tables in a real folder and on a real S3 server.
+
+#![allow(clippy::unwrap_used)]
+
+mod place;
+mod quirk;
+mod s3;
+mod tables;
