@@ -29,7 +29,7 @@ pub use commit::{CommitError, Position};
 pub use compact::{CompactionPolicy, compact, expire, pick};
 pub use file::{DataFile, FileError, encode_parquet, read_parquet};
 pub use find::Finder;
-pub use probe::PlaceError;
+pub use probe::{Answer, PlaceError};
 pub use samples::{Row, rows_of, sample_batch, split_by_day, write_samples};
 pub use schema::{
     CHARGES, COMMITS, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, INVOICES,

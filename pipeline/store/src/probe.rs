@@ -1,52 +1,55 @@
 //! Whether a store may hold tables: asked before the first table is opened.
 //!
 //! Two writers of one table are kept apart by the store alone, which must let a commit's name be
-//! taken once. A store that does not would lose commits without a word, so it is tried out:
-//! several create the same object at once, and one may succeed.
+//! taken once. A store that does not would lose commits without a word, so it is tried out: an
+//! object is created twice, and the second time must fail.
 
 use deltalake_core::logstore::ObjectStoreRef;
 use futures::StreamExt;
-use futures::future::join_all;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 use tracing::warn;
 use uuid::Uuid;
 
-/// How many create the same object: enough to catch a store that looks first and writes then.
-const RIVALS: usize = 8;
+const TEXT: &str = "Written to try the store out for tables; may be deleted.";
 
 /// Why an object store is no place for tables, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// Commits of one writer could overwrite those of another.
     #[error(
-        "the store let {0} writers create the same object, so commits would be lost: it must \
-         honour `If-None-Match: *` of PutObject, also for requests at the same time"
+        "the store lets an object be created that exists already, so commits would be lost: it \
+         must honour `If-None-Match: *` of PutObject"
     )]
-    Unconditional(usize),
+    Unconditional,
     /// The bucket is not made here.
     #[error("the bucket does not exist: create it, or check store.location")]
-    NoBucket(#[source] Error),
+    NoBucket(#[source] Answer),
     /// Neither writing nor reading is allowed.
     #[error(
         "the store refuses the credentials: check aws_access_key_id and aws_secret_access_key in \
          store.options or AWS_… in the environment, and what they may do with the bucket"
     )]
-    Refused(#[source] Error),
+    Refused(#[source] Answer),
     /// There are no credentials.
     #[error(
         "there are no credentials, and this machine gets none from a cloud: set aws_access_key_id \
          and aws_secret_access_key in store.options, or AWS_ACCESS_KEY_ID and \
          AWS_SECRET_ACCESS_KEY in the environment"
     )]
-    NoCredentials(#[source] Error),
+    NoCredentials(#[source] Answer),
     /// Anything else.
     #[error("the store does not answer well: check aws_endpoint and aws_region in store.options")]
-    Unwell(#[source] Error),
+    Unwell(#[source] Answer),
     /// Rows would travel in the clear.
     #[error("{0} is not encrypted: use https, or set aws_allow_http = \"true\" in store.options")]
     PlainHttp(String),
 }
+
+/// What a store answered, in one line: its client repeats the whole page at each level.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Answer(String);
 
 /// Tries the store out below `root`; leaves nothing there.
 ///
@@ -57,31 +60,23 @@ pub(crate) async fn probe(
     from_instance: bool,
 ) -> Result<(), PlaceError> {
     let path = root.clone().join("_probe").join(Uuid::new_v4().to_string());
-    let rivals = (0..RIVALS).map(|rival| {
-        let text = format!("probe {rival} of a store for tables; may be deleted");
-        store.put_opts(&path, text.into(), PutMode::Create.into())
-    });
-    let mut created = 0;
-    let mut failed = None;
-    for put in join_all(rivals).await {
-        match put {
-            Ok(_) => created += 1,
-            Err(Error::AlreadyExists { .. }) => {}
-            Err(error) => failed = Some(error),
+    let create = || store.put_opts(&path, TEXT.into(), PutMode::Create.into());
+    if let Err(error) = create().await {
+        if is_denied(&error) && can_list(store, root).await {
+            warn!(%root, %error, "the store may be read, but not written");
+            return Ok(());
         }
+        return Err(explained(error, from_instance));
     }
-    if created > 0 {
-        if let Err(error) = store.delete(&path).await {
-            warn!(%path, %error, "probe not deleted");
-        }
-        return if created == 1 { Ok(()) } else { Err(PlaceError::Unconditional(created)) };
+    let again = create().await;
+    if let Err(error) = store.delete(&path).await {
+        warn!(%path, %error, "probe not deleted");
     }
-    let Some(error) = failed else { return Ok(()) };
-    if is_denied(&error) && can_list(store, root).await {
-        warn!(%root, %error, "the store may be read, but not written");
-        return Ok(());
+    match again {
+        Err(Error::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(explained(error, from_instance)),
+        Ok(_) => Err(PlaceError::Unconditional),
     }
-    Err(explained(error, from_instance))
 }
 
 async fn can_list(store: &dyn ObjectStore, root: &Path) -> bool {
@@ -93,12 +88,32 @@ fn is_denied(error: &Error) -> bool {
 }
 
 fn explained(error: Error, from_instance: bool) -> PlaceError {
+    let answer = Answer::of(&error);
     match error {
-        Error::NotFound { .. } if error.to_string().contains("NoSuchBucket") => {
-            PlaceError::NoBucket(error)
+        Error::NotFound { .. } if answer.0.starts_with("NoSuchBucket") => {
+            PlaceError::NoBucket(answer)
         }
-        _ if is_denied(&error) => PlaceError::Refused(error),
-        _ if from_instance => PlaceError::NoCredentials(error),
-        _ => PlaceError::Unwell(error),
+        _ if is_denied(&error) => PlaceError::Refused(answer),
+        _ if from_instance => PlaceError::NoCredentials(answer),
+        _ => PlaceError::Unwell(answer),
+    }
+}
+
+impl Answer {
+    fn of(error: &Error) -> Self {
+        let text = error.to_string();
+        let tagged = |tag: &str| {
+            let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+            rest.split_once("</").map(|(inner, _)| inner)
+        };
+        if let (Some(code), Some(message)) = (tagged("Code"), tagged("Message")) {
+            return Answer(format!("{code}: {message}"));
+        }
+        let mut root: &dyn std::error::Error = error;
+        while let Some(cause) = root.source() {
+            root = cause;
+        }
+        let root = root.to_string();
+        Answer(if text.contains(&root) { text } else { format!("{text}: {root}") })
     }
 }

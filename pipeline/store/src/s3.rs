@@ -16,7 +16,7 @@ use crate::probe::PlaceError;
 use crate::storage::StorageConfig;
 
 /// Repeats of a request that the store did not answer well; those who write try again themselves.
-const RETRIES: usize = 5;
+const RETRIES: usize = 8;
 const RETRY_TIME: Duration = Duration::from_secs(30);
 
 /// Longest time of one request, unless the option `timeout` says otherwise: the largest files

@@ -32,7 +32,8 @@ async fn merging_and_deleting_files_changes_no_answer(place: Place) {
     let config = IngestConfig {
         compaction: FEW,
         maintenance_interval: Duration::from_millis(10),
-        vacuum_after: Duration::from_secs(1),
+        // Longer than any look at the files takes.
+        vacuum_after: Duration::from_secs(5),
         refresh_interval: Duration::from_millis(50),
         ..hasty()
     };
