@@ -31,7 +31,6 @@ pub use image::IMAGE;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const OVERLAY_MAGIC: u64 = 0x794c_7630;
-/// When set to `required`, what this machine cannot do is an error instead of skipped.
 
 /// A running containerd.
 pub struct Containerd {
