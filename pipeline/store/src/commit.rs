@@ -17,7 +17,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use uuid::Uuid;
 
 use crate::file::DataFile;
-use crate::table::{StoreError, Table};
+use crate::table::{StoreError, Table, now_millis};
 
 /// How far one partition of the log is stored: every offset below `next` is in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Table {
             Action::Remove(Remove {
                 path: file.path.clone(),
                 data_change,
-                deletion_timestamp: Some(chrono::Utc::now().timestamp_millis()),
+                deletion_timestamp: Some(now_millis()),
                 extended_file_metadata: Some(true),
                 partition_values: Some(partition.unwrap_or_default()),
                 size: Some(file.size as i64),

@@ -188,7 +188,7 @@ impl Table {
             path,
             partition_values: partition_values.unwrap_or_default(),
             size,
-            modification_time: chrono::Utc::now().timestamp_millis(),
+            modification_time: now_millis(),
             data_change: true,
             stats: Some(stats),
             ..Add::default()
@@ -223,6 +223,11 @@ impl Table {
         self.files = Arc::new(files.collect());
         Ok(())
     }
+}
+
+/// The time that Delta notes of files, in milliseconds.
+pub(crate) fn now_millis() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }
 
 /// Runs what takes long off the async threads.
