@@ -10,10 +10,15 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::entry::Entry;
 use crate::spool::{Mark, Spool};
 
+/// How often a disk that fails is said to, at most.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Most records, and about most bytes, handed out at once.
 const WINDOW_RECORDS: usize = 512;
 const WINDOW_BYTES: usize = 4 << 20;
@@ -30,6 +35,8 @@ pub(crate) struct Lane {
     handed_out: usize,
     /// How often the disk failed.
     pub(crate) disk_errors: u64,
+    /// When that was last said.
+    told: Option<Instant>,
 }
 
 /// Records handed out; they stay in the lane until they are [`sent`](Lane::sent).
@@ -51,6 +58,7 @@ impl Lane {
             memory_max_bytes,
             handed_out: 0,
             disk_errors: 0,
+            told: None,
         }
     }
 
@@ -106,9 +114,13 @@ impl Lane {
         }
     }
 
-    fn disk_failed(&mut self, error: &dyn std::error::Error) {
+    /// Counts a failure of the disk; says so now and then, since each record meets it.
+    pub(crate) fn disk_failed(&mut self, error: &dyn std::error::Error) {
         self.disk_errors += 1;
-        tracing::error!(%error, cause = error.source(), "spool failed");
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            tracing::error!(%error, cause = error.source(), "spool failed, records stay in memory");
+        }
     }
 
     fn bound(&mut self) -> Vec<Entry> {

@@ -327,8 +327,7 @@ impl Shipper {
             Ok(()) => self.events.trim(),
             Err(error) => {
                 self.known.not_written();
-                self.events.disk_errors += 1;
-                tracing::error!(%error, "cannot keep known resources or sync the spool");
+                self.events.disk_failed(&error);
             }
         }
         self.tell_state();

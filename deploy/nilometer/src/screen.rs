@@ -2,6 +2,7 @@
 //!
 //! In a terminal the lines are redrawn each second; elsewhere a line is logged now and then.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -27,6 +28,8 @@ use crate::sources::Missing;
 const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 const REDRAW: Duration = Duration::from_secs(1);
 const LOG_EVERY: u32 = 10;
+/// Draws over which the rate is taken: the usual interval of an agent, and one more.
+const RATE_DRAWS: usize = 11;
 /// How often the cost is computed, and how long that may take.
 const COST_EVERY: Duration = Duration::from_secs(30);
 
@@ -48,7 +51,8 @@ pub(crate) struct Screen {
     shown: Shown,
     terminal: bool,
     lines: usize,
-    samples: (u64, Instant),
+    /// Samples so far at the last draws, for the rate.
+    draws: VecDeque<(u64, Instant)>,
     cost: watch::Receiver<String>,
     bar: ProgressBar,
 }
@@ -66,9 +70,8 @@ impl Screen {
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent}%  {eta} left") {
             bar.set_style(style);
         }
-        let samples = (0, Instant::now());
         let (_, cost) = watch::channel(String::new());
-        Screen { shown, terminal, lines: 0, samples, cost, bar }
+        Screen { shown, terminal, lines: 0, draws: VecDeque::new(), cost, bar }
     }
 
     /// Shows until cancelled.
@@ -184,9 +187,12 @@ impl Screen {
     fn rates(&mut self) -> [String; 2] {
         let Some(ingest) = &self.shown.ingest else { return [String::new(), String::new()] };
         let total = ingest.samples.get();
-        let (before, since) = self.samples;
-        let rate = (total - before.min(total)) as f64 / since.elapsed().as_secs_f64().max(0.001);
-        self.samples = (total, Instant::now());
+        self.draws.push_back((total, Instant::now()));
+        if self.draws.len() > RATE_DRAWS {
+            self.draws.pop_front();
+        }
+        let (before, since) = self.draws[0];
+        let rate = (total - before.min(total)) as f64 / since.elapsed().as_secs_f64().max(1.0);
         let freshness =
             ingest.freshness.get_sample_sum() / ingest.freshness.get_sample_count().max(1) as f64;
         let newest = self.shown.engine.as_ref().map(|engine| engine.meter().newest());

@@ -14,6 +14,7 @@ use nilometer_contract::Timestamp;
 use nilometer_simulated::{FleetConfig, SOURCE, SimulatedSource};
 use nilometer_source::{Clock, Discovery, Observation, Outlet, SharedClock, Source, SourceError};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::config::Config;
 
@@ -44,10 +45,10 @@ impl<N: FnMut(Timestamp) -> anyhow::Result<()> + Send> Source for Noting<N> {
         let unsafe_micros = SAFE_AFTER.as_micros() as i64 * i64::from(fleet.factor);
         let said = self.source.fleet().position().unwrap_or(fleet.start);
         let safe = said.min(self.source.now()).plus_micros(-unsafe_micros).max(fleet.start);
-        (self.note)(safe).map_err(|error| SourceError {
-            what: format!("the fleet's place cannot be noted: {error:#}"),
-            cause: None,
-        })?;
+        // An older place is as good: more is said again.
+        if let Err(error) = (self.note)(safe) {
+            warn!(error = format!("{error:#}"), "the fleet's place cannot be noted");
+        }
         Ok(seen)
     }
 }
