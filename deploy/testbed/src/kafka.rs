@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::cache;
 use crate::skip::skip;
 
 /// Version of the artifacts.
@@ -246,11 +247,7 @@ fn answers(port: u16) -> bool {
 
 /// The directory of the artifacts; resolved with Maven where it is missing.
 fn jars() -> Result<PathBuf> {
-    let caches = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-    };
-    let cache = caches.join("nilometer-testbed/kafka");
+    let cache = cache::folder("kafka")?;
     let jars = cache.join(VERSION);
     if jars.is_dir() {
         return Ok(jars);

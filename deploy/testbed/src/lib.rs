@@ -1,6 +1,7 @@
 //! Real Kafka, S3, containerd and libvirt for tests, on loopback, from packages; disks that are
 //! full and clocks that jump.
 
+pub mod cache;
 pub mod clock;
 pub mod containerd;
 pub mod disk;

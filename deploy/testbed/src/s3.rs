@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::fs::{XattrFlags, setxattr};
 
+use crate::cache;
 use crate::skip::skip;
 
 /// The command, and the version of its module.
@@ -155,11 +156,7 @@ fn answers(port: u16) -> bool {
 
 /// The server's program in the user's cache; built with Go where it is missing.
 fn program() -> Result<PathBuf> {
-    let caches = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-    };
-    let cache = caches.join("nilometer-testbed/versitygw");
+    let cache = cache::folder("versitygw")?;
     let program = cache.join(VERSION);
     if program.is_file() {
         return Ok(program);
