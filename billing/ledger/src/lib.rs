@@ -16,6 +16,7 @@
 mod archive;
 mod charges;
 mod config;
+mod cost;
 mod error;
 mod explain;
 mod explain_text;

@@ -43,6 +43,7 @@ pub struct Watched {
 pub struct Agent {
     config: AgentConfig,
     sources: Vec<Box<dyn Source>>,
+    late: mpsc::Receiver<Watched>,
     outlet: mpsc::Receiver<Observation>,
     log: Arc<dyn Log>,
     clock: SharedClock,
@@ -109,12 +110,19 @@ impl Agent {
             })
             .unzip();
         status.update(|report| report.sources = found);
-        Ok(Agent { config, sources, outlet, log, clock, metrics, status })
+        let (_, late) = mpsc::channel(1);
+        Ok(Agent { config, sources, late, outlet, log, clock, metrics, status })
     }
 
     /// A handle to read the agent's state by while it runs.
     pub fn status(&self) -> Arc<Status> {
         self.status.clone()
+    }
+
+    /// Takes sources that turn up while it runs.
+    #[must_use]
+    pub fn with_late_sources(self, late: mpsc::Receiver<Watched>) -> Self {
+        Agent { late, ..self }
     }
 
     /// Runs until cancelled; then observes once more, brings what it can to the log and keeps
@@ -164,7 +172,7 @@ impl Agent {
         };
         let patience = config.stop_deadline / 2;
         tokio::join!(
-            watch.run(self.sources, cancel, patience),
+            watch.run(self.sources, self.late, cancel, patience),
             shipper.run(seen, self.outlet, patience)
         );
         Ok(())

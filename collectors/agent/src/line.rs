@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::flight::{Landed, Route};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// Longest reason that is kept, in characters.
 const MOST_REASON: usize = 300;
 

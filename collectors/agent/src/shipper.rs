@@ -22,7 +22,7 @@ use crate::flight::{Cargo, Landed, Partitions};
 use crate::gaps::Gaps;
 use crate::known::Known;
 use crate::lane::Lane;
-use crate::line::Line;
+use crate::line::{LONGEST_BACKOFF, Line};
 use crate::metrics::Metrics;
 use crate::status::Status;
 use crate::watch::{Event, Observed};

@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::Watched;
 use crate::metrics::Metrics;
-use crate::status::Status;
+use crate::status::{SourceStatus, Status};
 
 /// What the shipper is told.
 pub(crate) enum Event {
@@ -55,23 +56,31 @@ impl Watch {
     pub(crate) async fn run(
         self,
         sources: Vec<Box<dyn Source>>,
+        mut late: mpsc::Receiver<Watched>,
         cancel: CancellationToken,
         patience: Duration,
     ) {
         let mut tasks = JoinSet::new();
-        let mut posts: Vec<Post> = Vec::with_capacity(sources.len());
-        for source in sources {
-            let (ticks, asked) = mpsc::channel(1);
-            let busy = Arc::new(AtomicBool::new(false));
-            posts.push(Post { name: source.name(), ticks, busy: busy.clone(), died: false });
-            tasks.spawn(self.clone().attend(source, asked, busy));
-        }
+        let mut posts: Vec<Post> =
+            sources.into_iter().map(|source| self.post(source, &mut tasks)).collect();
         while !cancel.is_cancelled() {
             posts.iter_mut().for_each(|post| self.ask(post));
             let (wall, steady) = (self.clock.now(), Instant::now());
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = tokio::time::sleep(until_next(wall, self.interval)) => {}
+            let next = tokio::time::sleep(until_next(wall, self.interval));
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => break,
+                    () = &mut next => break,
+                    Some(Watched { source, found }) = late.recv() => {
+                        let name = source.name();
+                        let known = SourceStatus { name, found, ..SourceStatus::default() };
+                        self.status.update(|report| report.sources.push(known));
+                        let mut post = self.post(source, &mut tasks);
+                        self.ask(&mut post);
+                        posts.push(post);
+                    }
+                }
             }
             self.check_clock(wall, steady.elapsed()).await;
         }
@@ -81,6 +90,14 @@ impl Watch {
         if tokio::time::timeout(patience, all).await.is_err() {
             tracing::warn!("stopped while a source was still busy");
         }
+    }
+
+    fn post(&self, source: Box<dyn Source>, tasks: &mut JoinSet<()>) -> Post {
+        let (ticks, asked) = mpsc::channel(1);
+        let busy = Arc::new(AtomicBool::new(false));
+        let post = Post { name: source.name(), ticks, busy: busy.clone(), died: false };
+        tasks.spawn(self.clone().attend(source, asked, busy));
+        post
     }
 
     fn ask(&self, post: &mut Post) {

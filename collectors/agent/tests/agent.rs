@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nilometer_agent::AgentError;
-use nilometer_contract::{Change, GAPS, Gap, SAMPLES};
+use nilometer_contract::{Change, GAPS, Gap, GapKind, SAMPLES};
 
 mod bed;
 
@@ -46,7 +46,9 @@ async fn nothing_is_lost_or_reordered_while_the_log_is_away() {
     }
     let born = bed.log.events().iter().filter(|event| event.change == Change::Created).count();
     assert_eq!(born, 4 + every.len());
-    assert!(bed.log.gaps().is_empty());
+    let [gap] = &bed.log.gaps()[..] else { panic!("one gap: {:?}", bed.log.gaps()) };
+    assert_eq!((gap.kind, seconds(gap.start)), (GapKind::Late, 20), "{}", gap.reason);
+    assert!((95..=101).contains(&seconds(gap.end)));
     assert_eq!(run.metric("nilometer_agent_dropped_samples_total"), 0.0);
 }
 
@@ -62,7 +64,8 @@ async fn at_the_bound_the_oldest_go_and_a_gap_says_so() {
     run.stop().await;
     let observed = run.metric("nilometer_agent_samples_total");
     let kept = bed.log.samples().len() as f64;
-    let gaps: Vec<Gap> = bed.log.gaps();
+    let mut gaps: Vec<Gap> = bed.log.gaps();
+    gaps.retain(|gap| gap.kind == GapKind::Lost);
     let lost: u64 = gaps.iter().filter(|gap| gap.topic == SAMPLES).map(|gap| gap.samples).sum();
     assert!(lost > 0 && kept > 0.0);
     assert_eq!(kept + lost as f64, observed);
@@ -73,6 +76,20 @@ async fn at_the_bound_the_oldest_go_and_a_gap_says_so() {
         let kept_from = bed.log.first_in(SAMPLES, gap.partition.unwrap());
         assert!(gap.end <= kept_from, "a gap ends where the kept records begin");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_turns_up_is_observed_at_once_and_then_with_the_others() {
+    let bed = Bed::new();
+    let run = bed.start_all(Vec::new());
+    run.until(14).await;
+    assert!(bed.log.samples().is_empty());
+    run.turns_up(Fleet::of(&["a"])).await;
+    run.until(35).await;
+    assert_eq!(run.status.report().sources[0].alive, 1);
+    run.stop().await;
+    assert_eq!(bed.log.instants("a"), [14, 20, 30, 35]);
+    assert_eq!(run.metric("nilometer_agent_clock_jumps_total"), 0.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,6 +93,9 @@ pub(crate) struct Bill {
     /// Time zone of days, such as Europe/Berlin.
     #[arg(long, default_value = "UTC")]
     pub(crate) tz: String,
+    /// A line for each price, or for each resource and price.
+    #[arg(long, value_enum, default_value_t = Detail::Prices)]
+    pub(crate) detail: Detail,
     /// Issue the invoice: from then on it never changes.
     #[arg(long, requires = "project")]
     pub(crate) issue: bool,
@@ -123,9 +126,18 @@ pub(crate) struct Explain {
     /// End of that bill.
     #[arg(long)]
     pub(crate) end: Option<String>,
+    /// Time zone of its days.
+    #[arg(long, default_value = "UTC")]
+    pub(crate) tz: String,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Form::Table)]
     pub(crate) format: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Detail {
+    Prices,
+    Resources,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -133,6 +145,16 @@ pub(crate) enum Form {
     Table,
     Csv,
     Json,
+}
+
+impl Detail {
+    /// As the server has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Detail::Prices => "prices",
+            Detail::Resources => "resources",
+        }
+    }
 }
 
 impl Form {

@@ -33,7 +33,13 @@ impl Server {
         let (Some(project), Some(start), Some(end)) = (&ask.project, &ask.start, &ask.end) else {
             bail!("a bill needs --project, --start and --end");
         };
-        let period = [("project", project), ("start", start), ("end", end), ("tz", &ask.tz)];
+        let period = [
+            ("project", project.as_str()),
+            ("start", start),
+            ("end", end),
+            ("tz", &ask.tz),
+            ("detail", ask.detail.as_str()),
+        ];
         let url = self.url("/v1/invoices");
         let request = match ask.issue {
             true => {
@@ -47,7 +53,9 @@ impl Server {
     }
 
     pub(crate) async fn explain(&self, ask: &Explain) -> anyhow::Result<()> {
-        let bill = [("project", &ask.project), ("start", &ask.start), ("end", &ask.end)];
+        let tz = ask.start.as_ref().map(|_| ask.tz.clone());
+        let bill =
+            [("project", &ask.project), ("start", &ask.start), ("end", &ask.end), ("tz", &tz)];
         let bill: Vec<_> =
             bill.into_iter().filter_map(|(key, value)| value.as_ref().map(|v| (key, v))).collect();
         let url = self.url(&format!("/v1/explain/{}", ask.line));

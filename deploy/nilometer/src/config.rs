@@ -75,6 +75,31 @@ pub(crate) struct Log {
 pub(crate) struct Store {
     pub(crate) location: String,
     pub(crate) options: std::collections::HashMap<String, String>,
+    pub(crate) retention: Retention,
+}
+
+/// How long each table keeps its rows; none is for ever.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retention {
+    #[serde(deserialize_with = "period")]
+    pub(crate) samples: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) events: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) usage: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) charges: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) invoices: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) decisions: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) gaps: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) dead_letters: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) commits: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -242,6 +267,20 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
 }
 
+fn period<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text == "forever" {
+        return Ok(None);
+    }
+    let least = Duration::from_secs(86_400);
+    match humantime::parse_duration(&text) {
+        Ok(kept) if kept >= least => Ok(Some(kept)),
+        _ => Err(de::Error::custom(format!(
+            "{text:?} is no retention; write \"forever\" or at least a day, like \"400days\""
+        ))),
+    }
+}
+
 fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
     let text = String::deserialize(from)?;
     match text.as_str() {
@@ -299,6 +338,9 @@ mod tests {
         assert_eq!(config.listen.http.port(), 8600);
         assert_eq!(config.collect.interval, Duration::from_secs(10));
         assert_eq!(config.log.segment, 64 << 20);
+        let usual = nilometer_ingest::IngestConfig::default();
+        assert_eq!(config.ingest().retention, usual.retention);
+        assert_eq!(config.ingest().vacuum_after, usual.vacuum_after);
     }
 
     #[test]
@@ -314,6 +356,9 @@ mod tests {
         assert!(unknown.contains("did you mean `interval`?"), "{unknown}");
         assert!(refused("[collect]\ninterval = \"soon\"\n").contains("no duration"));
         assert!(refused("[collect]\nspool = \"much\"\n").contains("no size"));
+        assert!(refused("[store.retention]\nusage = \"1h\"\n").contains("no retention"));
+        let unknown = refused("[store.retention]\nsample = \"90days\"\n");
+        assert!(unknown.contains("did you mean `samples`?"), "{unknown}");
         assert!(refused("[listen]\nhttp = \"0.0.0.0:8600\"\n").contains("listen.token"));
     }
 }

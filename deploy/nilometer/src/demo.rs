@@ -56,6 +56,13 @@ pub(crate) struct Progress {
     pub(crate) samples: AtomicU64,
 }
 
+impl Progress {
+    /// Whether the past is not all in the log yet.
+    pub(crate) fn is_filling(&self) -> bool {
+        self.done.load(Ordering::Relaxed) < self.steps.load(Ordering::Relaxed)
+    }
+}
+
 /// One demo.
 pub(crate) struct Demo {
     config: Config,

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod config;
+mod crew;
 mod demo;
 mod http;
 mod parts;

@@ -1,7 +1,9 @@
 //! The parts that roles share, built from the configuration.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use nilometer_agent::AgentConfig;
@@ -96,8 +98,25 @@ impl Config {
             commit_rows: self.ingest.commit_rows,
             memory_rows: self.ingest.memory_rows,
             vacuum_after: self.ingest.vacuum_after,
+            retention: self.retention(),
             ..IngestConfig::default()
         }
+    }
+
+    fn retention(&self) -> BTreeMap<&'static str, Duration> {
+        let kept = &self.store.retention;
+        let tables = [
+            (&nilometer_store::SAMPLES, kept.samples),
+            (&nilometer_store::EVENTS, kept.events),
+            (&nilometer_store::USAGE, kept.usage),
+            (&nilometer_store::CHARGES, kept.charges),
+            (&nilometer_store::INVOICES, kept.invoices),
+            (&nilometer_store::DECISIONS, kept.decisions),
+            (&nilometer_store::GAPS, kept.gaps),
+            (&nilometer_store::DEAD_LETTERS, kept.dead_letters),
+            (&nilometer_store::COMMITS, kept.commits),
+        ];
+        tables.into_iter().filter_map(|(def, kept)| Some((def.name, kept?))).collect()
     }
 
     /// Limits of a query.

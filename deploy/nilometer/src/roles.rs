@@ -25,17 +25,17 @@ use nilometer_store::Storage;
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::cli::Up;
 use crate::config::Config;
+use crate::crew::Crew;
 use crate::demo::{Demo, Progress};
 use crate::http::{Readiness, Site, bind};
 use crate::parts::node_price;
 use crate::screen::{Screen, Shown};
-use crate::sources::discover;
+use crate::sources::{Missing, discover, look_again};
 
 /// Longest time from the order to stop until the process ends.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -85,51 +85,6 @@ impl Roles {
 
     pub(crate) fn control() -> Self {
         Roles { schedule: true, control: true, ..Roles::default() }
-    }
-}
-
-/// Tasks that stop together, and the order to.
-#[derive(Default)]
-struct Crew {
-    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
-    cancel: CancellationToken,
-}
-
-impl Crew {
-    fn spawn<F>(&mut self, name: &'static str, task: F)
-    where
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        self.tasks.spawn(async move { (name, task.await) });
-    }
-
-    /// Waits until a task ends, which none should before it is told to.
-    async fn lost(&mut self) -> (&'static str, anyhow::Result<()>) {
-        match self.tasks.join_next().await {
-            Some(Ok(ended)) => ended,
-            Some(Err(panic)) => ("a task", Err(anyhow::anyhow!("it panicked: {panic}"))),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Tells all to stop, and waits for them.
-    async fn drain(&mut self) -> bool {
-        self.cancel.cancel();
-        let mut good = true;
-        while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((name, Err(failure))) => {
-                    error!(role = name, error = format!("{failure:#}"), "stopped badly");
-                    good = false;
-                }
-                Err(panic) => {
-                    error!(error = %panic, "a task panicked");
-                    good = false;
-                }
-            }
-        }
-        good
     }
 }
 
@@ -266,6 +221,7 @@ impl Process {
         let ledger = Ledger::open(engine, storage, book, self.clock.clone(), &self.registry);
         let ledger = ledger.await.context("billing cannot start")?;
         self.routes = std::mem::take(&mut self.routes).merge(ledger.router());
+        self.shown.ledger = Some(ledger.clone());
         let cancel = self.workers.cancel.clone();
         self.workers.spawn("bill", async move { Ok(ledger.run(cancel).await?) });
         Ok(())
@@ -298,26 +254,32 @@ impl Process {
         for watched in &found.watched {
             info!(source = watched.source.name(), found = watched.found, "source found");
         }
-        for (source, reason) in &found.absent {
-            info!(source, reason, "source not found");
+        for absent in &found.absent {
+            info!(source = absent.label, reason = absent.reason, "source not found");
         }
         let config = self.config.agent("node");
         let (clock, registry) = (self.clock.clone(), &self.registry);
         let agent = Agent::new(config, found.watched, pushed, log, clock, registry)?;
-        self.show_agent(agent.status(), found.absent);
+        let missing = Missing::new(found.absent.into());
+        let (late, turned_up) = mpsc::channel(1);
+        let agent = agent.with_late_sources(turned_up);
+        let looking =
+            look_again(self.config.clone(), self.clock.clone(), outlet, Arc::clone(&missing), late);
+        tokio::spawn(looking);
+        self.show_agent(agent.status(), missing);
         let cancel = self.agents.cancel.clone();
         self.agents.spawn("collect", async move { Ok(agent.run(cancel).await?) });
         Ok(())
     }
 
-    fn show_agent(&mut self, status: Arc<Status>, absent: Vec<(&'static str, String)>) {
+    fn show_agent(&mut self, status: Arc<Status>, missing: Missing) {
         let report = status.clone();
         self.readiness.push(Arc::new(move || match report.report().log_error {
             Some(error) => Err(format!("the log does not take records: {error}")),
             None => Ok(()),
         }));
         self.shown.agent = Some(status);
-        self.shown.absent = absent;
+        self.shown.missing = missing;
     }
 
     fn demo(&mut self, up: &Up, log: Arc<dyn Log>) -> anyhow::Result<()> {

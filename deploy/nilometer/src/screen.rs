@@ -3,22 +3,32 @@
 //! In a terminal the lines are redrawn each second; elsewhere a line is logged now and then.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nilometer_agent::Status;
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
 use nilometer_ingest::Metrics;
+use nilometer_ledger::Ledger;
+use nilometer_source::{Clock, SystemClock};
 use nilometer_sql::Engine;
-use tokio_util::sync::CancellationToken;
+use nilometer_usage::Window;
+use rustix::termios::tcgetwinsize;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use crate::demo::Progress;
+use crate::sources::Missing;
 
+const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 const REDRAW: Duration = Duration::from_secs(1);
 const LOG_EVERY: u32 = 10;
-const COST_EVERY: u32 = 10;
+/// How often the cost is computed, and how long that may take.
+const COST_EVERY: Duration = Duration::from_secs(30);
 
 /// What there is to show.
 #[derive(Clone, Default)]
@@ -26,9 +36,10 @@ pub(crate) struct Shown {
     pub(crate) url: String,
     pub(crate) log: String,
     pub(crate) agent: Option<Arc<Status>>,
-    pub(crate) absent: Vec<(&'static str, String)>,
+    pub(crate) missing: Missing,
     pub(crate) ingest: Option<Metrics>,
     pub(crate) engine: Option<Engine>,
+    pub(crate) ledger: Option<Ledger>,
     pub(crate) demo: Option<Arc<Progress>>,
 }
 
@@ -38,7 +49,7 @@ pub(crate) struct Screen {
     terminal: bool,
     lines: usize,
     samples: (u64, Instant),
-    cost: String,
+    cost: watch::Receiver<String>,
     bar: ProgressBar,
 }
 
@@ -56,20 +67,21 @@ impl Screen {
             bar.set_style(style);
         }
         let samples = (0, Instant::now());
-        Screen { shown, terminal, lines: 0, samples, cost: String::new(), bar }
+        let (_, cost) = watch::channel(String::new());
+        Screen { shown, terminal, lines: 0, samples, cost, bar }
     }
 
     /// Shows until cancelled.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        let _until_dropped = self.tell_cost();
         for tick in 0_u32.. {
-            if tick.is_multiple_of(COST_EVERY) {
-                self.cost = self.cost_so_far().await;
-            }
             if self.terminal {
                 let lines = self.draw();
                 self.replace(&lines)?;
             } else if tick.is_multiple_of(LOG_EVERY) && tick > 0 {
-                info!(state = self.rates(), "running");
+                let past = self.past().map(|_| "filling in the past".to_owned());
+                let state: Vec<String> = self.rates().into_iter().chain(past).collect();
+                info!(state = state.join(", "), "running");
             }
             tokio::select! {
                 () = cancel.cancelled() => break,
@@ -79,8 +91,39 @@ impl Screen {
         Ok(())
     }
 
+    /// Computes the cost now and then, beside the drawing; not while a past is being filled in,
+    /// which has better uses for the processor.
+    fn tell_cost(&mut self) -> Option<DropGuard> {
+        let ledger = self.shown.ledger.clone()?;
+        let demo = self.shown.demo.clone();
+        let (tell, cost) = watch::channel(String::new());
+        self.cost = cost;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(COST_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => return,
+                    _ = ticks.tick() => {}
+                }
+                if demo.as_ref().is_some_and(|demo| demo.is_filling()) {
+                    continue;
+                }
+                if let Some(cost) = cost_so_far(&ledger).await {
+                    tell.send_replace(cost);
+                }
+            }
+        });
+        Some(stop.drop_guard())
+    }
+
     fn replace(&mut self, lines: &[String]) -> anyhow::Result<()> {
         let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
+        // A line that wraps would be two to go up.
+        let width = tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col));
+        let lines: Vec<String> = lines.iter().map(|line| cut(line, width.max(20))).collect();
         let body: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
         let rest = self.lines.saturating_sub(lines.len());
         let blank = "\x1b[2K\n".repeat(rest);
@@ -104,28 +147,28 @@ impl Screen {
                 lines.push(format!("  log away   {}; {spool} in the spool", cut(error, 60)));
             }
         }
-        for (name, reason) in &self.shown.absent {
-            lines.push(format!("  {name:<10} not found: {}", cut(reason, 60)));
+        for absent in self.shown.missing.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            lines.push(format!("  {:<10} not found: {}", absent.label, absent.reason));
         }
         if let Some(bar) = self.past() {
             lines.push(bar);
         }
-        lines.push(format!("  {}", self.rates()));
-        if !self.cost.is_empty() {
-            lines.push(format!("  cost so far  {}", self.cost));
+        lines.extend(self.rates().map(|line| format!("  {line}")));
+        if !self.cost.borrow().is_empty() {
+            lines.push(format!("  cost so far {}", *self.cost.borrow()));
         }
-        lines.push("  ask: nilometer sql \"SELECT kind, count(*) FROM resources GROUP BY kind\"   stop: Ctrl-C".to_owned());
+        lines.push("  ask: nilometer sql \"SELECT * FROM resources\"   stop: Ctrl-C".to_owned());
         lines
     }
 
     /// The demo's past while it is being filled in.
     fn past(&self) -> Option<String> {
         let progress = self.shown.demo.as_ref()?;
-        let (steps, done) =
-            (progress.steps.load(Ordering::Relaxed), progress.done.load(Ordering::Relaxed));
-        if steps == 0 || done >= steps {
+        if !progress.is_filling() {
             return None;
         }
+        let (steps, done) =
+            (progress.steps.load(Ordering::Relaxed), progress.done.load(Ordering::Relaxed));
         let filled = (done * 40 / steps) as usize;
         let samples = HumanCount(progress.samples.load(Ordering::Relaxed));
         self.bar.set_length(steps);
@@ -138,8 +181,8 @@ impl Screen {
         ))
     }
 
-    fn rates(&mut self) -> String {
-        let Some(ingest) = &self.shown.ingest else { return String::new() };
+    fn rates(&mut self) -> [String; 2] {
+        let Some(ingest) = &self.shown.ingest else { return [String::new(), String::new()] };
         let total = ingest.samples.get();
         let (before, since) = self.samples;
         let rate = (total - before.min(total)) as f64 / since.elapsed().as_secs_f64().max(0.001);
@@ -149,31 +192,28 @@ impl Screen {
         let newest = self.shown.engine.as_ref().map(|engine| engine.meter().newest());
         let newest =
             newest.filter(|at| at.0 > 0).map_or("none yet".to_owned(), |at| at.to_string());
-        let past = self.past().map(|_| ", filling in the past").unwrap_or_default();
-        format!(
-            "{} samples stored, {rate:.0}/s, {} series, {} in memory, mean freshness {freshness:.2} s, newest {newest}, dead letters {}, gaps {}{past}",
+        let count = |value: i64| HumanCount(value.max(0).unsigned_abs());
+        let amounts = format!(
+            "{} samples, {}/s, {} series, {} in memory, dead letters {}, gaps {}",
             HumanCount(total),
-            HumanCount(ingest.series.get().max(0) as u64),
-            HumanCount(ingest.memory_rows.get().max(0) as u64),
+            HumanCount(rate as u64),
+            count(ingest.series.get()),
+            count(ingest.memory_rows.get()),
             ingest.dead_letters.get(),
             ingest.gaps.get(),
-        )
+        );
+        let lag = count(ingest.lag_records());
+        let times = format!("lag {lag} records, freshness {freshness:.2} s, newest {newest}");
+        [amounts, times]
     }
+}
 
-    async fn cost_so_far(&self) -> String {
-        let Some(engine) = &self.shown.engine else { return String::new() };
-        let query = "SELECT currency, sum(amount) AS amount FROM charges \
-                     WHERE start >= date_bin(INTERVAL '1 day', now()) GROUP BY currency";
-        let asked = tokio::time::timeout(Duration::from_secs(5), engine.query(query)).await;
-        let Ok(Ok(rows)) = asked else { return String::new() };
-        let Ok(bytes) = nilometer_sql::render(&rows, nilometer_sql::Format::Csv) else {
-            return String::new();
-        };
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let lines = text.lines().skip(1).map(|line| line.replace(',', " "));
-        let costs: Vec<String> = lines.map(|line| cut(&line, 16)).collect();
-        if costs.is_empty() { String::new() } else { format!("{} today (UTC)", costs.join(", ")) }
-    }
+/// What today (UTC) costs so far; nothing when it cannot be told in time.
+async fn cost_so_far(ledger: &Ledger) -> Option<String> {
+    let now = SystemClock.now();
+    let window = Window { start: Timestamp(now.0 - now.0.rem_euclid(MICROS_PER_DAY)), end: now };
+    let cost = tokio::time::timeout(COST_EVERY, ledger.cost(window)).await.ok()?.ok()?;
+    Some(format!("{} {cost} today (UTC)", ledger.book().currency().code()))
 }
 
 fn cut(text: &str, most: usize) -> String {

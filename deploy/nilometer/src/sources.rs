@@ -1,7 +1,8 @@
 //! What this machine has to observe.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nilometer_agent::Watched;
 use nilometer_cri::CriConfig;
@@ -9,6 +10,7 @@ use nilometer_host::HostConfig;
 use nilometer_libvirt::LibvirtConfig;
 use nilometer_source::{Discovery, Outlet, SharedClock, SystemClock};
 use tokio::sync::mpsc;
+use tracing::info;
 
 use crate::config::{Config, SourceName};
 
@@ -16,23 +18,70 @@ use crate::config::{Config, SourceName};
 pub(crate) struct Found {
     /// Sources that are there.
     pub(crate) watched: Vec<Watched>,
-    /// Name and reason of those that are not.
-    pub(crate) absent: Vec<(&'static str, String)>,
+    /// Those that are not.
+    pub(crate) absent: Vec<Absent>,
 }
+
+/// A source that is not there.
+#[derive(Clone, Debug)]
+pub(crate) struct Absent {
+    pub(crate) label: &'static str,
+    /// Why, for people.
+    pub(crate) reason: String,
+    name: SourceName,
+}
+
+/// The sources that are not there now, for whoever shows them.
+pub(crate) type Missing = Arc<Mutex<Vec<Absent>>>;
+
+/// How often what is not there is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Looks for every source that the configuration names.
 pub(crate) async fn discover(config: &Config, clock: &SharedClock, outlet: &Outlet) -> Found {
     let mut found = Found { watched: Vec::new(), absent: Vec::new() };
     for name in &config.collect.sources {
-        let (label, discovery) = look_for(*name, config, clock.clone(), outlet.clone()).await;
-        match discovery {
-            Discovery::Found { source, what } => {
+        match look_for(*name, config, clock.clone(), outlet.clone()).await {
+            (_, Discovery::Found { source, what }) => {
                 found.watched.push(Watched { source, found: what });
             }
-            Discovery::Absent { reason } => found.absent.push((label, reason)),
+            (label, Discovery::Absent { reason }) => {
+                found.absent.push(Absent { label, reason, name: *name });
+            }
         }
     }
     found
+}
+
+/// Looks for what is missing again and again, until all is there or nobody waits for it.
+pub(crate) async fn look_again(
+    config: Config,
+    clock: SharedClock,
+    outlet: Outlet,
+    missing: Missing,
+    late: mpsc::Sender<Watched>,
+) {
+    let absent = || missing.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        tokio::select! {
+            () = late.closed() => return,
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        let names: Vec<SourceName> = absent().iter().map(|absent| absent.name).collect();
+        if names.is_empty() {
+            return;
+        }
+        for name in names {
+            let (label, discovery) = look_for(name, &config, clock.clone(), outlet.clone()).await;
+            if let Discovery::Found { source, what } = discovery {
+                info!(source = label, found = what, "source turned up");
+                absent().retain(|absent| absent.name != name);
+                if late.send(Watched { source, found: what }).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 async fn look_for(
@@ -73,8 +122,8 @@ pub(crate) async fn print(config: &Config) -> anyhow::Result<()> {
     for watched in &found.watched {
         writeln!(out, "{:<8} {}", watched.source.name(), watched.found)?;
     }
-    for (name, reason) in &found.absent {
-        writeln!(out, "{name:<8} not found: {reason}")?;
+    for Absent { label, reason, .. } in &found.absent {
+        writeln!(out, "{label:<8} not found: {reason}")?;
     }
     Ok(())
 }

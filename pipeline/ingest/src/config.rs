@@ -1,8 +1,11 @@
 //! How the ingester behaves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nilometer_store::CompactionPolicy;
+use nilometer_store::{CompactionPolicy, STORED};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Settings of the ingester; checked values, not text.
 #[derive(Clone, Debug)]
@@ -34,6 +37,9 @@ pub struct IngestConfig {
     pub compaction: CompactionPolicy,
     /// How often compaction, retention and vacuum are considered.
     pub maintenance_interval: Duration,
+    /// How long tables keep rows, by name; one that is not named keeps them for ever. Whole files
+    /// go, once all of their rows are older.
+    pub retention: BTreeMap<&'static str, Duration>,
     /// Age at which files that no version needs are deleted.
     pub vacuum_after: Duration,
 }
@@ -42,7 +48,7 @@ impl Default for IngestConfig {
     fn default() -> Self {
         IngestConfig {
             partitions: 8,
-            log_retention: Duration::from_secs(7 * 86_400),
+            log_retention: 7 * DAY,
             commit_interval: Duration::from_secs(10),
             commit_rows: 1 << 20,
             memory_rows: 4 << 20,
@@ -54,7 +60,14 @@ impl Default for IngestConfig {
             retry_pause: Duration::from_secs(1),
             compaction: CompactionPolicy::default(),
             maintenance_interval: Duration::from_secs(20),
-            vacuum_after: Duration::from_secs(86_400),
+            retention: usual_retention(),
+            vacuum_after: DAY,
         }
     }
+}
+
+/// As the tables' definitions have it.
+fn usual_retention() -> BTreeMap<&'static str, Duration> {
+    let kept = STORED.iter().filter(|def| def.retention_days > 0);
+    kept.map(|def| (def.name, DAY * def.retention_days)).collect()
 }

@@ -84,13 +84,26 @@ impl Follower {
                 },
                 _ = ticks.tick() => {
                     self.tail.settle().await;
-                    self.tail.publish();
+                    warn_of(self.publish().await);
                 }
-                _ = looks.tick() => if let Err(error) = self.look().await {
-                    warn!(error = &error as &dyn std::error::Error, "tables cannot be followed");
-                }
+                _ = looks.tick() => warn_of(self.look().await),
             }
         }
+    }
+
+    /// Makes what was applied visible. Letters and gaps of a topic are stored before the position
+    /// of the topic moves, so their tables may have what was read only now.
+    ///
+    /// Between tables of several moments nothing is published: a row might be in no list.
+    async fn publish(&mut self) -> Result<(), StoreError> {
+        if self.behind {
+            return Ok(());
+        }
+        let pending = &mut self.tail.state.pending;
+        forget(&mut self.sink.gaps, &mut pending.gaps).await?;
+        forget(&mut self.sink.dead_letters, &mut pending.dead_letters).await?;
+        self.tail.publish();
+        Ok(())
     }
 
     /// Looks for new versions of the tables; what fails half-way is done again.
@@ -103,8 +116,9 @@ impl Follower {
             self.forget_stored().await?;
             self.tail.publisher.list(&self.sink);
             self.tail.state.dirty = true;
-            self.tail.publish();
             self.behind = false;
+            self.publish().await?;
+            self.tail.state.pending.weigh();
         }
         Ok(())
     }
@@ -148,11 +162,13 @@ impl Follower {
         state.memory.take_hours();
         let pending = &mut state.pending;
         forget(&mut self.sink.events, &mut pending.events).await?;
-        forget(&mut self.sink.gaps, &mut pending.gaps).await?;
-        forget(&mut self.sink.decisions, &mut pending.decisions).await?;
-        forget(&mut self.sink.dead_letters, &mut pending.dead_letters).await?;
-        pending.weigh();
-        Ok(())
+        forget(&mut self.sink.decisions, &mut pending.decisions).await
+    }
+}
+
+fn warn_of(done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        warn!(error = &error as &dyn std::error::Error, "tables cannot be followed");
     }
 }
 

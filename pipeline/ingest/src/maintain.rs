@@ -9,8 +9,6 @@ use tracing::{info, warn};
 use crate::config::IngestConfig;
 use crate::metrics::Metrics;
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
-
 /// Runs maintenance of all tables until cancelled.
 pub async fn maintain(
     storage: Storage,
@@ -66,9 +64,9 @@ async fn maintain_table(
         metrics.compacted_files.inc_by(merged as u64);
         info!(table = table.def().name, files = merged, "compacted");
     }
-    let days = i64::from(table.def().retention_days);
-    if days > 0 {
-        let dropped = expire(table, now.plus_micros(-days * MICROS_PER_DAY)).await?;
+    if let Some(kept) = config.retention.get(table.def().name) {
+        let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+        let dropped = expire(table, Timestamp(now.0.saturating_sub(kept))).await?;
         if dropped > 0 {
             info!(table = table.def().name, files = dropped, "expired");
         }

@@ -1,5 +1,6 @@
 //! What the ingester says of itself, for `/metrics` and for the screen.
 
+use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -108,6 +109,13 @@ impl Metrics {
             unread: gauge("unreadable_partitions", "Partitions that cannot be read now")?,
             uncommitted: gauge("commit_failing", "1 while a commit fails")?,
         })
+    }
+
+    /// Records not read yet, of all partitions.
+    pub fn lag_records(&self) -> i64 {
+        let families = self.lag.collect();
+        let lags = families.iter().flat_map(|family| family.get_metric());
+        lags.map(|lag| lag.get_gauge().get_value() as i64).sum()
     }
 
     /// Whether what is shown is complete: all read, nothing in the way; else what is.

@@ -335,9 +335,14 @@ impl State {
     /// Drops samples that the table has, by the committed positions.
     pub(crate) fn forget_stored_samples(&mut self) {
         let committed = &self.committed;
-        self.memory.stored(|partition, offset| {
+        let is_stored = |partition, offset| {
             let next = committed.get(&(SAMPLES, partition)).copied().flatten();
             next.is_some_and(|next| offset < next as u64)
+        };
+        self.memory.stored(is_stored);
+        self.suspects.retain(|suspect| {
+            let Origin { partition, offset, .. } = suspect.origin;
+            !is_stored(partition, offset)
         });
     }
 

@@ -65,6 +65,7 @@ pub struct Run {
     pub status: Arc<Status>,
     registry: Registry,
     outlet: mpsc::Sender<Observation>,
+    late: mpsc::Sender<Watched>,
     clock: Arc<BedClock>,
     cancel: CancellationToken,
     task: Mutex<Option<JoinHandle<Result<(), AgentError>>>>,
@@ -88,19 +89,17 @@ impl Bed {
     pub fn start_all(&self, fleets: Vec<Fleet>) -> Run {
         let mut config = AgentConfig::new("n", self.dir.path());
         config.spool_max_bytes = self.spool_max_bytes;
-        let watched = |fleet: Fleet| Watched {
-            source: Box::new(fleet.told_by(self.clock.clone())),
-            found: "a fleet".to_owned(),
-        };
-        let sources = fleets.into_iter().map(watched).collect();
+        let sources = fleets.into_iter().map(|fleet| watched(fleet, &self.clock)).collect();
         let (outlet, pushed) = mpsc::channel(16);
         let registry = Registry::new();
         let (log, clock) = (self.log.clone(), self.clock.clone());
         let agent = Agent::new(config, sources, pushed, log, clock, &registry).unwrap();
+        let (late, seen) = mpsc::channel(1);
+        let agent = agent.with_late_sources(seen);
         let (status, cancel) = (agent.status(), CancellationToken::new());
         let task = tokio::spawn(agent.run(cancel.clone()));
         let (clock, task) = (self.clock.clone(), Mutex::new(Some(task)));
-        Run { status, registry, outlet, clock, cancel, task }
+        Run { status, registry, outlet, late, clock, cancel, task }
     }
 
     /// Lets time pass with no agent there.
@@ -118,6 +117,11 @@ impl Run {
     /// Lets time pass until just after a second.
     pub async fn until(&self, second: i64) {
         until(&self.clock, second).await;
+    }
+
+    /// A source that was not there at the start.
+    pub async fn turns_up(&self, fleet: Fleet) {
+        assert!(self.late.send(watched(fleet, &self.clock)).await.is_ok());
     }
 
     /// As a source would say that a resource is gone.
@@ -165,6 +169,10 @@ impl Run {
         let task = self.task.lock().unwrap().take().unwrap();
         task.await.unwrap()
     }
+}
+
+fn watched(fleet: Fleet, clock: &Arc<BedClock>) -> Watched {
+    Watched { source: Box::new(fleet.told_by(clock.clone())), found: "a fleet".to_owned() }
 }
 
 async fn until(clock: &BedClock, second: i64) {

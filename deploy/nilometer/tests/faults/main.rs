@@ -35,6 +35,15 @@ async fn at_least(server: &Server, metric: &str, wanted: f64) -> f64 {
     found.unwrap_or_else(|_| panic!("{metric} never was {wanted}"))
 }
 
+async fn becomes_ready(server: &Server) {
+    let asking = async {
+        while server.get("/readyz", "text/plain").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, asking).await.is_ok(), "never became ready");
+}
+
 /// The only row of an answer.
 async fn row(server: &Server, sql: &str) -> String {
     let answer = server.sql(sql).await.unwrap();
@@ -86,9 +95,11 @@ async fn a_poisoned_message_and_a_broker_away_for_a_minute() {
     kafka.kill().unwrap();
     at_least(&server, "nilometer_agent_append_errors_total", 1.0).await;
     assert_eq!(server.metric("nilometer_agent_log_up").await.unwrap(), Some(0.0));
+    assert!(server.get("/readyz", "text/plain").await.is_err());
     tokio::time::sleep(Duration::from_secs(60)).await;
     kafka.restart().unwrap();
     at_least(&server, "nilometer_agent_log_up", 1.0).await;
+    becomes_ready(&server).await;
     let late = "SELECT count(*) FROM gaps WHERE kind = 'late' AND \
                 reason LIKE 'the log was away%' AND \"end\" - start > INTERVAL '50 seconds'";
     becomes(&server, late, "1").await;
@@ -113,9 +124,11 @@ async fn a_full_disk() {
     at_least(&server, "nilometer_agent_append_errors_total", 1.0).await;
     // Longer than a commit may take before it is told as late.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    // Questions are answered meanwhile.
+    // It says so, and answers questions meanwhile.
+    assert!(server.get("/readyz", "text/plain").await.is_err());
     assert_ne!(row(&server, "SELECT count(*) FROM samples").await, "0");
     disk.free().unwrap();
+    becomes_ready(&server).await;
 
     for reason in ["the log was away%", "commits failed%No space left%"] {
         let late = format!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow::array::StringArray;
 use nilometer_contract::{
-    Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Gap, SAMPLES, Timestamp, encode,
+    Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp, encode,
 };
 use nilometer_ingest::{IngestConfig, IngestError};
 use nilometer_log::{Log, TopicPartition};
