@@ -2,22 +2,24 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::spread::Spread;
 
 /// How the figures are taken, for whoever reads them.
 pub(crate) const COUNTED: &str = "\
 counted as CPU, user and system:
-  nilometer: this whole process from the first fetch until the last commit; making the records is not
-  victoria-metrics: its whole process from the first request until nothing is in memory alone; the
-    client, which decodes, encodes and sends the records of the same log, is not
+  nilometer: its whole process from the first fetch until the last commit
+  victoria-metrics: its whole process from the first request until nothing is in memory alone
+  not: making the records before; the client that decodes, encodes and sends those records
 merged: the same and what then makes few files of many, compaction here and a forced merge there
 B/sample: files of samples; with labels: also series and Delta logs here, the whole data folder there
-one series over an hour: over HTTP on loopback, raw rows, merged files, median of 50 questions;
-  nilometer answers SQL in JSON from this process, victoria-metrics /api/v1/export from its own
-memory: peak of the resident set until all is durable; here with what making the records left behind";
+one series over an hour: raw rows, merged files, over HTTP on loopback, median of 50 questions; here
+  SQL answered in JSON, there /api/v1/export; here the client is in the same process
+memory: peak of the process's resident set until all is durable";
 
 /// What a side came to in a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) samples: u64,
     /// CPU seconds until every sample is durable.

@@ -1,6 +1,6 @@
 //! The load: a simulated fleet's records, made ahead of the measurement.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ const START: Timestamp = Timestamp(1_793_577_600 * MICROS_PER_SECOND);
 
 /// A log that holds the records of one run.
 pub(crate) struct Load {
+    pub(crate) folder: PathBuf,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) samples: u64,
     /// Instant of the last step.
@@ -31,7 +32,7 @@ impl Load {
     pub(crate) async fn make(folder: &Path, workloads: u32, wanted: u64) -> anyhow::Result<Self> {
         let log: Arc<dyn Log> = Arc::new(open_log(folder).await?);
         let (samples, last) = fill(log.as_ref(), &fleet(workloads, START), wanted).await?;
-        Ok(Load { log, samples, last })
+        Ok(Load { folder: folder.to_owned(), log, samples, last })
     }
 }
 

@@ -28,11 +28,15 @@ enum Bench {
     /// From log to durable table, beside VictoriaMetrics: samples per CPU-second, bytes per
     /// sample, one query; and freshness.
     Ingest(ingest::Options),
+    /// Our side of a run, which `ingest` starts.
+    #[command(hide = true)]
+    Ours(ours::Job),
 }
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match Arguments::parse().bench {
         Bench::Ingest(options) => runtime.block_on(ingest::run(options)),
+        Bench::Ours(job) => runtime.block_on(ours::work(job)),
     }
 }

@@ -1,9 +1,15 @@
 //! Our side: from the log into durable tables, compaction, one question.
+//!
+//! In a process of its own, like the peer, so that making the records is not in its figures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, ensure};
+use clap::Args;
+use nilometer_contract::Timestamp;
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics};
 use nilometer_log::Log;
 use nilometer_source::SystemClock;
@@ -12,12 +18,13 @@ use nilometer_store::{CompactionPolicy, SAMPLES, SERIES, Storage, TableDef, comp
 use prometheus::Registry;
 use serde::de::IgnoredAny;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::figures::Figures;
 use crate::folder::bytes_below;
-use crate::load::{Load, PARTITIONS};
+use crate::load::{Load, PARTITIONS, open_log};
 use crate::process::Process;
 use crate::question::{Question, ask};
 
@@ -56,14 +63,38 @@ fn config() -> IngestConfig {
     IngestConfig { partitions: PARTITIONS, ..IngestConfig::default() }
 }
 
-/// One run into a folder; also what was asked, and how many rows were the answer.
-pub(crate) async fn run(load: &Load, folder: &Path) -> anyhow::Result<(Figures, Question, usize)> {
-    let storage = Storage::local(folder)?;
+/// What the process of a run is told.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Job {
+    /// Folder of the log.
+    log: PathBuf,
+    /// Folder of the tables.
+    tables: PathBuf,
+    /// Samples in the log.
+    samples: u64,
+    /// Instant of the last of them.
+    last: Timestamp,
+}
+
+/// One run into a folder, in a process of its own; also what was asked.
+pub(crate) async fn run(load: &Load, tables: &Path) -> anyhow::Result<(Figures, Question)> {
+    let mut job = Command::new(std::env::current_exe()?);
+    job.arg("ours").args([load.folder.as_path(), tables]);
+    job.args([load.samples.to_string(), load.last.to_string()]);
+    let done =
+        job.stderr(Stdio::inherit()).kill_on_drop(true).output().await.context("start our side")?;
+    ensure!(done.status.success(), "our side ended with {}", done.status);
+    serde_json::from_slice(&done.stdout).context("read the figures of our side")
+}
+
+/// The process of a run: prints its figures and what it asked, as JSON.
+pub(crate) async fn work(job: Job) -> anyhow::Result<()> {
+    let (log, samples): (Arc<dyn Log>, _) = (Arc::new(open_log(&job.log).await?), job.samples);
+    let storage = Storage::local(&job.tables)?;
     let this = Process::this();
-    this.forget_peak()?;
     let (cpu, started) = (this.cpu_seconds()?, Instant::now());
-    let running = Running::start(load.log.clone(), &storage).await?;
-    running.wait_for(load.samples).await;
+    let running = Running::start(log.clone(), &storage).await?;
+    running.wait_for(samples).await;
     running.stop().await?;
     let (durable_cpu, wall) = (this.cpu_seconds()?, started.elapsed());
     let peak_bytes = this.peak_bytes()?;
@@ -75,11 +106,11 @@ pub(crate) async fn run(load: &Load, folder: &Path) -> anyhow::Result<(Figures, 
     let merged_bytes = file_bytes(&storage, &SAMPLES).await?;
     let mut labelled_bytes = merged_bytes + file_bytes(&storage, &SERIES).await?;
     for table in [&SAMPLES, &SERIES] {
-        labelled_bytes += bytes_below(&folder.join(table.name).join("_delta_log"))?;
+        labelled_bytes += bytes_below(&job.tables.join(table.name).join("_delta_log"))?;
     }
-    let (question, question_millis, rows) = question(load, &storage).await?;
+    let (question, question_millis) = question(log, &storage, job.last).await?;
     let figures = Figures {
-        samples: load.samples,
+        samples,
         cpu_seconds: durable_cpu - cpu,
         wall_seconds: wall.as_secs_f64(),
         merged_cpu_seconds: durable_cpu - cpu + merge_cpu,
@@ -89,7 +120,8 @@ pub(crate) async fn run(load: &Load, folder: &Path) -> anyhow::Result<(Figures, 
         labelled_bytes,
         question_millis,
     };
-    Ok((figures, question, rows))
+    println!("{}", serde_json::to_string(&(figures, question))?);
+    Ok(())
 }
 
 /// Bytes of the files that are in a table; those that compaction replaced are not.
@@ -104,14 +136,18 @@ async fn compact_all(storage: &Storage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks for one series in SQL over HTTP; with the milliseconds and rows of the answer.
-async fn question(load: &Load, storage: &Storage) -> anyhow::Result<(Question, f64, usize)> {
+/// Asks for one series in SQL over HTTP; also the median milliseconds.
+async fn question(
+    log: Arc<dyn Log>,
+    storage: &Storage,
+    last: Timestamp,
+) -> anyhow::Result<(Question, f64)> {
     let metrics = Metrics::register_follower(&Registry::new())?;
     let clock = Arc::new(SystemClock);
-    let follower = Follower::open(config(), load.log.clone(), storage, clock, metrics).await?;
+    let follower = Follower::open(config(), log, storage, clock, metrics).await?;
     let engine = Engine::new(storage, follower.tables(), Limits::default())?;
-    let question = Question::new(some_vm(&engine).await?, load.last);
-    let Question { meter, resource, after, until } = &question;
+    let mut question = Question::new(some_vm(&engine).await?, last);
+    let Question { meter, resource, after, until, .. } = &question;
     let sql = format!(
         "SELECT at, value FROM samples WHERE meter = '{meter}' AND resource = '{resource}' \
          AND at > '{after}' AND at <= '{until}'"
@@ -125,7 +161,8 @@ async fn question(load: &Load, storage: &Storage) -> anyhow::Result<(Question, f
     let asked = ask(request, rows).await;
     server.abort();
     let (millis, rows) = asked?;
-    Ok((question, millis, rows))
+    question.rows = rows;
+    Ok((question, millis))
 }
 
 async fn some_vm(engine: &Engine) -> anyhow::Result<String> {

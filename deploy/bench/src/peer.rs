@@ -37,13 +37,13 @@ struct Peer {
     client: Client,
 }
 
-/// One run into a folder; also how many rows were the answer to the question.
+/// One run into a folder.
 pub(crate) async fn run(
     binary: &Path,
     load: &Load,
     question: &Question,
     folder: &Path,
-) -> anyhow::Result<(Figures, usize)> {
+) -> anyhow::Result<Figures> {
     let peer = Peer::start(binary, folder).await?;
     let process = Process::of(peer.child.id());
     let (cpu, started) = (process.cpu_seconds()?, Instant::now());
@@ -62,8 +62,8 @@ pub(crate) async fn run(
     let merged_bytes =
         bytes_below(&data.join("data/small"))? + bytes_below(&data.join("data/big"))?;
     let labelled_bytes = bytes_below(&data)?;
-    let (question_millis, rows) = peer.ask(question).await?;
-    let figures = Figures {
+    let question_millis = peer.ask(question).await?;
+    Ok(Figures {
         samples,
         cpu_seconds: durable_cpu - cpu,
         wall_seconds: wall.as_secs_f64(),
@@ -73,8 +73,7 @@ pub(crate) async fn run(
         merged_bytes,
         labelled_bytes,
         question_millis,
-    };
-    Ok((figures, rows))
+    })
 }
 
 impl Peer {
@@ -167,7 +166,7 @@ impl Peer {
                 return Ok(());
             }
             ensure!(started.elapsed() < PATIENCE, "the peer does not flush: {}", self.said()?);
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -191,9 +190,9 @@ impl Peer {
         }
     }
 
-    /// Asks for one series as it is stored; the median milliseconds, and the rows of the answer.
-    async fn ask(&self, question: &Question) -> anyhow::Result<(f64, usize)> {
-        let Question { meter, resource, after, until } = question;
+    /// Asks for one series as it is stored; the median milliseconds.
+    async fn ask(&self, question: &Question) -> anyhow::Result<f64> {
+        let Question { meter, resource, after, until, .. } = question;
         // In seconds; both bounds are inclusive, so the first is the millisecond past `after`.
         let seconds = |millis: i64| format!("{}.{:03}", millis / 1_000, millis % 1_000);
         let parameters = [
@@ -202,7 +201,9 @@ impl Peer {
             ("end", seconds(remote_write::millis(*until))),
         ];
         let url = format!("{}/api/v1/export", self.url);
-        ask(self.client.get(url).query(&parameters), exported_rows).await
+        let (millis, rows) = ask(self.client.get(url).query(&parameters), exported_rows).await?;
+        ensure!(rows == question.rows, "ours answered {} rows, the peer {rows}", question.rows);
+        Ok(millis)
     }
 }
 

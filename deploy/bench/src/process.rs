@@ -39,9 +39,4 @@ impl Process {
         let kilobytes = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
         Ok(kilobytes.context("no VmHWM")?.parse::<u64>()? * 1_024)
     }
-
-    /// Lets the peak begin anew at what is resident now.
-    pub(crate) fn forget_peak(&self) -> anyhow::Result<()> {
-        fs::write(format!("{}/clear_refs", self.folder), "5").context("forget the memory's peak")
-    }
 }

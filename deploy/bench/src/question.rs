@@ -5,24 +5,28 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
 use reqwest::RequestBuilder;
+use serde::{Deserialize, Serialize};
 
 use crate::spread::Spread;
 
 const TIMES: usize = 50;
 
-/// What is asked of either side, and how many rows are the answer.
+/// What is asked of either side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Question {
-    pub(crate) meter: &'static str,
+    pub(crate) meter: String,
     pub(crate) resource: String,
     /// The hour is past this instant, up to `until` inclusive.
     pub(crate) after: Timestamp,
     pub(crate) until: Timestamp,
+    /// Of the answer, once it is known.
+    pub(crate) rows: usize,
 }
 
 impl Question {
     pub(crate) fn new(resource: String, until: Timestamp) -> Self {
         let after = until.plus_micros(-MICROS_PER_HOUR);
-        Question { meter: "cpu.time", resource, after, until }
+        Question { meter: "cpu.time".to_owned(), resource, after, until, rows: 0 }
     }
 }
 
