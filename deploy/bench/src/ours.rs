@@ -16,7 +16,7 @@ use nilometer_source::SystemClock;
 use nilometer_sql::{Engine, Format, Limits, render, router};
 use nilometer_store::{CompactionPolicy, SAMPLES, SERIES, Storage, TableDef, compact};
 use prometheus::Registry;
-use serde::de::IgnoredAny;
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
@@ -157,12 +157,21 @@ async fn question(
     let server = tokio::spawn(axum::serve(listener, router(engine)).into_future());
     let client = reqwest::Client::builder().no_proxy().build()?;
     let request = client.post(url).json(&serde_json::json!({ "query": sql }));
-    let rows = |answer: &[u8]| Ok(serde_json::from_slice::<Vec<IgnoredAny>>(answer)?.len());
-    let asked = ask(request, rows).await;
+    let asked = ask(request, values).await;
     server.abort();
-    let (millis, rows) = asked?;
-    question.rows = rows;
+    let (millis, values) = asked?;
+    question.values = values;
     Ok((question, millis))
+}
+
+/// Values of an answer: an array of rows.
+fn values(answer: &[u8]) -> serde_json::Result<Vec<f64>> {
+    #[derive(Deserialize)]
+    struct Row {
+        value: f64,
+    }
+    let rows: Vec<Row> = serde_json::from_slice(answer)?;
+    Ok(rows.into_iter().map(|row| row.value).collect())
 }
 
 async fn some_vm(engine: &Engine) -> anyhow::Result<String> {

@@ -15,7 +15,6 @@ use nilometer_contract::{SAMPLES, decode};
 use nilometer_log::{Log, TopicPartition};
 use reqwest::Client;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 pub(crate) use binary::{VERSION, binary};
 
@@ -201,8 +200,9 @@ impl Peer {
             ("end", seconds(remote_write::millis(*until))),
         ];
         let url = format!("{}/api/v1/export", self.url);
-        let (millis, rows) = ask(self.client.get(url).query(&parameters), exported_rows).await?;
-        ensure!(rows == question.rows, "ours answered {} rows, the peer {rows}", question.rows);
+        let (millis, found) = ask(self.client.get(url).query(&parameters), values).await?;
+        let expected = &question.values;
+        ensure!(&found == expected, "ours answered {expected:?}, the peer {found:?}");
         Ok(millis)
     }
 }
@@ -215,14 +215,15 @@ impl Drop for Peer {
     }
 }
 
-/// Rows of an export: a line of JSON a series.
-fn exported_rows(answer: &[u8]) -> anyhow::Result<usize> {
+/// Values of an export: a line of JSON a series.
+fn values(answer: &[u8]) -> serde_json::Result<Vec<f64>> {
     #[derive(Deserialize)]
-    struct Exported {
-        timestamps: Vec<IgnoredAny>,
+    struct Series {
+        values: Vec<f64>,
     }
-    let series = serde_json::Deserializer::from_slice(answer).into_iter::<Exported>();
-    Ok(series.map(|series| Ok(series?.timestamps.len())).sum::<serde_json::Result<usize>>()?)
+    let series = serde_json::Deserializer::from_slice(answer).into_iter::<Series>();
+    let series: Vec<Series> = series.collect::<serde_json::Result<_>>()?;
+    Ok(series.into_iter().flat_map(|series| series.values).collect())
 }
 
 /// Sum of a metric's series whose labels contain some text.
