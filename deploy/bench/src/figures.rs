@@ -13,7 +13,8 @@ counted as CPU, user and system:
   victoria-metrics: its whole process from the first request until nothing is in memory alone
   not: making the records before; the client that decodes, encodes and sends those records
 merged: the same and what then makes few files of many, compaction here and a forced merge there
-B/sample: files of samples; with labels: also series and Delta logs here, the whole data folder there
+B/sample: files of samples; with labels: also series and Delta logs here, the whole data folder there;
+  nilometer keeps microseconds and whole floats, victoria-metrics milliseconds and about 12 digits
 one series over an hour: raw rows, merged files, over HTTP on loopback, median of 50 questions; here
   SQL answered in JSON, there /api/v1/export; here the client is in the same process
 memory: peak of the process's resident set until all is durable";
