@@ -1,5 +1,8 @@
 //! The load: a simulated fleet's records, made ahead of the measurement.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nilometer_contract::{
     BatchBuilder, EVENTS, LifecycleEvent, MICROS_PER_SECOND, SAMPLES, Timestamp, encode,
@@ -11,6 +14,27 @@ use nilometer_simulated::{Fleet, FleetConfig};
 pub(crate) const PARTITIONS: u32 = 4;
 /// Samples that are said together; a large agent's or gateway's batch.
 const GROUP_SAMPLES: usize = 100_000;
+
+/// 2026-11-02T00:00:00Z
+const START: Timestamp = Timestamp(1_793_577_600 * MICROS_PER_SECOND);
+
+/// A log that holds the records of one run.
+pub(crate) struct Load {
+    pub(crate) folder: PathBuf,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) samples: u64,
+    /// Instant of the last step.
+    pub(crate) last: Timestamp,
+}
+
+impl Load {
+    /// Makes records of at least `wanted` samples in a folder.
+    pub(crate) async fn make(folder: &Path, workloads: u32, wanted: u64) -> anyhow::Result<Self> {
+        let log: Arc<dyn Log> = Arc::new(open_log(folder).await?);
+        let (samples, last) = fill(log.as_ref(), &fleet(workloads, START), wanted).await?;
+        Ok(Load { folder: folder.to_owned(), log, samples, last })
+    }
+}
 
 /// A fleet for benches: no churn, so that runs are alike.
 pub(crate) fn fleet(workloads: u32, start: Timestamp) -> FleetConfig {
@@ -24,7 +48,7 @@ pub(crate) fn fleet(workloads: u32, start: Timestamp) -> FleetConfig {
 }
 
 /// A log in a folder, without syncs: the disk is not what is measured.
-pub(crate) async fn open_log(folder: &std::path::Path) -> anyhow::Result<EmbeddedLog> {
+pub(crate) async fn open_log(folder: &Path) -> anyhow::Result<EmbeddedLog> {
     let config = EmbeddedConfig {
         fsync: Fsync::Every(std::time::Duration::from_secs(3_600)),
         ..EmbeddedConfig::new(folder)
@@ -40,11 +64,7 @@ pub(crate) async fn open_log(folder: &std::path::Path) -> anyhow::Result<Embedde
 
 /// Appends the fleet's first steps until there are `wanted` samples; says how many there are, and
 /// the instant of the last step.
-pub(crate) async fn fill(
-    log: &dyn Log,
-    fleet: &FleetConfig,
-    wanted: u64,
-) -> anyhow::Result<(u64, Timestamp)> {
+async fn fill(log: &dyn Log, fleet: &FleetConfig, wanted: u64) -> anyhow::Result<(u64, Timestamp)> {
     let mut samples = 0;
     let mut last = fleet.start;
     let mut group = BatchBuilder::new(nilometer_simulated::SOURCE);

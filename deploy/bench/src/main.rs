@@ -1,10 +1,18 @@
 //! Benchmarks: what a core can do, measured on the machine at hand.
 //!
 //! Run by `cargo xtask bench`; never part of the tests.
-#![allow(clippy::print_stdout, reason = "a bench talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks")]
 
+mod figures;
+mod folder;
+mod freshness;
 mod ingest;
 mod load;
+mod ours;
+mod peer;
+mod process;
+mod question;
+mod remote_write;
 mod spread;
 
 use clap::{Parser, Subcommand};
@@ -17,13 +25,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// From log to durable table: samples per CPU-second, bytes per sample, freshness, one query.
+    /// From log to durable table, beside VictoriaMetrics: samples per CPU-second, bytes per
+    /// sample, one query; and freshness.
     Ingest(ingest::Options),
+    /// Our side of a run, which `ingest` starts.
+    #[command(hide = true)]
+    Ours(ours::Job),
 }
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match Arguments::parse().bench {
         Bench::Ingest(options) => runtime.block_on(ingest::run(options)),
+        Bench::Ours(job) => runtime.block_on(ours::work(job)),
     }
 }
