@@ -76,7 +76,8 @@ impl Screen {
 
     /// Shows until cancelled.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
-        let _until_dropped = self.tell_cost();
+        // The log line does not tell it.
+        let _until_dropped = self.terminal.then(|| self.tell_cost());
         for tick in 0_u32.. {
             if self.terminal {
                 let lines = self.draw();
