@@ -7,6 +7,7 @@
 //!
 //! This crate does no IO and has no clock.
 
+mod epoch;
 mod event;
 mod gap;
 mod history;
@@ -17,6 +18,7 @@ mod time;
 mod topic;
 mod wire;
 
+pub use epoch::{Epoch, EpochId};
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
 pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES};
 pub use history::{Applied, History, Lifetime, Segment};
@@ -25,4 +27,6 @@ pub use resource::{InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, Re
 pub use sample::{BatchBuilder, SampleBatch, Subject, Subjects};
 pub use time::{InvalidTimestamp, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp};
 pub use topic::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
-pub use wire::{MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, WIRE_VERSION, WireError, decode, encode};
+pub use wire::{
+    MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError, decode, encode, encode_parts,
+};

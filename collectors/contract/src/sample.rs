@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use arrow::array::{Array, StringArray};
 use arrow::buffer::ScalarBuffer;
 
+use crate::epoch::Epoch;
 use crate::meter::{MeterId, catalogue};
 use crate::resource::{Resource, ResourceKind};
 use crate::time::Timestamp;
 
-/// Samples of one source. A sample is one observation `(meter, resource, at) → value`, and that
+/// Samples of one source, read within one epoch. A sample is one observation `(meter, resource, at) → value`, and that
 /// triple is its identity: storing it twice is a no-op, another value under it is an error.
 ///
 /// Column `i` of each array is sample `i`; `meter` and `resource` are places in `meters` and
@@ -18,6 +19,8 @@ use crate::time::Timestamp;
 pub struct SampleBatch {
     /// Name of the source, such as `libvirt`.
     pub source: String,
+    /// The stretch of the source instance's clock in which all of them were read.
+    pub epoch: Epoch,
     /// Names of the meters that occur.
     pub meters: StringArray,
     /// The resources that occur.
@@ -81,6 +84,39 @@ impl SampleBatch {
     }
 }
 
+impl SampleBatch {
+    /// The same samples, with only the resources and meters that occur in its dictionaries.
+    pub(crate) fn compacted(&self) -> SampleBatch {
+        let (subjects, resource) = used(self.subjects.len(), self.resource.iter().copied());
+        let (meters, meter) = used(self.meters.len(), self.meter.iter().map(|&n| u32::from(n)));
+        let pick = |texts: &StringArray, places: &[usize]| {
+            StringArray::from_iter_values(places.iter().map(|&place| texts.value(place)))
+        };
+        SampleBatch {
+            meters: pick(&self.meters, &meters),
+            subjects: Subjects {
+                id: pick(&self.subjects.id, &subjects),
+                kind: pick(&self.subjects.kind, &subjects),
+                project: pick(&self.subjects.project, &subjects),
+                node: pick(&self.subjects.node, &subjects),
+            },
+            meter: meter.into_iter().map(|place| place as u16).collect(),
+            resource: resource.into(),
+            ..self.clone()
+        }
+    }
+}
+
+/// The places in use, in order, and each row's place among them.
+fn used(places: usize, rows: impl Iterator<Item = u32> + Clone) -> (Vec<usize>, Vec<u32>) {
+    let mut new = vec![u32::MAX; places];
+    rows.clone().for_each(|place| new[place as usize] = 0);
+    let kept: Vec<usize> = (0..places).filter(|&place| new[place] == 0).collect();
+    kept.iter().zip(0..).for_each(|(&place, n)| new[place] = n);
+    let rows = rows.map(|place| new[place as usize]).collect();
+    (kept, rows)
+}
+
 impl Subjects {
     /// Number of resources.
     pub fn len(&self) -> usize {
@@ -110,6 +146,7 @@ impl From<&Resource> for Subject {
 #[derive(Debug)]
 pub struct BatchBuilder {
     source: String,
+    epoch: Epoch,
     subjects: Vec<Subject>,
     places: HashMap<Subject, u32>,
     meters: Vec<MeterId>,
@@ -126,6 +163,7 @@ impl BatchBuilder {
     pub fn new(source: impl Into<String>) -> Self {
         BatchBuilder {
             source: source.into(),
+            epoch: Epoch::none(),
             subjects: Vec::new(),
             places: HashMap::new(),
             meters: Vec::new(),
@@ -136,6 +174,12 @@ impl BatchBuilder {
             value: Vec::new(),
             not_finite: 0,
         }
+    }
+
+    /// The same samples, as read within an epoch.
+    #[must_use]
+    pub fn in_epoch(self, epoch: Epoch) -> Self {
+        BatchBuilder { epoch, ..self }
     }
 
     /// The place of a resource as it is now, for [`push`](Self::push).
@@ -203,6 +247,11 @@ impl BatchBuilder {
         self.not_finite
     }
 
+    /// An empty batch of the same source and epoch.
+    fn like(&self) -> Self {
+        BatchBuilder::new(self.source.clone()).in_epoch(self.epoch.clone())
+    }
+
     /// One batch per partition that has samples, in order of partition.
     pub fn build_partitioned(self, partitions: u32) -> Vec<(u32, SampleBatch)> {
         let home: Vec<u32> = self
@@ -211,7 +260,7 @@ impl BatchBuilder {
             .map(|subject| crate::topic::partition_of(&subject.id, partitions))
             .collect();
         let mut parts: Vec<BatchBuilder> =
-            (0..partitions).map(|_| BatchBuilder::new(self.source.clone())).collect();
+            (0..partitions).map(|_| self.like()).collect();
         let places: Vec<u32> = self
             .subjects
             .into_iter()
@@ -242,6 +291,7 @@ impl BatchBuilder {
                 node: texts(|subject| &subject.node),
             },
             source: self.source,
+            epoch: self.epoch,
             at: self.at.into(),
             meter: self.meter.into(),
             resource: self.resource.into(),

@@ -1,6 +1,8 @@
 //! The wire form of samples: one Arrow IPC stream of one record batch per log record.
 //!
-//! Version 1, in schema metadata `nilometer.version`; a reader refuses versions it does not know.
+//! Version 2, in schema metadata `nilometer.version`; a reader refuses versions it does not know.
+//! The metadata also has the source (`nilometer.source`) and, where there is one, the epoch
+//! (`nilometer.epoch`: sequence, start in microseconds and instance, with a `/` between).
 //!
 //! ```text
 //! at        timestamp(µs, UTC)
@@ -9,7 +11,13 @@
 //! value     float64
 //! ```
 //!
-//! Any Arrow implementation reads it. What a resource is said once per record, not per sample.
+//! Any Arrow implementation reads it. What a resource is said once per record, not per sample;
+//! a batch that is split says in each record only what occurs in it.
+//!
+//! Of a small record nearly all is schema and padding, so one below [`SMALL_BYTES`] is one zstd
+//! frame of the stream (its first bytes tell them apart), with the `wire.zdict` of this crate as
+//! the frame's dictionary.
+//!
 //! Bytes come from outside: `envelope` checks every length before Arrow sees them.
 
 use std::collections::HashMap;
@@ -27,13 +35,17 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
+use crate::epoch::Epoch;
 use crate::resource::MAX_TEXT_BYTES;
 use crate::sample::{SampleBatch, Subjects};
 
 mod envelope;
+mod small;
+
+pub use small::SMALL_BYTES;
 
 /// Version of the wire form that this crate writes.
-pub const WIRE_VERSION: &str = "1";
+pub const WIRE_VERSION: &str = "2";
 /// Longest record: fits a Kafka broker with default limits.
 pub const MAX_RECORD_BYTES: usize = 1_000_000;
 /// Most samples in one record.
@@ -43,6 +55,7 @@ pub const MAX_SUBJECTS: usize = 16_384;
 
 const VERSION_KEY: &str = "nilometer.version";
 const SOURCE_KEY: &str = "nilometer.source";
+const EPOCH_KEY: &str = "nilometer.epoch";
 
 /// Why bytes are not a batch of samples.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +69,10 @@ pub enum WireError {
     /// Arrow refused them.
     #[error("not an Arrow IPC stream")]
     Arrow(#[source] ArrowError),
-    /// Not of version 1's schema.
+    /// A small record could not be compressed, or is no whole frame.
+    #[error("not a zstd frame of this version's dictionary")]
+    Compression(#[source] std::io::Error),
+    /// Not of this version's schema.
     #[error("unexpected schema: {0}")]
     Schema(String),
     /// A length is out of bounds.
@@ -94,30 +110,38 @@ static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
 
 /// Encodes a batch as one or more records, split where a bound of the wire asks for it.
 pub fn encode(batch: &SampleBatch) -> Result<Vec<Vec<u8>>, WireError> {
+    Ok(encode_parts(batch)?.into_iter().map(|(_, record)| record).collect())
+}
+
+/// [`encode`], each record with the samples that are in it.
+pub fn encode_parts(batch: &SampleBatch) -> Result<Vec<(SampleBatch, Vec<u8>)>, WireError> {
     if batch.is_empty() {
         return Ok(Vec::new());
     }
-    check_dictionaries(batch)?;
-    if batch.len() <= MAX_ROWS {
-        let bytes = encode_one(batch)?;
-        if bytes.len() <= MAX_RECORD_BYTES {
-            return Ok(vec![bytes]);
+    if batch.len() <= MAX_ROWS && batch.subjects.len() <= MAX_SUBJECTS {
+        check_dictionaries(batch)?;
+        let record = small::pack(encode_one(batch)?)?;
+        if record.len() <= MAX_RECORD_BYTES {
+            return Ok(vec![(batch.clone(), record)]);
         }
         if batch.len() == 1 {
-            return Err(WireError::TooLong(bytes.len()));
+            return Err(WireError::TooLong(record.len()));
         }
     }
     let half = batch.len() / 2;
-    let mut records = encode(&batch.slice(0, half))?;
-    records.extend(encode(&batch.slice(half, batch.len() - half))?);
-    Ok(records)
+    let mut parts = encode_parts(&batch.slice(0, half).compacted())?;
+    parts.extend(encode_parts(&batch.slice(half, batch.len() - half).compacted())?);
+    Ok(parts)
 }
 
 fn encode_one(batch: &SampleBatch) -> Result<Vec<u8>, WireError> {
-    let metadata = HashMap::from([
+    let mut metadata = HashMap::from([
         (VERSION_KEY.to_owned(), WIRE_VERSION.to_owned()),
         (SOURCE_KEY.to_owned(), batch.source.clone()),
     ]);
+    if !batch.epoch.is_none() {
+        metadata.insert(EPOCH_KEY.to_owned(), batch.epoch.to_string());
+    }
     let schema = Arc::new(Schema::new_with_metadata(FIELDS.clone(), metadata));
     let subjects = &batch.subjects;
     let texts = [&subjects.id, &subjects.kind, &subjects.project, &subjects.node];
@@ -152,6 +176,8 @@ pub fn decode(bytes: &[u8]) -> Result<SampleBatch, WireError> {
     if bytes.len() > MAX_RECORD_BYTES {
         return Err(WireError::TooLong(bytes.len()));
     }
+    let unpacked = small::unpack(bytes)?;
+    let bytes = unpacked.as_deref().unwrap_or(bytes);
     envelope::check(bytes)?;
     let mut reader = StreamReader::try_new(bytes, None).map_err(WireError::Arrow)?;
     let schema = reader.schema();
@@ -163,6 +189,10 @@ pub fn decode(bytes: &[u8]) -> Result<SampleBatch, WireError> {
         return Err(WireError::Schema(format!("fields {:?}", schema.fields())));
     }
     let source = schema.metadata().get(SOURCE_KEY).cloned().unwrap_or_default();
+    let epoch = match schema.metadata().get(EPOCH_KEY) {
+        Some(text) => Epoch::parse(text).ok_or(WireError::Value("the epoch is none"))?,
+        None => Epoch::none(),
+    };
     let rows = match reader.next() {
         Some(rows) => rows.map_err(WireError::Arrow)?,
         None => return Err(WireError::Envelope("no record batch")),
@@ -170,7 +200,7 @@ pub fn decode(bytes: &[u8]) -> Result<SampleBatch, WireError> {
     if reader.next().is_some() {
         return Err(WireError::Envelope("more than one record batch"));
     }
-    let batch = batch_of(source, &rows)?;
+    let batch = SampleBatch { epoch, ..batch_of(source, &rows)? };
     check_dictionaries(&batch)?;
     Ok(batch)
 }
@@ -190,6 +220,7 @@ fn batch_of(source: String, rows: &RecordBatch) -> Result<SampleBatch, WireError
     no_nulls(meter.values())?;
     Ok(SampleBatch {
         source,
+        epoch: Epoch::none(),
         meters: meter.values().as_string::<i32>().clone(),
         subjects: Subjects { id: text(0)?, kind: text(1)?, project: text(2)?, node: text(3)? },
         at: rows.column(0).as_primitive::<TimestampMicrosecondType>().values().clone(),

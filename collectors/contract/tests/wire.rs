@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use nilometer_contract::{
-    BatchBuilder, Change, LifecycleEvent, Resource, ResourceKind, SampleBatch, Subject, Timestamp,
-    catalogue, decode, encode,
+    BatchBuilder, Change, Epoch, LifecycleEvent, Resource, ResourceKind, SampleBatch, Subject, Timestamp,
+    catalogue, decode, encode, encode_parts,
 };
 use proptest::prelude::*;
 
@@ -19,7 +19,9 @@ fn resource(id: &str, kind: ResourceKind) -> Resource {
 }
 
 fn batch() -> SampleBatch {
-    let mut builder = BatchBuilder::new("libvirt");
+    let start = Timestamp::from_seconds(1_794_999_000);
+    let epoch = Epoch { instance: "node-1/5f3a".to_owned(), sequence: 7, start };
+    let mut builder = BatchBuilder::new("libvirt").in_epoch(epoch);
     let at = Timestamp::from_seconds(1_795_000_000);
     let vm = builder.subject(&resource("vm-1", ResourceKind::Vm));
     let disk = builder.subject(&resource("vm-1/disk/vda", ResourceKind::Disk));
@@ -48,12 +50,12 @@ fn check_fixture(name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn samples_of_version_1_are_read() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/samples.v1.arrow");
+fn samples_of_version_2_are_read() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/samples.v2.arrow.zst");
     let encoded = encode(&batch()).unwrap();
     assert_eq!(encoded.len(), 1);
     if !std::path::Path::new(path).exists() {
-        check_fixture("samples.v1.arrow", &encoded[0]);
+        check_fixture("samples.v2.arrow.zst", &encoded[0]);
     }
     assert_eq!(decode(&std::fs::read(path).unwrap()).unwrap(), batch());
 }
@@ -84,9 +86,33 @@ fn large_batches_are_split_and_add_up() {
 }
 
 #[test]
+fn a_split_record_names_only_its_own_resources() {
+    let mut builder = BatchBuilder::new("cri");
+    for n in 0..40_000_u32 {
+        let subject = builder.subject(Subject {
+            id: format!("{n:064x}"),
+            kind: ResourceKind::Container,
+            project: "a-namespace-of-usual-length".to_owned(),
+            node: "node-with-a-usual-name.example.com".to_owned(),
+        });
+        builder.push_named(subject, "cpu.time", Timestamp::from_seconds(1), f64::from(n));
+        builder.push_named(subject, "memory.usage", Timestamp::from_seconds(1), f64::from(n));
+    }
+    let parts = encode_parts(&builder.build()).unwrap();
+    let rows: usize = parts.iter().map(|(part, _)| part.len()).sum();
+    assert_eq!(rows, 80_000);
+    for (part, record) in &parts {
+        let read = decode(record).unwrap();
+        assert_eq!(read, *part);
+        assert!(read.subjects.len() <= read.len());
+        assert!(record.len() <= nilometer_contract::MAX_RECORD_BYTES);
+    }
+}
+
+#[test]
 fn truncated_records_are_errors() {
     let bytes = encode(&batch()).unwrap().remove(0);
-    for length in 0..bytes.len() - 8 {
+    for length in 0..bytes.len() {
         assert!(decode(&bytes[..length]).is_err(), "{length} of {} bytes", bytes.len());
     }
 }
