@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use nilometer_contract::LifecycleEvent;
 use nilometer_log::Log;
-use nilometer_source::{Observation, SharedClock, Source};
+use nilometer_source::{EpochClock, Observation, Source};
 use prometheus::Registry;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ConfigError};
+use crate::epochs::Epochs;
 use crate::flight::{Partitions, Route};
 use crate::gaps::Gaps;
 use crate::known::Known;
@@ -46,7 +47,7 @@ pub struct Agent {
     late: mpsc::Receiver<Watched>,
     outlet: mpsc::Receiver<Observation>,
     log: Arc<dyn Log>,
-    clock: SharedClock,
+    clock: Arc<EpochClock>,
     metrics: Metrics,
     status: Arc<Status>,
 }
@@ -83,12 +84,14 @@ struct Kept {
     samples: Spool,
     gaps: Gaps,
     known: Known,
+    epochs: Epochs,
     /// Held while the agent runs; the kernel lets go of it when the process dies.
     _lock: File,
 }
 
 impl Agent {
-    /// An agent that is ready to run. `outlet` is what sources push into, if any do.
+    /// An agent that is ready to run. `outlet` is what sources push into, if any do; `clock` is
+    /// the one that they stamp their samples by: the agent begins its epochs.
     ///
     /// Registers its metrics; fails if the registry has them already.
     pub fn new(
@@ -96,7 +99,7 @@ impl Agent {
         sources: Vec<Watched>,
         outlet: mpsc::Receiver<Observation>,
         log: Arc<dyn Log>,
-        clock: SharedClock,
+        clock: Arc<EpochClock>,
         registry: &Registry,
     ) -> Result<Self, AgentError> {
         config.check().map_err(AgentError::Config)?;
@@ -131,7 +134,8 @@ impl Agent {
     /// Fails only at the start, when its folder cannot be used. A log that is away is no failure.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), AgentError> {
         let config = self.config.clone();
-        let kept = match tokio::task::spawn_blocking(move || Kept::open(&config)).await {
+        let clock = self.clock.clone();
+        let kept = match tokio::task::spawn_blocking(move || Kept::open(&config, clock)).await {
             Ok(kept) => kept?,
             Err(error) => {
                 let (path, cause) = (self.config.spool_dir, io::Error::other(error));
@@ -172,7 +176,7 @@ impl Agent {
         };
         let patience = config.stop_deadline / 2;
         tokio::join!(
-            watch.run(self.sources, self.late, cancel, patience),
+            watch.run(self.sources, kept.epochs, self.late, cancel, patience),
             shipper.run(seen, self.outlet, patience)
         );
         Ok(())
@@ -180,9 +184,11 @@ impl Agent {
 }
 
 impl Kept {
-    fn open(config: &AgentConfig) -> Result<Self, AgentError> {
+    fn open(config: &AgentConfig, clock: Arc<EpochClock>) -> Result<Self, AgentError> {
         let dir = &config.spool_dir;
         let lock = lock(dir)?;
+        let epochs = Epochs::open(dir, &config.agent, clock)
+            .map_err(|cause| AgentError::Folder { path: dir.clone(), cause })?;
         let mut known = Known::open(dir);
         let for_events = config.spool_max_bytes / EVENTS_SHARE;
         let opened = Spool::open(&dir.join("events"), for_events, |entry| {
@@ -202,7 +208,7 @@ impl Kept {
             tracing::info!(events_found, samples_found, torn_bytes, "spool of an earlier run");
         }
         let gaps = Gaps::open(dir, &config.agent, &config.node);
-        Ok(Kept { events, samples, gaps, known, _lock: lock })
+        Ok(Kept { events, samples, gaps, known, epochs, _lock: lock })
     }
 }
 

@@ -6,6 +6,7 @@
 //! found again, same life            said again as it was said before: the same event
 //! found again, another state        changed at the instant of the observation
 //! found again, started since        the old life ended when it was last seen; another began
+//! found again, another boot         the same, whatever the clocks say of its start
 //! not mentioned                     ended when it was last seen, attribute `end` = `estimated`
 //! ```
 //!
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
@@ -132,8 +133,20 @@ impl Known {
         // A start that the source could not tell is an instant of this very observation.
         let start_is_told = started.is_none_or(|started| event.at < started);
         let same_start = event.at == known.born || event.at == known.since;
-        if start_is_told && event.at > seen_at && !same_start {
-            told.push(ended(known, seen_at, &event.source));
+        let boots = [&known.state, &event.resource].map(|state| state.attributes.get(BOOT_ID));
+        let began_anew = match boots {
+            // No clock is asked where the kernel says whether it is the same boot.
+            [Some(was), Some(is)] => was != is,
+            _ => start_is_told && event.at > seen_at && !same_start,
+        };
+        if began_anew {
+            let end = ended(known, seen_at, &event.source);
+            if event.at <= end.at || !start_is_told {
+                // Counters were zero at some time since it was last seen. A birth just before the
+                // first reading makes that reading count whole.
+                event.at = event.at.plus_micros(-1).max(end.at.plus_micros(1));
+            }
+            told.push(end);
         } else if event.resource == known.state {
             event.at = known.since;
         } else {

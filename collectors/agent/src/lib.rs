@@ -20,6 +20,7 @@ mod agent;
 mod batch;
 mod config;
 mod entry;
+mod epochs;
 mod file;
 mod flight;
 mod gaps;

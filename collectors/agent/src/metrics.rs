@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) skipped_ticks: IntCounterVec,
     pub(crate) resources: IntGaugeVec,
     pub(crate) clock_jumps: IntCounter,
+    pub(crate) stalls: IntCounter,
+    pub(crate) torn_samples: IntCounter,
 }
 
 impl Metrics {
@@ -74,6 +76,11 @@ impl Metrics {
             )?,
             resources: gauges("resources", "Resources alive.", "source")?,
             clock_jumps: counter("clock_jumps_total", "Steps of the clock over an interval.")?,
+            stalls: counter("stalls_total", "Times that the process or its machine stood still.")?,
+            torn_samples: counter(
+                "torn_samples_total",
+                "Samples left out because another epoch began while they were read.",
+            )?,
         })
     }
 }

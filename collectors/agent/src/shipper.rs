@@ -212,9 +212,8 @@ impl Shipper {
     fn take(&mut self, event: Event) {
         match event {
             Event::Observed(observed) => self.take_observed(*observed),
-            Event::ClockJumped { expected, found } => {
-                let (start, end) = (expected.min(found), expected.max(found));
-                self.gaps.unobserved(&self.names.samples, start, end, "clock jumped");
+            Event::Unobserved { start, end, why } => {
+                self.gaps.unobserved(&self.names.samples, start, end, why);
             }
         }
     }
@@ -256,13 +255,19 @@ impl Shipper {
             events.extend(self.known.observed(source, at));
         }
         self.take_events(&events);
-        let (count, not_finite) = (observation.samples.len(), observation.samples.not_finite());
+        let (epoch, samples) = (observation.epoch, observation.samples);
+        let (count, not_finite) = (samples.len(), samples.not_finite());
         self.metrics.not_finite.inc_by(not_finite as u64);
+        if !epoch.is_none() && epoch != self.clock.epoch() {
+            // Some may be stamped within the epoch that began meanwhile; its gap covers them.
+            self.metrics.torn_samples.inc_by(count as u64);
+            return;
+        }
         self.count_rate(count as u64);
         if count == 0 {
             return;
         }
-        let records = batch::of_samples(observation.samples, self.partitions.samples);
+        let records = batch::of_samples(samples.in_epoch(epoch), self.partitions.samples);
         let taken = self.metrics.samples.with_label_values(&[&records.source]);
         taken.inc_by(count as u64);
         let topic = self.names.samples.clone();

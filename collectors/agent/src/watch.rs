@@ -1,28 +1,36 @@
 //! Asks the sources at every multiple of the interval, each in a task of its own.
 //!
 //! A source that is still busy is left out and counted; the others do not wait for it.
+//!
+//! Between two times it looks at the clocks: when the wall clock has parted from the epoch, the
+//! next epoch begins; when more steady time than planned went by, nobody looked meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nilometer_contract::Timestamp;
-use nilometer_source::{Observation, SharedClock, Source, SourceError};
+use nilometer_source::{Clock, EpochClock, Observation, Source, SourceError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Watched;
+use crate::epochs::Epochs;
 use crate::metrics::Metrics;
 use crate::status::{SourceStatus, Status};
+
+/// A wall clock that is farther than this from the epoch was stepped: clocks that are corrected
+/// in small parts take steady time along.
+const STEP_MICROS: i64 = 100_000;
 
 /// What the shipper is told.
 pub(crate) enum Event {
     /// A source was asked.
     Observed(Box<Observed>),
-    /// The clock went from where it should have been to where it is.
-    ClockJumped { expected: Timestamp, found: Timestamp },
+    /// Nobody observed as planned from one instant to another.
+    Unobserved { start: Timestamp, end: Timestamp, why: &'static str },
 }
 
 /// What a source answered.
@@ -37,7 +45,7 @@ pub(crate) struct Observed {
 #[derive(Clone)]
 pub(crate) struct Watch {
     pub(crate) interval: Duration,
-    pub(crate) clock: SharedClock,
+    pub(crate) clock: Arc<EpochClock>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<Status>,
@@ -56,6 +64,7 @@ impl Watch {
     pub(crate) async fn run(
         self,
         sources: Vec<Box<dyn Source>>,
+        mut epochs: Epochs,
         mut late: mpsc::Receiver<Watched>,
         cancel: CancellationToken,
         patience: Duration,
@@ -65,8 +74,9 @@ impl Watch {
             sources.into_iter().map(|source| self.post(source, &mut tasks)).collect();
         while !cancel.is_cancelled() {
             posts.iter_mut().for_each(|post| self.ask(post));
-            let (wall, steady) = (self.clock.now(), Instant::now());
-            let next = tokio::time::sleep(until_next(wall, self.interval));
+            let asked = (self.clock.now(), self.clock.steady());
+            let planned = until_next(asked.0, self.interval);
+            let next = tokio::time::sleep(planned);
             tokio::pin!(next);
             loop {
                 tokio::select! {
@@ -82,7 +92,7 @@ impl Watch {
                     }
                 }
             }
-            self.check_clock(wall, steady.elapsed()).await;
+            self.check_clocks(&mut epochs, asked, planned).await;
         }
         posts.iter_mut().for_each(|post| self.ask(post));
         drop(posts);
@@ -137,16 +147,39 @@ impl Watch {
         }
     }
 
-    async fn check_clock(&self, before: Timestamp, elapsed: Duration) {
-        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-        let expected = before.plus_micros(micros(elapsed));
-        let found = self.clock.now();
-        if found.0.abs_diff(expected.0) > micros(self.interval).unsigned_abs() {
+    async fn check_clocks(
+        &self,
+        epochs: &mut Epochs,
+        (at, steady): (Timestamp, Duration),
+        planned: Duration,
+    ) {
+        let late = self.clock.steady().saturating_sub(steady).saturating_sub(planned);
+        if late > self.interval {
+            let start = at.plus_micros(micros(planned));
+            let end = self.clock.now();
+            self.metrics.stalls.inc();
+            tracing::warn!(%start, %end, "the process or its machine stood still");
+            self.unobserved(start, end, "the process or its machine stood still").await;
+        }
+        if self.clock.ahead_micros().abs() > STEP_MICROS {
+            let expected = self.clock.now();
+            // If it cannot be written down, the epoch goes on, and its instants with it.
+            let Some(epoch) = epochs.next().await else { return };
+            let found = epoch.start;
             self.metrics.clock_jumps.inc();
-            tracing::warn!(%expected, %found, "clock jumped");
-            let _ = self.events.send(Event::ClockJumped { expected, found }).await;
+            tracing::warn!(%expected, %found, "the clock was stepped, another epoch begins");
+            let (start, end) = (expected.min(found), expected.max(found));
+            self.unobserved(start, end, "the clock was stepped").await;
         }
     }
+
+    async fn unobserved(&self, start: Timestamp, end: Timestamp, why: &'static str) {
+        let _ = self.events.send(Event::Unobserved { start, end, why }).await;
+    }
+}
+
+fn micros(of: Duration) -> i64 {
+    i64::try_from(of.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Time until the next multiple of the interval; one that is nearly now was just had.

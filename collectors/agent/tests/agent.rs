@@ -260,9 +260,25 @@ async fn a_clock_that_jumps_is_counted_and_told() {
         .iter()
         .map(|gap| (gap.reason.clone(), seconds(gap.start), seconds(gap.end)))
         .collect();
-    let told = |start, end| ("clock jumped".to_owned(), start, end);
+    let told = |start, end| ("the clock was stepped".to_owned(), start, end);
     assert_eq!(gaps, [told(20, 3_620), told(1_860, 3_660)]);
     assert!(bed.log.topics_in_order().contains(&GAPS.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_leaves_a_gap() {
+    let bed = Bed::new();
+    let run = bed.start(Fleet::of(&["a"]));
+    run.until(15).await;
+    bed.clock.stand_still(90);
+    run.until(125).await;
+    assert_eq!(run.metric("nilometer_agent_stalls_total"), 1.0);
+    assert_eq!(run.metric("nilometer_agent_clock_jumps_total"), 0.0);
+    run.stop().await;
+    let gaps = bed.log.gaps();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!((seconds(gaps[0].start), seconds(gaps[0].end)), (20, 110));
+    assert_eq!(gaps[0].kind, GapKind::Unobserved);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,10 +23,13 @@ pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
 pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES};
 pub use history::{Applied, History, Lifetime, Segment};
 pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
-pub use resource::{InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind};
+pub use resource::{
+    BOOT_ID, InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind,
+};
 pub use sample::{BatchBuilder, SampleBatch, Subject, Subjects};
 pub use time::{InvalidTimestamp, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp};
 pub use topic::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
 pub use wire::{
-    MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError, decode, encode, encode_parts,
+    MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError, decode, encode,
+    encode_parts,
 };

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub const MAX_TEXT_BYTES: usize = 512;
 /// Most attributes one resource may have.
 pub const MAX_ATTRIBUTES: usize = 64;
+/// Attribute that says during which boot of its machine a resource is; its counters begin anew
+/// with another one.
+pub const BOOT_ID: &str = "boot_id";
 
 /// What sort of thing a resource is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

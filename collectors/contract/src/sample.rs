@@ -259,8 +259,7 @@ impl BatchBuilder {
             .iter()
             .map(|subject| crate::topic::partition_of(&subject.id, partitions))
             .collect();
-        let mut parts: Vec<BatchBuilder> =
-            (0..partitions).map(|_| self.like()).collect();
+        let mut parts: Vec<BatchBuilder> = (0..partitions).map(|_| self.like()).collect();
         let places: Vec<u32> = self
             .subjects
             .into_iter()

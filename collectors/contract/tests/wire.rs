@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use nilometer_contract::{
-    BatchBuilder, Change, Epoch, LifecycleEvent, Resource, ResourceKind, SampleBatch, Subject, Timestamp,
-    catalogue, decode, encode, encode_parts,
+    BatchBuilder, Change, Epoch, LifecycleEvent, Resource, ResourceKind, SampleBatch, Subject,
+    Timestamp, catalogue, decode, encode, encode_parts,
 };
 use proptest::prelude::*;
 

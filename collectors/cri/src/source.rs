@@ -82,7 +82,7 @@ impl Source for CriSource {
     }
 
     async fn observe(&mut self) -> Result<Observation, SourceError> {
-        let mut observation = Observation::new(SOURCE);
+        let mut observation = Observation::begin(SOURCE, self.lookup.clock.as_ref());
         if let Some(subscribed) = self.subscribed.take() {
             // A list made before the subscription stands could miss what happens in between.
             let _ = tokio::time::timeout(CALL_TIMEOUT, subscribed).await;

@@ -34,7 +34,7 @@ pub(crate) async fn run(lookup: Arc<Lookup>, mut queue: mpsc::Receiver<Event>, o
 }
 
 async fn work(lookup: &Arc<Lookup>, event: Event) -> Observation {
-    let mut observation = Observation::new(SOURCE);
+    let mut observation = Observation::begin(SOURCE, lookup.clock.as_ref());
     match event {
         Event::Created { id } => observation.events = created(lookup, &id).await,
         Event::Started { id, at } => observation.events = started(lookup, &id, at).await,

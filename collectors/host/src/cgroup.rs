@@ -64,7 +64,7 @@ impl Cgroups {
             return Err(SourceError { what, cause: None });
         }
         self.versions = tree::versions(&hierarchies);
-        let mut out = Observation::new(CGROUP);
+        let mut out = Observation::begin(CGROUP, self.context.clock.as_ref());
         let at = self.context.clock.now();
         let found = self.bounded(tree::walk(&hierarchies));
         self.tell(at, &hierarchies, found, &mut out.events);

@@ -6,7 +6,7 @@ use nilometer_contract::{Resource, ResourceKind};
 use nilometer_source::Observation;
 
 use crate::context::Context;
-use crate::roster::Roster;
+use crate::roster::{Roster, of_boot};
 
 /// Sectors are counted in these bytes, whatever the device's own size of sector.
 const SECTOR_BYTES: u64 = 512;
@@ -47,6 +47,7 @@ pub(crate) fn observe(
         disk.name = name;
         disk.node = node.id.clone();
         disk.parent = Some(node.id.clone());
+        of_boot(&mut disk, node);
         if let Some(bytes) = bytes {
             disk.attributes.insert("capacity_bytes".to_owned(), bytes.to_string());
         }

@@ -11,7 +11,7 @@ use nilometer_contract::{Resource, ResourceKind};
 use nilometer_source::Observation;
 
 use crate::context::Context;
-use crate::roster::Roster;
+use crate::roster::{Roster, of_boot};
 
 const MICROJOULES: f64 = 1e6;
 /// The same counters by another way; one way is enough.
@@ -72,6 +72,7 @@ impl Energy {
             let mut resource = Resource::new(id(name), ResourceKind::EnergyDomain);
             resource.name = label.to_owned();
             resource.node = node.id.clone();
+            of_boot(&mut resource, node);
             // `intel-rapl:0:1` is part of `intel-rapl:0`, whose energy includes it.
             let outer = name.rsplit_once(':').map(|(outer, _)| outer);
             let outer = outer.filter(|outer| names.contains(*outer));

@@ -8,7 +8,7 @@ use nilometer_contract::{Resource, ResourceKind};
 use nilometer_source::Observation;
 
 use crate::context::Context;
-use crate::roster::Roster;
+use crate::roster::{Roster, of_boot};
 
 const FIELDS: usize = 12;
 
@@ -46,6 +46,7 @@ pub(crate) fn observe(
         interface.name = name.clone();
         interface.node = node.id.clone();
         interface.parent = Some(node.id.clone());
+        of_boot(&mut interface, node);
         if let Some(mac) = context.read_sys(&format!("class/net/{name}/address")) {
             interface.attributes.insert("mac".to_owned(), mac.trim().to_owned());
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
 
 use crate::MAX_DEVICES;
 
@@ -66,6 +66,13 @@ impl Roster {
     /// How many are metered.
     pub(crate) fn len(&self) -> usize {
         self.alive.len()
+    }
+}
+
+/// Says of a device during which boot of its node it is: its counters began with it.
+pub(crate) fn of_boot(device: &mut Resource, node: &Resource) {
+    if let Some(boot) = node.attributes.get(BOOT_ID) {
+        device.attributes.insert(BOOT_ID.to_owned(), boot.clone());
     }
 }
 

@@ -122,7 +122,7 @@ impl Host {
 
 impl Reader for Host {
     fn observe(&mut self) -> Result<Observation, SourceError> {
-        let mut out = Observation::new(HOST);
+        let mut out = Observation::begin(HOST, self.context.clock.as_ref());
         let context = &mut self.context;
         let node = self.node.observe(context, &mut out)?;
         disk::observe(context, &node, &mut self.disks, &mut out);

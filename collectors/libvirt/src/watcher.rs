@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{BatchBuilder, Timestamp};
 use nilometer_source::{Observation, Outlet, SharedClock, SourceError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -133,6 +133,7 @@ impl Watcher {
     }
 
     async fn observe(&mut self) -> Result<Observation, SourceError> {
+        self.seen.resume(self.clock.as_ref());
         let result = match &self.session {
             Some(_) => self.read_all(false).await,
             None => return Err(self.unreachable(CallError::Closed)),
@@ -246,6 +247,7 @@ impl Watcher {
     }
 
     async fn take_notice(&mut self, notice: Notice) -> Result<(), CallError> {
+        self.seen.resume(self.clock.as_ref());
         let Some(session) = &self.session else { return Ok(()) };
         let Notice { at, event } = &notice;
         let (at, domain) = (*at, &event.domain);
@@ -376,7 +378,7 @@ impl Watcher {
     fn keep(&mut self, mut seen: Observation) {
         if seen.samples.len() > MAX_WAITING {
             tracing::warn!(samples = seen.samples.len(), "agent takes nothing; samples dropped");
-            seen.samples = Observation::new(SOURCE).samples;
+            seen.samples = BatchBuilder::new(SOURCE);
         }
         let surplus = seen.events.len().saturating_sub(MAX_WAITING);
         if surplus > 0 {

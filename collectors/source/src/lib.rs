@@ -4,16 +4,19 @@
 //! push what its system tells it (a domain stopped, a container exited) through its [`Outlet`].
 //! A source degrades: what it cannot read it leaves out and says so, it never invents a value.
 
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod clock;
+
+pub use clock::{Clock, EpochClock, SharedClock, SystemClock};
 
 use async_trait::async_trait;
-use nilometer_contract::{BatchBuilder, LifecycleEvent, Timestamp};
+use nilometer_contract::{BatchBuilder, Epoch, LifecycleEvent};
 use tokio::sync::mpsc;
 
 /// What a source saw: samples, and events in the order in which they happened.
 #[derive(Debug)]
 pub struct Observation {
+    /// The clock's epoch when this was begun; none where the instants are the source's own.
+    pub epoch: Epoch,
     /// Samples, each stamped with the instant at which it was read.
     pub samples: BatchBuilder,
     /// Lifecycle events.
@@ -61,30 +64,28 @@ pub enum Discovery {
     },
 }
 
-/// Tells the time. Passed in, so that tests and simulations own it.
-pub trait Clock: Send + Sync {
-    /// The instant now.
-    fn now(&self) -> Timestamp;
-}
-
-/// The machine's own clock.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-    }
-}
-
-/// A clock to share.
-pub type SharedClock = Arc<dyn Clock>;
-
 impl Observation {
-    /// Nothing seen yet by this source.
+    /// Nothing seen yet by this source, whose samples bring instants of their own.
     pub fn new(source: &str) -> Self {
-        Observation { samples: BatchBuilder::new(source), events: Vec::new() }
+        let (samples, events) = (BatchBuilder::new(source), Vec::new());
+        Observation { epoch: Epoch::none(), samples, events }
+    }
+
+    /// Nothing seen yet by this source, whose samples are stamped by a clock.
+    pub fn begin(source: &str, clock: &dyn Clock) -> Self {
+        let mut begun = Self::new(source);
+        begun.resume(clock);
+        begun
+    }
+
+    /// Goes on in the clock's epoch of this moment, unless there are samples already.
+    ///
+    /// Samples of one observation must be stamped within one epoch; the agent drops those of an
+    /// observation during which another began.
+    pub fn resume(&mut self, clock: &dyn Clock) {
+        if self.samples.is_empty() {
+            self.epoch = clock.epoch();
+        }
     }
 
     /// Whether nothing was seen.

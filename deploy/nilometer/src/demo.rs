@@ -17,7 +17,7 @@ use nilometer_contract::{
 };
 use nilometer_log::{Log, LogError, TopicConfig, TopicPartition};
 use nilometer_simulated::{FleetConfig, SOURCE, SimulatedSource};
-use nilometer_source::{Observation, SharedClock};
+use nilometer_source::{EpochClock, Observation, SharedClock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -158,7 +158,7 @@ impl Demo {
         };
         let found = format!("{} nodes, {} VMs and pods", fleet.nodes, fleet.vms_and_pods);
         let watched = Watched { source: Box::new(Noting::new(source, note)), found };
-        let (clock, log) = (self.clock.clone(), self.log.clone());
+        let (clock, log) = (Arc::new(EpochClock::new(self.clock.clone())), self.log.clone());
         let agent =
             Agent::new(self.config.agent("demo"), vec![watched], outlet, log, clock, &registry)?;
         agent.run(cancel).await.context("the demo's agent failed")
@@ -268,7 +268,7 @@ fn make(
     }
     let mut group = Group::default();
     for (at, observation) in source.backfill(end, PAST_STEP_MICROS) {
-        let Observation { samples, events } = observation;
+        let Observation { samples, events, .. } = observation;
         group.samples.append(samples);
         group.events.extend(events);
         group.steps += 1;

@@ -19,7 +19,7 @@ use nilometer_ingest::{Follower, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
 use nilometer_placement::Scheduler;
-use nilometer_source::{SharedClock, SystemClock};
+use nilometer_source::{EpochClock, SharedClock, SystemClock};
 use nilometer_sql::Engine;
 use nilometer_store::Storage;
 use prometheus::Registry;
@@ -250,7 +250,9 @@ impl Process {
 
     async fn collect(&mut self, log: Arc<dyn Log>) -> anyhow::Result<()> {
         let (outlet, pushed) = mpsc::channel(64);
-        let found = discover(&self.config, &self.clock, &outlet).await;
+        let epochs = Arc::new(EpochClock::new(self.clock.clone()));
+        let clock: SharedClock = epochs.clone();
+        let found = discover(&self.config, &clock, &outlet).await;
         for watched in &found.watched {
             info!(source = watched.source.name(), found = watched.found, "source found");
         }
@@ -258,13 +260,12 @@ impl Process {
             info!(source = absent.label, reason = absent.reason, "source not found");
         }
         let config = self.config.agent("node");
-        let (clock, registry) = (self.clock.clone(), &self.registry);
-        let agent = Agent::new(config, found.watched, pushed, log, clock, registry)?;
+        let registry = &self.registry;
+        let agent = Agent::new(config, found.watched, pushed, log, epochs, registry)?;
         let missing = Missing::new(found.absent.into());
         let (late, turned_up) = mpsc::channel(1);
         let agent = agent.with_late_sources(turned_up);
-        let looking =
-            look_again(self.config.clone(), self.clock.clone(), outlet, Arc::clone(&missing), late);
+        let looking = look_again(self.config.clone(), clock, outlet, Arc::clone(&missing), late);
         tokio::spawn(looking);
         self.show_agent(agent.status(), missing);
         let cancel = self.agents.cancel.clone();

@@ -88,3 +88,34 @@ fn events_in_the_spool_are_known_although_the_file_is_older() {
     assert_eq!(known.alive("s"), 1);
     assert_eq!(text(&known.observed("s", at(20))), ["deleted a small @10 estimated"]);
 }
+
+/// An agent that saw a node of one boot, observed last at 100, died. What does the next tell of
+/// the node that it finds in an observation that starts at 200?
+fn check_boot(boot: &str, start: i64, told: &[&str]) {
+    let node = |start: i64, boot: &str| {
+        let mut said = event(Change::Created, start, "node", "none");
+        said.resource.attributes.insert(BOOT_ID.to_owned(), boot.to_owned());
+        said
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = Known::open(dir.path());
+    before.start();
+    before.admit(vec![node(10, "one")], Some(at(50)));
+    before.observed("s", at(100));
+    let (path, bytes) = before.draft().unwrap();
+    file::replace(&path, &bytes).unwrap();
+    let mut after = Known::open(dir.path());
+    after.start();
+    assert_eq!(text(&after.admit(vec![node(start, boot)], Some(at(200)))), told);
+}
+
+#[test]
+fn a_boot_is_told_by_its_id_and_not_by_a_clock() {
+    // The clock was stepped, and the kernel's boot time with it.
+    check_boot("one", 150, &["created node none @10"]);
+    check_boot("one", 5, &["created node none @10"]);
+    let anew = ["deleted node none @100 estimated", "created node none @150"];
+    check_boot("two", 150, &anew);
+    // Another boot, by a clock that is behind: the new life begins after the old one.
+    check_boot("two", 20, &["deleted node none @100 estimated", "created node none @100"]);
+}

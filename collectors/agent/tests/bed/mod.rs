@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nilometer_agent::{Agent, AgentConfig, AgentError, Status, Watched};
 use nilometer_contract::{Change, LifecycleEvent, Resource, ResourceKind, Timestamp};
-use nilometer_source::{Clock, Observation};
+use nilometer_source::{Clock, EpochClock, Observation};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -36,11 +36,18 @@ pub fn seconds(at: Timestamp) -> i64 {
 pub struct BedClock {
     start: Instant,
     stepped: AtomicI64,
+    stood_still: AtomicI64,
 }
 
 impl BedClock {
     pub fn jump(&self, seconds: i64) {
         self.stepped.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+
+    /// As if the process had been frozen for so long: time passes and no timer fires.
+    pub fn stand_still(&self, seconds: i64) {
+        self.jump(seconds);
+        self.stood_still.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
     }
 }
 
@@ -49,6 +56,11 @@ impl Clock for BedClock {
         let elapsed = self.start.elapsed().as_micros() as i64;
         Timestamp::from_seconds(ZERO + FIRST_SECOND)
             .plus_micros(elapsed + self.stepped.load(Ordering::Relaxed))
+    }
+
+    fn steady(&self) -> Duration {
+        let still = self.stood_still.load(Ordering::Relaxed);
+        self.start.elapsed() + Duration::from_micros(still.unsigned_abs())
     }
 }
 
@@ -73,7 +85,8 @@ pub struct Run {
 
 impl Bed {
     pub fn new() -> Self {
-        let clock = BedClock { start: Instant::now(), stepped: AtomicI64::new(0) };
+        let (stepped, stood_still) = (AtomicI64::new(0), AtomicI64::new(0));
+        let clock = BedClock { start: Instant::now(), stepped, stood_still };
         Bed {
             log: Arc::new(BedLog::default()),
             clock: Arc::new(clock),
@@ -92,7 +105,7 @@ impl Bed {
         let sources = fleets.into_iter().map(|fleet| watched(fleet, &self.clock)).collect();
         let (outlet, pushed) = mpsc::channel(16);
         let registry = Registry::new();
-        let (log, clock) = (self.log.clone(), self.clock.clone());
+        let (log, clock) = (self.log.clone(), Arc::new(EpochClock::new(self.clock.clone())));
         let agent = Agent::new(config, sources, pushed, log, clock, &registry).unwrap();
         let (late, seen) = mpsc::channel(1);
         let agent = agent.with_late_sources(seen);

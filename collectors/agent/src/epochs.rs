@@ -1,0 +1,102 @@
+//! The agent's epochs: which instance it is and how many epochs it has begun, kept on disk.
+//!
+//! The count is on disk before an epoch begins, so no two epochs of an instance have one number,
+//! however the agent dies. A folder that lost the file is another instance: of two instances the
+//! readers of the tables assume no order.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nilometer_contract::Epoch;
+use nilometer_source::EpochClock;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::file;
+
+/// Hands out epochs.
+pub(crate) struct Epochs {
+    path: PathBuf,
+    form: Form,
+    clock: Arc<EpochClock>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    instance: String,
+    sequence: u64,
+}
+
+impl Epochs {
+    /// Reads which instance the folder is of, or makes it a new one, and begins an epoch.
+    pub(crate) fn open(dir: &Path, agent: &str, clock: Arc<EpochClock>) -> io::Result<Self> {
+        let path = dir.join("epoch.json");
+        let known = file::read(&path)?.and_then(|bytes| {
+            let read = serde_json::from_slice::<Form>(&bytes);
+            read.inspect_err(|error| tracing::error!(%error, path = %path.display(), "damaged"))
+                .ok()
+        });
+        let form = known.unwrap_or_else(|| Form {
+            instance: format!("{agent}/{}", Uuid::new_v4().simple()),
+            sequence: 0,
+        });
+        let mut epochs = Epochs { path, form, clock };
+        let next = epochs.form.after();
+        next.keep(&epochs.path)?;
+        epochs.begin(next);
+        Ok(epochs)
+    }
+
+    /// Begins the next epoch; none, and the current one goes on, if it cannot be written down.
+    pub(crate) async fn next(&mut self) -> Option<Epoch> {
+        let (path, next) = (self.path.clone(), self.form.after());
+        let kept = tokio::task::spawn_blocking(move || next.keep(&path).map(|()| next));
+        match kept.await.map_err(io::Error::other).flatten() {
+            Ok(next) => Some(self.begin(next)),
+            Err(error) => {
+                tracing::error!(%error, path = %self.path.display(), "no new epoch can be begun");
+                None
+            }
+        }
+    }
+
+    fn begin(&mut self, next: Form) -> Epoch {
+        self.form = next;
+        self.clock.begin(&self.form.instance, self.form.sequence)
+    }
+}
+
+impl Form {
+    fn after(&self) -> Form {
+        Form { sequence: self.sequence + 1, ..self.clone() }
+    }
+
+    fn keep(&self, path: &Path) -> io::Result<()> {
+        file::replace(path, &serde_json::to_vec(self)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nilometer_source::{Clock, SystemClock};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn numbers_go_on_over_restarts_and_a_damaged_file_is_another_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(EpochClock::new(Arc::new(SystemClock)));
+        let mut epochs = Epochs::open(dir.path(), "n", clock.clone()).unwrap();
+        let first = clock.epoch();
+        assert_eq!(first.sequence, 1);
+        assert_eq!(epochs.next().await.unwrap().sequence, 2);
+        Epochs::open(dir.path(), "n", clock.clone()).unwrap();
+        assert_eq!((clock.epoch().instance, clock.epoch().sequence), (first.instance.clone(), 3));
+        std::fs::write(dir.path().join("epoch.json"), "{").unwrap();
+        Epochs::open(dir.path(), "n", clock.clone()).unwrap();
+        assert_ne!(clock.epoch().instance, first.instance);
+        assert_eq!(clock.epoch().sequence, 1);
+    }
+}
