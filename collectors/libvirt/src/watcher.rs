@@ -249,8 +249,7 @@ impl Watcher {
     async fn take_notice(&mut self, notice: Notice) -> Result<(), CallError> {
         self.seen.resume(self.clock.as_ref());
         let Some(session) = &self.session else { return Ok(()) };
-        let Notice { at, event } = &notice;
-        let (at, domain) = (*at, &event.domain);
+        let (at, domain) = (notice.at, &notice.event.domain);
         tracing::debug!(domain = %domain.name, lifecycle = ?event.lifecycle, "event");
         match session.meaning(&notice) {
             Meaning::Lifecycle(what, detail) => self.live(domain, what, detail, at).await,
