@@ -250,7 +250,7 @@ impl Watcher {
         self.seen.resume(self.clock.as_ref());
         let Some(session) = &self.session else { return Ok(()) };
         let (at, domain) = (notice.at, &notice.event.domain);
-        tracing::debug!(domain = %domain.name, lifecycle = ?event.lifecycle, "event");
+        tracing::debug!(domain = %domain.name, lifecycle = ?notice.event.lifecycle, "event");
         match session.meaning(&notice) {
             Meaning::Lifecycle(what, detail) => self.live(domain, what, detail, at).await,
             Meaning::Devices => self.read_one(domain, None).await,
