@@ -9,6 +9,7 @@ mod crash;
 mod deps;
 mod packages;
 mod phases;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -34,6 +35,8 @@ enum Chore {
     Crash(crash::Options),
     /// Check the direction, versions and licences of dependencies
     Deps,
+    /// Run seeds of the simulated pipeline while everything fails, and judge bills and samples
+    SimulateFaults(simulate::Options),
     /// Run all tests, after getting what they need
     Test(test::Options),
     /// Check the style that compilers do not
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Crash(options) => crash::run(&root, &options),
         Chore::Ci => ci::run(&root),
         Chore::Deps => deps::run(&root),
+        Chore::SimulateFaults(options) => simulate::run(&root, &options),
         Chore::Test(options) => test::run(&root, &options),
         Chore::Tidy => tidy::run(&root),
     };

@@ -86,6 +86,8 @@ const SHELLS: &[&str] = &[
     "collectors/log/src/",
     // Steady time, for the `Clock` that the others are given.
     "collectors/source/src/clock.rs",
+    // Its time is simulated.
+    "deploy/simulation/src/",
     "pipeline/ingest/src/",
     "scheduler/placement/src/extender.rs",
     "scheduler/placement/src/scheduler.rs",

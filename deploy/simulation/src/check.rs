@@ -1,0 +1,188 @@
+//! The judgement: what is stored against what sources gave, and bills against what is true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use nilometer_contract::{SAMPLES, decode, partition_of};
+
+use crate::bills;
+use crate::host::Host;
+use crate::hostile::GHOST;
+use crate::sites::{Ground, INTERVAL, PARTITIONS};
+use crate::source::Reading;
+use crate::tables::{GapRow, Identity, Stored};
+use crate::world::World;
+
+/// Samples that are younger when their agent is killed may be in its memory alone: those of an
+/// attempt at the log that has not failed yet, and the last observations.
+const IN_MEMORY_MICROS: i64 = 10_000_000 + 3 * INTERVAL.as_micros() as i64;
+
+/// A process that was killed.
+#[derive(Clone, Debug)]
+pub(crate) struct Killed {
+    host: String,
+    life: u64,
+    at: i64,
+}
+
+impl Killed {
+    pub(crate) fn now(host: &Host, life: u64) -> Self {
+        Killed { host: host.name.clone(), life, at: host.world.elapsed() }
+    }
+}
+
+/// What became of the samples that sources gave.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Readings in the tables, in order of true time.
+    pub(crate) stored: Vec<Reading>,
+    /// Resources of which a reading is missing, or may be.
+    pub(crate) touched: BTreeSet<String>,
+    /// Readings that are missing, all for a reason.
+    missing: u64,
+}
+
+/// Judges a run that has ended; says how many samples are missing for a known reason.
+pub(crate) async fn check(
+    ground: &Ground,
+    world: &Arc<World>,
+    killed: &[Killed],
+    hosts: &[Arc<Host>],
+) -> anyhow::Result<u64> {
+    let stored = Stored::read(&ground.bare_storage()?).await.context("the tables")?;
+    world.note(format!("{} identities are stored", stored.samples.len()));
+    let readings = ground.said.readings().clone();
+    ensure!(!readings.is_empty(), "the run says nothing");
+    let removed = removed(ground)?;
+    let found = samples(&stored, &readings, killed, &removed)?;
+    letters(ground, &stored)?;
+    for host in hosts {
+        count_lost(&stored, &readings, &found, killed, &host.name)?;
+    }
+    world.note(format!("{} samples are missing for a reason", found.missing));
+    bills::check(ground, world, &found).await.context("bills")?;
+    Ok(found.missing)
+}
+
+/// Every reading is stored once, or missing for a reason; nothing else is stored.
+fn samples(
+    stored: &Stored,
+    readings: &[Reading],
+    killed: &[Killed],
+    removed: &Removed,
+) -> anyhow::Result<Found> {
+    let mut left = stored.samples.clone();
+    let mut found = Found::default();
+    for reading in readings {
+        let identity: Identity = (reading.meter.to_owned(), reading.resource.clone(), reading.at.0);
+        let values = left.get_mut(&identity);
+        let place = values.iter().flat_map(|values| values.iter()).position(same(reading));
+        match place.zip(values) {
+            Some((place, values)) => {
+                values.remove(place);
+                found.stored.push(reading.clone());
+            }
+            None if was_killed(reading, killed) => found.missing += 1,
+            None if stored.gaps.iter().any(|gap| covers(gap, reading))
+                || is_removed(stored, removed, &identity) =>
+            {
+                found.touched.insert(reading.resource.clone());
+                found.missing += 1;
+            }
+            None => {
+                let there = stored.samples.get(&identity);
+                bail!("{reading:?} is not stored, and nothing says why; there is {there:?}")
+            }
+        }
+    }
+    left.retain(|identity, values| identity.1 != GHOST && !values.is_empty());
+    if let Some((identity, values)) = left.first_key_value() {
+        bail!("{identity:?} = {values:?} is stored twice, or no source gave it");
+    }
+    Ok(found)
+}
+
+/// What was sent to be refused was refused, each record once, and nothing else was.
+fn letters(ground: &Ground, stored: &Stored) -> anyhow::Result<()> {
+    let mut left = ground.broker.hostile();
+    for letter in &stored.letters {
+        let place = (letter.topic.clone(), letter.partition, letter.offset);
+        ensure!(letter.row < 0 && left.remove(&place), "{letter:?} is not to be refused");
+    }
+    for landed in ground.broker.removed() {
+        left.remove(&(landed.topic, i64::from(landed.partition), landed.record.offset as i64));
+    }
+    ensure!(left.is_empty(), "not among the dead letters: {left:?}");
+    Ok(())
+}
+
+/// Samples in records that a fault took from the log: partition and when it was appended.
+type Removed = BTreeMap<Identity, (i64, i64)>;
+
+fn removed(ground: &Ground) -> anyhow::Result<Removed> {
+    let mut removed = Removed::new();
+    for landed in ground.broker.removed().iter().filter(|landed| landed.topic == SAMPLES) {
+        let place = (i64::from(landed.partition), landed.record.appended_at_micros);
+        let Ok(batch) = decode(&landed.record.payload) else { continue };
+        for row in 0..batch.len() {
+            let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
+            let resource = batch.subjects.id.value(batch.resource[row] as usize).to_owned();
+            removed.insert((meter, resource, batch.at[row]), place);
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether the log lost it, and the ingester says so of that partition and time.
+fn is_removed(stored: &Stored, removed: &Removed, identity: &Identity) -> bool {
+    let Some(&(partition, appended)) = removed.get(identity) else { return false };
+    stored.gaps.iter().any(|gap| {
+        (gap.kind.as_str(), gap.agent.as_str()) == ("lost", "")
+            && (gap.of_topic.as_str(), gap.of_partition) == (SAMPLES, partition)
+            && (gap.start..=gap.end).contains(&appended)
+    })
+}
+
+fn same(reading: &Reading) -> impl Fn(&f64) -> bool {
+    let value = reading.value;
+    move |found| *found == value
+}
+
+fn was_killed(reading: &Reading, killed: &[Killed]) -> bool {
+    killed.iter().any(|killed| {
+        (&killed.host, killed.life) == (&reading.host, reading.life)
+            && (killed.at - IN_MEMORY_MICROS..=killed.at).contains(&reading.seen)
+    })
+}
+
+fn covers(gap: &GapRow, reading: &Reading) -> bool {
+    let partition = i64::from(partition_of(&reading.resource, PARTITIONS));
+    gap.kind == "lost"
+        && gap.of_topic == SAMPLES
+        && (gap.of_partition < 0 || gap.of_partition == partition)
+        && gap.agent == reading.host
+        && (gap.start..gap.end).contains(&reading.at.0)
+}
+
+/// What an agent says that it lost is what is missing, to the sample; where the agent was killed
+/// as well, at most that.
+fn count_lost(
+    stored: &Stored,
+    readings: &[Reading],
+    found: &Found,
+    killed: &[Killed],
+    host: &str,
+) -> anyhow::Result<()> {
+    let of_host =
+        |gap: &&GapRow| gap.agent == host && gap.kind == "lost" && gap.of_topic == SAMPLES;
+    let said: i64 = stored.gaps.iter().filter(of_host).map(|gap| gap.samples).sum();
+    let given = readings.iter().filter(|reading| reading.host == host).count() as i64;
+    let there = found.stored.iter().filter(|reading| reading.host == host).count() as i64;
+    let missing = given - there;
+    let killed = killed.iter().any(|killed| killed.host == host);
+    let by_log = stored.gaps.iter().any(|gap| gap.agent.is_empty() && gap.kind == "lost");
+    let right = if killed || by_log { said <= missing } else { said == missing };
+    ensure!(right, "{host} says that {said} samples are lost, and {missing} are missing");
+    Ok(())
+}
