@@ -19,6 +19,8 @@ pub enum Kind {
     LogLossy,
     /// An ingester cannot reach the store.
     StoreAway,
+    /// The store of an ingester is full: it can be read, and not written.
+    StoreFull,
     /// Each request of an ingester to the store takes seconds.
     StoreSlow,
     /// Requests of an ingester to the store fail, some after they took effect.
@@ -31,17 +33,17 @@ pub enum Kind {
     Repeated,
     /// Records arrive that nobody should send.
     Hostile,
-    /// An agent is killed, and what it had not synced to its disk is gone or torn.
+    /// An agent that was cut off from the log is killed, and what it had not synced to its disk is gone or torn.
     PowerLost,
-    /// An agent is killed, and a bit of its spool flips.
+    /// An agent that was cut off from the log is killed, and a bit of its spool flips.
     SpoolFlipped,
     /// The folders of an agent's spool are gone for a while.
     SpoolAway,
     /// A host's clock is stepped, and back at the end.
     ClockStepped,
-    /// The log drops its oldest records, read or not.
+    /// The log drops its oldest records before the ingester, which was cut off, has read them.
     LogTruncated,
-    /// The log is replaced by an empty one.
+    /// The log is replaced by an empty one while the ingester is cut off.
     LogReplaced,
     /// A bit flips in a data file of a table.
     DataFlipped,
@@ -58,6 +60,7 @@ pub const KINDS: &[Kind] = &[
     Kind::LogSlow,
     Kind::LogLossy,
     Kind::StoreAway,
+    Kind::StoreFull,
     Kind::StoreSlow,
     Kind::StoreLossy,
     Kind::Frozen,
@@ -83,7 +86,7 @@ pub(crate) const FAULTY_SECONDS: u64 = 960;
 /// Least and most seconds that a fault lasts.
 const LASTS: (u64, u64) = (3, 150);
 /// Most faults of one run.
-const MOST: u64 = 7;
+const MOST: u64 = 9;
 
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,6 +15,8 @@ use crate::world::{START, World};
 pub(crate) struct Link {
     /// Nothing gets through.
     pub(crate) away: bool,
+    /// Nothing can be written.
+    pub(crate) full: bool,
     /// What each request takes on top.
     pub(crate) slow: Duration,
     /// Thousandths of requests that fail; half of them after they took effect.

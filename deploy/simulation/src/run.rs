@@ -15,7 +15,7 @@ use crate::estate::estate;
 use crate::fault::{FAULTY_SECONDS, Fault, KINDS, Kind, plan};
 use crate::host::{Host, Link};
 use crate::hostile;
-use crate::sites::{Ground, Role, Site};
+use crate::sites::{Ground, INTERVAL, Role, Site};
 use crate::source::Said;
 use crate::world::World;
 
@@ -112,12 +112,16 @@ struct Run {
 impl Run {
     fn new(world: &Arc<World>, options: &Options, folder: &Path) -> Self {
         let nodes = 1 + world.pick("nodes", 2);
+        // So small that an outage fills it, with more to fill it with.
+        let is_spool_small = world.pick("spool", 4) == 0;
         let ground = Ground {
             broker: Broker::new(world),
             objects: Arc::new(InMemory::new()),
             folder: folder.to_owned(),
             estate: Arc::new(estate(world, nodes, SECONDS)),
             said: Arc::new(Said::default()),
+            spool_max_bytes: if is_spool_small { 64 << 10 } else { 1 << 30 },
+            interval: if is_spool_small { Duration::from_secs(1) } else { INTERVAL },
         };
         // Clocks are never right to the second.
         let host = |name: String, slot| {
@@ -189,9 +193,11 @@ impl Run {
             Kind::AgentKilled | Kind::PowerLost | Kind::SpoolFlipped | Kind::SpoolAway => {
                 &mut self.agents[(fault.target % count) as usize]
             }
-            Kind::IngesterKilled | Kind::StoreAway | Kind::StoreSlow | Kind::StoreLossy => {
-                &mut self.ingesters[0]
-            }
+            Kind::IngesterKilled
+            | Kind::StoreAway
+            | Kind::StoreFull
+            | Kind::StoreSlow
+            | Kind::StoreLossy => &mut self.ingesters[0],
             Kind::SecondOwner => &mut self.ingesters[1],
             _ => match fault.target % (count + 1) {
                 0 => &mut self.ingesters[0],
@@ -202,6 +208,7 @@ impl Run {
 
     async fn begin(&mut self, fault: Fault) -> anyhow::Result<()> {
         let away = Link { away: true, ..Link::default() };
+        let full = Link { full: true, ..Link::default() };
         let slow = Link { slow: Duration::from_secs(1 + fault.target % 14), ..Link::default() };
         let lossy = Link { lossy: 200 + 10 * fault.target, ..Link::default() };
         let disk = self.disks[(fault.target % self.disks.len() as u64) as usize].clone();
@@ -209,26 +216,24 @@ impl Run {
         let key = format!("{fault:?}");
         let site = self.target(fault);
         match fault.kind {
-            Kind::AgentKilled | Kind::IngesterKilled | Kind::PowerLost | Kind::SpoolFlipped => {
+            Kind::AgentKilled | Kind::IngesterKilled => {
                 let killed = Killed::now(&site.host, site.life);
                 site.kill().await;
                 self.killed.push(killed);
-                match fault.kind {
-                    Kind::PowerLost => disk.lose_power(&world, &key)?,
-                    Kind::SpoolFlipped => disk.flip(&world, &key)?,
-                    _ => {}
-                }
+            }
+            // So that there is something in the spool, or in the log that was not read.
+            Kind::PowerLost | Kind::SpoolFlipped | Kind::LogTruncated | Kind::LogReplaced => {
+                *site.host.log() = away;
             }
             Kind::SpoolAway => disk.set_away(true)?,
             Kind::ClockStepped => site.host.clock.step(step_micros(fault)),
-            Kind::LogTruncated => broker.drop_oldest((fault.target % 32) as usize),
-            Kind::LogReplaced => broker.replace(),
             Kind::DataFlipped => flip_data(&world, &self.ground.objects, &key).await?,
             Kind::FarFuture => hostile::send_far_future(&broker)?,
             Kind::LogAway => *site.host.log() = away,
             Kind::LogSlow => *site.host.log() = slow,
             Kind::LogLossy => *site.host.log() = lossy,
             Kind::StoreAway => *site.host.store() = away,
+            Kind::StoreFull => *site.host.store() = full,
             Kind::StoreSlow => *site.host.store() = slow,
             Kind::StoreLossy => *site.host.store() = lossy,
             Kind::Frozen => site.host.freeze(true),
@@ -246,23 +251,35 @@ impl Run {
 
     async fn end(&mut self, fault: Fault) -> anyhow::Result<()> {
         let disk = self.disks[(fault.target % self.disks.len() as u64) as usize].clone();
+        let (world, broker) = (self.world.clone(), self.ground.broker.clone());
+        let key = format!("{fault:?}");
         let site = self.target(fault);
         match fault.kind {
-            Kind::AgentKilled | Kind::IngesterKilled | Kind::PowerLost | Kind::SpoolFlipped => {
-                if !site.is_running() {
-                    site.start();
+            Kind::AgentKilled | Kind::IngesterKilled if !site.is_running() => site.start(),
+            Kind::AgentKilled | Kind::IngesterKilled => {}
+            Kind::PowerLost | Kind::SpoolFlipped => {
+                *site.host.log() = Link::default();
+                let killed = Killed::now(&site.host, site.life);
+                site.kill().await;
+                match fault.kind {
+                    Kind::PowerLost => disk.lose_power(&world, &key)?,
+                    _ => disk.flip(&world, &key)?,
+                }
+                site.start();
+                self.killed.push(killed);
+            }
+            Kind::LogTruncated | Kind::LogReplaced => {
+                *site.host.log() = Link::default();
+                match fault.kind {
+                    Kind::LogTruncated => broker.drop_oldest((fault.target % 8) as usize),
+                    _ => broker.replace(),
                 }
             }
             Kind::SpoolAway => disk.set_away(false)?,
             Kind::ClockStepped => site.host.clock.step(-step_micros(fault)),
-            Kind::Repeated
-            | Kind::Hostile
-            | Kind::LogTruncated
-            | Kind::LogReplaced
-            | Kind::DataFlipped
-            | Kind::FarFuture => {}
+            Kind::Repeated | Kind::Hostile | Kind::DataFlipped | Kind::FarFuture => {}
             Kind::LogAway | Kind::LogSlow | Kind::LogLossy => *site.host.log() = Link::default(),
-            Kind::StoreAway | Kind::StoreSlow | Kind::StoreLossy => {
+            Kind::StoreAway | Kind::StoreFull | Kind::StoreSlow | Kind::StoreLossy => {
                 *site.host.store() = Link::default();
             }
             Kind::Frozen => site.host.freeze(false),

@@ -31,7 +31,7 @@ use crate::store::RemoteStore;
 pub(crate) const PARTITIONS: u32 = 2;
 /// How long a service manager waits before it starts again what ended.
 const RESTART: Duration = Duration::from_secs(5);
-/// Time between two observations.
+/// Usual, and longest, time between two observations.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
 
 /// What outlives processes.
@@ -42,6 +42,8 @@ pub(crate) struct Ground {
     pub(crate) folder: PathBuf,
     pub(crate) estate: Arc<Vec<Thing>>,
     pub(crate) said: Arc<Said>,
+    pub(crate) spool_max_bytes: u64,
+    pub(crate) interval: Duration,
 }
 
 /// What runs on a host.
@@ -175,7 +177,8 @@ async fn collect(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut config = AgentConfig::new(&host.name, spool(&ground.folder, host));
-    config.interval = INTERVAL;
+    config.interval = ground.interval;
+    config.spool_max_bytes = ground.spool_max_bytes;
     config.samples = topic(SAMPLES, PARTITIONS);
     config.events = topic(EVENTS, PARTITIONS);
     config.gaps = topic(GAPS, 1);

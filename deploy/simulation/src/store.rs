@@ -98,7 +98,7 @@ impl ObjectStore for RemoteStore {
         }
         let (name, number) = (named(location), self.puts.fetch_add(1, Ordering::Relaxed));
         let request = format!("{}.{} put {number} {name}", self.host.name, self.part);
-        let fate = link.fate(&self.host.world, &request);
+        let fate = if link.full { Fate::Lost } else { link.fate(&self.host.world, &request) };
         let done = match fate {
             Fate::Lost => Err(failed()),
             _ => self.objects.put_opts(location, payload, options).await,
