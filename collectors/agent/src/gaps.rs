@@ -85,6 +85,7 @@ impl Gaps {
             kind: GapKind::Lost,
             agent: self.agent.clone(),
             node: self.node.clone(),
+            sources: Vec::new(),
             topic: topic.to_owned(),
             partition,
             start,

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 pub const MAX_EVENT_BYTES: usize = 128 * 1024;
 const TYPE_PREFIX: &str = "nilometer.resource.";
 const SPEC_VERSION: &str = "1.0";
-const MAX_SOURCE_BYTES: usize = 1024;
+pub(crate) const MAX_SOURCE_BYTES: usize = 1024;
 
 /// What happened to the resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

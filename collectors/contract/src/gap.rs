@@ -3,11 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::MAX_SOURCE_BYTES;
 use crate::resource::MAX_TEXT_BYTES;
 use crate::time::Timestamp;
 
 /// Longest encoded gap.
 pub const MAX_GAP_BYTES: usize = 8 * 1024;
+/// Most sources that a gap names; one that concerns more names none, which means any.
+pub const MAX_GAP_SOURCES: usize = 16;
 
 /// What a gap means for those who read the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,6 +51,9 @@ pub struct Gap {
     pub agent: String,
     /// Node that it observes.
     pub node: String,
+    /// Sources of which records may be missing or late; empty when any source may be concerned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
     /// Topic that misses records.
     pub topic: String,
     /// Partition that misses records; none when all may.
@@ -82,10 +88,14 @@ pub enum GapError {
 }
 
 impl Gap {
-    /// As JSON.
+    /// As JSON; refuses what [`decode`](Self::decode) would.
     pub fn encode(&self) -> Result<Vec<u8>, GapError> {
         self.check()?;
-        serde_json::to_vec(self).map_err(|error| GapError::Json(error.to_string()))
+        let bytes = serde_json::to_vec(self).map_err(|error| GapError::Json(error.to_string()))?;
+        match bytes.len() {
+            long if long > MAX_GAP_BYTES => Err(GapError::TooLong(long)),
+            _ => Ok(bytes),
+        }
     }
 
     /// From JSON; refuses what breaks a bound.
@@ -102,6 +112,11 @@ impl Gap {
         let texts = [&self.agent, &self.node, &self.topic, &self.reason];
         if texts.iter().any(|text| text.len() > MAX_TEXT_BYTES) {
             return Err(GapError::Bound("a text of the gap is too long"));
+        }
+        if self.sources.len() > MAX_GAP_SOURCES
+            || self.sources.iter().any(|source| source.len() > MAX_SOURCE_BYTES)
+        {
+            return Err(GapError::Bound("the gap names too many sources, or one too long"));
         }
         match self.start.is_plausible() && self.end.is_plausible() && self.start <= self.end {
             true => Ok(()),
@@ -122,6 +137,7 @@ mod tests {
             kind: GapKind::Lost,
             agent: "node-1".to_owned(),
             node: "node-1".to_owned(),
+            sources: vec!["libvirt".to_owned()],
             topic: crate::SAMPLES.to_owned(),
             partition: Some(3),
             start: Timestamp(1_795_000_000_123_456),
@@ -144,6 +160,8 @@ mod tests {
         assert!(matches!(backwards.encode(), Err(GapError::Bound(_))));
         let wordy = Gap { reason: "x".repeat(MAX_TEXT_BYTES + 1), ..gap() };
         assert!(matches!(wordy.encode(), Err(GapError::Bound(_))));
+        let sources = vec!["s".to_owned(); MAX_GAP_SOURCES + 1];
+        assert!(matches!(Gap { sources, ..gap() }.encode(), Err(GapError::Bound(_))));
         assert!(matches!(Gap::decode(&[b' '; MAX_GAP_BYTES + 1]), Err(GapError::TooLong(_))));
     }
 

@@ -20,7 +20,7 @@ mod wire;
 
 pub use epoch::{Epoch, EpochId};
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
-pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES};
+pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES, MAX_GAP_SOURCES};
 pub use history::{Applied, History, Lifetime, Segment};
 pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
 pub use resource::{

@@ -121,7 +121,11 @@ pub enum LogError {
         #[source]
         cause: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// What was asked can never work: no such partition, a record too long, wrong credentials.
+    /// The log takes no such record, now or later: it is too long, or the broker refuses it.
+    /// Of several records appended at once any may be meant. Other records are taken.
+    #[error("{0}")]
+    Refused(String),
+    /// What was asked cannot work as things are set up: no such partition, wrong credentials.
     #[error("{0}")]
     Invalid(String),
 }

@@ -124,10 +124,11 @@ impl TableRow for Gap {
     const TABLE: &'static TableDef = &GAPS;
 
     fn text_bytes(&self) -> usize {
-        self.reason.len()
+        self.reason.len() + self.sources.iter().map(String::len).sum::<usize>()
     }
 
     fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
+        let sources: Vec<String> = rows.iter().map(|(_, gap)| gap.sources.join(",")).collect();
         let gaps = || rows.iter().map(|(_, gap)| gap);
         vec![
             instants(gaps().map(|gap| gap.start)),
@@ -135,6 +136,7 @@ impl TableRow for Gap {
             texts(gaps().map(|gap| gap.kind.as_str())),
             texts(gaps().map(|gap| gap.reason.as_str())),
             texts(gaps().map(|gap| gap.node.as_str())),
+            texts(sources.iter().map(String::as_str)),
             texts(gaps().map(|gap| gap.agent.as_str())),
             texts(gaps().map(|gap| gap.topic.as_str())),
             integers(gaps().map(|gap| gap.partition.map_or(-1, i64::from))),

@@ -302,6 +302,7 @@ impl State {
             kind: GapKind::Lost,
             agent: String::new(),
             node: String::new(),
+            sources: Vec::new(),
             topic: topic.to_owned(),
             partition: Some(partition),
             start: start.min(end),

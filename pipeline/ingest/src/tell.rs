@@ -27,7 +27,7 @@ pub(crate) async fn copy_to_log(
     for some in letters.chunks(MOST_AT_ONCE) {
         match log.append(&to, some.iter().map(copy).collect()).await {
             Ok(_) => {}
-            Err(LogError::Invalid(why)) => {
+            Err(LogError::Invalid(why) | LogError::Refused(why)) => {
                 // Trying again cannot help, and must not hold up what is stored.
                 warn!(why, letters = some.len(), "dead letters not copied to the log");
             }
@@ -54,6 +54,7 @@ pub(crate) async fn tell_late(log: &dyn Log, (since, now): (Timestamp, Timestamp
         kind: GapKind::Late,
         agent: String::new(),
         node: String::new(),
+        sources: Vec::new(),
         topic: SAMPLES.to_owned(),
         partition: None,
         start: since.min(now),

@@ -258,6 +258,7 @@ pub const GAPS: TableDef = TableDef {
         ),
         column("reason", Text, "", "Why."),
         NODE,
+        column("sources", Text, "", "Sources that it may concern, by commas; empty for any."),
         column("agent", Text, "", "Agent that reported it; empty for the ingester."),
         column("of_topic", Text, "", "Topic that misses records."),
         column("of_partition", Int, "", "Partition that misses records; -1 for all."),

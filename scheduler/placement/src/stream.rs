@@ -169,7 +169,7 @@ async fn read(
                     () = sleep(RETRY) => {}
                 }
             }
-            Err(error @ LogError::Invalid(_)) => return Err(error),
+            Err(error @ (LogError::Invalid(_) | LogError::Refused(_))) => return Err(error),
         }
     }
 }

@@ -145,6 +145,7 @@ async fn gaps_are_told_on_the_invoice() {
             kind: GapKind::Lost,
             agent: "agent".to_owned(),
             node: node.to_owned(),
+            sources: Vec::new(),
             topic: nilometer_contract::SAMPLES.to_owned(),
             partition: None,
             start,

@@ -172,7 +172,7 @@ impl Log for EmbeddedLog {
     async fn append(&self, to: &TopicPartition, payloads: Vec<Bytes>) -> Result<u64, LogError> {
         let longest = payloads.iter().map(Bytes::len).max().unwrap_or(0);
         if longest > self.inner.config.max_record_bytes {
-            return Err(LogError::Invalid(format!("a record of {longest} bytes is too long")));
+            return Err(LogError::Refused(format!("a record of {longest} bytes is too long")));
         }
         let (topic, partition) = self.partition(to).await?;
         // Taken before the thread, so that waiting appends hold no threads.

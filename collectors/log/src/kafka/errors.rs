@@ -50,10 +50,17 @@ impl Noticed {
             return LogError::Invalid(format!("{what}: Kafka refused the credentials"));
         }
         match error.rdkafka_error_code() {
+            Some(code) if is_of_records(code) => LogError::Refused(format!("{what}: {code}")),
             Some(code) if is_permanent(code) => LogError::Invalid(format!("{what}: {code}")),
             _ => LogError::Unavailable { what, cause: Some(Box::new(error)) },
         }
     }
+}
+
+/// Whether the broker refuses what is in the records.
+fn is_of_records(code: Code) -> bool {
+    use Code::*;
+    matches!(code, MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize | InvalidRecord)
 }
 
 /// Whether asking again cannot help.
@@ -61,10 +68,7 @@ pub(super) fn is_permanent(code: Code) -> bool {
     use Code::*;
     matches!(
         code,
-        MessageSizeTooLarge
-            | MessageBatchTooLarge
-            | InvalidMessageSize
-            | InvalidTopic
+        InvalidTopic
             | InvalidPartitions
             | InvalidReplicationFactor
             | InvalidConfig

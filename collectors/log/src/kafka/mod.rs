@@ -107,7 +107,7 @@ impl Log for KafkaLog {
         let inner = &self.inner;
         let longest = payloads.iter().map(Bytes::len).max().unwrap_or(0);
         if longest > inner.config.max_record_bytes {
-            return Err(LogError::Invalid(format!("a record of {longest} bytes is too long")));
+            return Err(LogError::Refused(format!("a record of {longest} bytes is too long")));
         }
         topics::check(inner, to).await?;
         if payloads.is_empty() {

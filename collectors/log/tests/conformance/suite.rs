@@ -195,7 +195,7 @@ async fn large_records_and_batches(factory: &dyn Factory) {
     assert!(one.len() == 1 && one[0].payload == longest);
     let too_long = Bytes::from(vec![0; 80 * MIB]);
     let refused = log.append(&zero, vec![too_long]).await;
-    assert!(matches!(refused, Err(LogError::Invalid(_))), "{refused:?}");
+    assert!(matches!(refused, Err(LogError::Refused(_))), "{refused:?}");
 }
 
 async fn appenders_to_many_partitions(factory: &dyn Factory) {

@@ -34,6 +34,7 @@ async fn fill(place: &Place) {
         kind: GapKind::Lost,
         agent: "agent".to_owned(),
         node: String::new(),
+        sources: Vec::new(),
         topic: EVENTS.to_owned(),
         partition: Some(1),
         start: at,

@@ -376,6 +376,7 @@ pub(crate) fn gap(reason: &str) -> Gap {
         kind: GapKind::Lost,
         agent: "agent".to_owned(),
         node: "n".to_owned(),
+        sources: Vec::new(),
         topic: SAMPLES.to_owned(),
         partition: None,
         start: Timestamp::from_seconds(T0),

@@ -219,6 +219,7 @@ pub(crate) async fn small(lie: Lie) -> Estate {
         kind: GapKind::Lost,
         agent: "agent".to_owned(),
         node: "n1".to_owned(),
+        sources: Vec::new(),
         topic: SAMPLES.to_owned(),
         partition: None,
         start: at("2026-11-02T00:30:00Z"),
