@@ -12,7 +12,7 @@ pub(crate) struct Options {
     /// Build without optimisation, as the tests are.
     #[arg(long)]
     debug: bool,
-    /// Options of the crash test: --kills N, --log embedded|kafka, --seed N.
+    /// Options of the crash test: --kills N, --faults all|none|…, --log embedded|kafka, --seed N.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }

@@ -164,7 +164,7 @@ async fn a_clock_that_jumps() {
     let stored = format!("SELECT CAST(count(*) >= {taken} AS TEXT) FROM samples");
     becomes(&server, &stored, "true").await;
     let jumps = "SELECT count(*) FROM gaps WHERE kind = 'unobserved' AND \
-                 reason = 'clock jumped' AND \"end\" - start > INTERVAL '1 hour'";
+                 reason = 'the clock was stepped' AND \"end\" - start > INTERVAL '1 hour'";
     becomes(&server, jumps, "2").await;
     let dead = "SELECT count(*) FROM dead_letters";
     assert_eq!(row(&server, dead).await, "0");

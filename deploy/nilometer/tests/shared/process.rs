@@ -57,6 +57,23 @@ impl Server {
         Ok(())
     }
 
+    /// Starts it again if it has ended of itself; says whether it had.
+    pub(crate) fn restart_ended(&mut self, settings: &Settings) -> anyhow::Result<bool> {
+        let ended = self.child.try_wait()?.is_some();
+        if ended {
+            self.child = spawn(settings, self.role, self.port)?;
+        }
+        Ok(ended)
+    }
+
+    /// SIGSTOP: it stands still, and knows nothing of it. Or SIGCONT.
+    pub(crate) fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+        use rustix::process::Signal;
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
     /// SIGTERM; must end well within its deadline.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
