@@ -9,6 +9,7 @@ use nilometer_contract::{SAMPLES, decode, partition_of};
 use crate::bills;
 use crate::host::Host;
 use crate::hostile::GHOST;
+use crate::reckon::unsure;
 use crate::sites::{Ground, INTERVAL, PARTITIONS};
 use crate::source::Reading;
 use crate::tables::{GapRow, Identity, Stored};
@@ -55,12 +56,15 @@ pub(crate) async fn check(
     let readings = ground.said.readings().clone();
     ensure!(!readings.is_empty(), "the run says nothing");
     let removed = removed(ground)?;
-    let found = samples(&stored, &readings, killed, &removed)?;
+    let mut found = samples(&stored, &readings, killed, &removed)?;
     letters(ground, &stored)?;
     for host in hosts {
         count_lost(&stored, &readings, &found, killed, &host.name)?;
     }
     world.note(format!("{} samples are missing for a reason", found.missing));
+    let touched = readings.iter().filter(|reading| may_be_touched(&stored, reading));
+    found.touched.extend(touched.map(|reading| reading.resource.clone()));
+    found.touched.extend(unsure(&found.stored));
     bills::check(ground, world, &found).await.context("bills")?;
     Ok(found.missing)
 }
@@ -163,6 +167,12 @@ fn covers(gap: &GapRow, reading: &Reading) -> bool {
         && (gap.of_partition < 0 || gap.of_partition == partition)
         && gap.agent == reading.host
         && (gap.start..gap.end).contains(&reading.at.0)
+}
+
+/// Whether a gap says that something of its host may be missing, which usage takes into account.
+fn may_be_touched(stored: &Stored, reading: &Reading) -> bool {
+    let concerns = |gap: &GapRow| gap.node.is_empty() || gap.node == reading.host;
+    stored.gaps.iter().any(|gap| gap.kind != "late" && concerns(gap))
 }
 
 /// What an agent says that it lost is what is missing, to the sample; where the agent was killed

@@ -6,7 +6,7 @@
 //! - gauge: level × time until the next reading, at most the hold time.
 //! - allocation: size × time between lifecycle changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use nilometer_contract::{History, MICROS_PER_HOUR, ResourceKind, Segment, Timestamp};
@@ -23,6 +23,19 @@ pub(crate) struct Account {
     pub(crate) kind: ResourceKind,
     pub(crate) meter: String,
     pub(crate) project: String,
+}
+
+/// Resources whose counters fell between two epochs: whether they began anew, no reading tells.
+pub(crate) fn unsure(readings: &[Reading]) -> BTreeSet<String> {
+    let mut last: BTreeMap<(&str, &str), &Reading> = BTreeMap::new();
+    let mut unsure = BTreeSet::new();
+    for reading in readings {
+        let before = last.insert((&reading.resource, reading.meter), reading);
+        if before.is_some_and(|it| it.epoch != reading.epoch && reading.value < it.value) {
+            unsure.insert(reading.resource.clone());
+        }
+    }
+    unsure
 }
 
 /// Usage in 10⁻¹² units of each account; none of it is zero.

@@ -20,6 +20,8 @@ pub(crate) struct Reading {
     pub(crate) host: String,
     /// Which run of the host's agent.
     pub(crate) life: u64,
+    /// Which epoch of the host's clock.
+    pub(crate) epoch: u64,
     pub(crate) resource: String,
     pub(crate) meter: &'static str,
     /// True time, microseconds.
@@ -127,6 +129,7 @@ impl Source for EstateSource {
                 readings.push(Reading {
                     host: self.host.name.clone(),
                     life: self.life,
+                    epoch: seen.epoch.sequence,
                     resource: thing.id.clone(),
                     meter,
                     seen: now,

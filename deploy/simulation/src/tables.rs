@@ -15,6 +15,7 @@ pub(crate) type Identity = (String, String, i64);
 pub(crate) struct GapRow {
     pub(crate) kind: String,
     pub(crate) agent: String,
+    pub(crate) node: String,
     pub(crate) of_topic: String,
     pub(crate) of_partition: i64,
     pub(crate) start: i64,
@@ -92,6 +93,7 @@ impl Stored {
                 gaps.push(GapRow {
                     kind: columns.text("kind", row)?,
                     agent: columns.text("agent", row)?,
+                    node: columns.text("node", row)?,
                     of_topic: columns.text("of_topic", row)?,
                     of_partition: columns.integer("of_partition", row)?,
                     start: columns.integer("start", row)?,
