@@ -73,7 +73,7 @@ impl Ledger {
     pub(crate) fn oldest_hour(&self) -> Timestamp {
         let view = self.inner.engine.tables().now();
         let Some(samples) = view.tables.get("samples") else { return view.newest.hour() };
-        let stored = samples.files.iter().filter_map(|file| file.ranges.get("at")).copied();
+        let stored = samples.files.iter().filter_map(|file| file.span());
         let memory = samples.memory.iter().filter_map(crate::look::span);
         let mut spans: Vec<(i64, i64)> = stored.chain(memory).collect();
         spans.sort_unstable_by_key(|span| std::cmp::Reverse(span.1));

@@ -55,6 +55,8 @@ pub(crate) struct Desk {
     /// Largest `known` of any statement.
     pub(crate) last_known: i64,
     pub(crate) look: Look,
+    /// The first instant that samples are held from, as far as this run has said.
+    pub(crate) held: Option<Timestamp>,
 }
 
 impl Ledger {
@@ -86,6 +88,7 @@ impl Ledger {
             invoices: storage.table(&INVOICES).await.map_err(LedgerError::Store)?,
             last_known: 0,
             look: Look::default(),
+            held: None,
         };
         let archive = Archive {
             usage: statements(&engine, &desk.usage, book.version()).await?,
@@ -158,10 +161,7 @@ impl Ledger {
                 continue;
             }
             changed = true;
-            let count = |files: &[nilometer_store::DataFile]| -> u64 {
-                files.iter().map(|file| file.rows).sum()
-            };
-            match count(&table.files()) == count(&said.view.files) {
+            match table.files().rows() == said.view.files.rows() {
                 true => said.view = view_of(table),
                 false => *said = statements(engine, table, self.inner.book.version()).await?,
             }

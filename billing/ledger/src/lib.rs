@@ -21,6 +21,7 @@ mod error;
 mod explain;
 mod explain_text;
 mod find;
+mod hold;
 mod http;
 mod invoices;
 mod issue;

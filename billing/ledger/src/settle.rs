@@ -84,6 +84,7 @@ impl Ledger {
             let version = view.tables.get("samples").map_or(0, |samples| samples.version);
             count += self.settle_run(desk, run, why, version).await?;
         }
+        self.hold(desk).await?;
         if count > 0 && !cancel.is_cancelled() && desk.look.dirty.is_empty() {
             desk.store_seen().await?;
         }

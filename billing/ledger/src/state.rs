@@ -113,8 +113,6 @@ impl Choice {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use nilometer_contract::Timestamp;
 
     use super::*;
@@ -125,7 +123,7 @@ mod tests {
         let view = TableView {
             def: &nilometer_store::USAGE,
             version: 0,
-            files: Arc::default(),
+            files: Default::default(),
             memory: Vec::new(),
         };
         let mut statements = Statements { view, hours: BTreeMap::new() };

@@ -23,6 +23,10 @@ pub enum GapKind {
     Unobserved,
     /// Everything is here; it came later than it should have.
     Late,
+    /// Stored rows were dropped because they were older than they are kept.
+    Expired,
+    /// Stored rows cannot be read; some may come back.
+    Damaged,
 }
 
 impl GapKind {
@@ -32,6 +36,8 @@ impl GapKind {
             GapKind::Lost => "lost",
             GapKind::Unobserved => "unobserved",
             GapKind::Late => "late",
+            GapKind::Expired => "expired",
+            GapKind::Damaged => "damaged",
         }
     }
 

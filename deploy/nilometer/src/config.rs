@@ -149,6 +149,9 @@ pub(crate) struct Simulated {
 pub(crate) struct Ingest {
     #[serde(deserialize_with = "duration")]
     pub(crate) commit_interval: Duration,
+    pub(crate) busy_rows: usize,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) busy_interval: Duration,
     pub(crate) commit_rows: usize,
     pub(crate) memory_rows: usize,
     #[serde(deserialize_with = "duration")]
@@ -341,6 +344,9 @@ mod tests {
         let usual = nilometer_ingest::IngestConfig::default();
         assert_eq!(config.ingest().retention, usual.retention);
         assert_eq!(config.ingest().vacuum_after, usual.vacuum_after);
+        assert_eq!(config.ingest().commit_interval, usual.commit_interval);
+        assert_eq!(config.ingest().busy_interval, usual.busy_interval);
+        assert_eq!(config.ingest().busy_rows, usual.busy_rows);
     }
 
     #[test]

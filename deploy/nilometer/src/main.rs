@@ -81,10 +81,7 @@ async fn dispatch(command: Command, config: Config, screen: bool) -> anyhow::Res
 /// Log lines go to stderr; while the screen is shown, to `nilometer.log` in the data folder.
 fn start_logging(config: &Config, verbose: u8, screen: bool) -> anyhow::Result<()> {
     let level = match verbose {
-        0 => {
-            "warn,nilometer=info,nilometer_ingest=info,nilometer_ledger=info,\
-             deltalake_core::kernel::transaction=off"
-        }
+        0 => "warn,nilometer=info,nilometer_ingest=info,nilometer_ledger=info",
         1 => "info",
         _ => "debug",
     };

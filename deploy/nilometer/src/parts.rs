@@ -95,6 +95,8 @@ impl Config {
             partitions: self.log.partitions,
             log_retention: self.log.retention,
             commit_interval: self.ingest.commit_interval,
+            busy_rows: self.ingest.busy_rows,
+            busy_interval: self.ingest.busy_interval,
             commit_rows: self.ingest.commit_rows,
             memory_rows: self.ingest.memory_rows,
             vacuum_after: self.ingest.vacuum_after,

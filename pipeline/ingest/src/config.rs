@@ -14,8 +14,14 @@ pub struct IngestConfig {
     pub partitions: u32,
     /// How long the log keeps records at least.
     pub log_retention: Duration,
-    /// Longest time a row waits in memory before it is committed.
+    /// Longest time a row waits in memory before it is committed, however few there are. Readers
+    /// of ours see it within a second all the same; a start reads it from the log again.
     pub commit_interval: Duration,
+    /// Shortest time between two commits that no bound demands.
+    pub busy_interval: Duration,
+    /// Rows in memory that are worth a commit after that time: a file of fewer costs as much as
+    /// one of these.
+    pub busy_rows: usize,
     /// Rows in memory that trigger a commit sooner.
     pub commit_rows: usize,
     /// Rows in memory at which fetching waits for the commit.
@@ -40,6 +46,10 @@ pub struct IngestConfig {
     /// How long tables keep rows, by name; one that is not named keeps them for ever. Whole files
     /// go, once all of their rows are older.
     pub retention: BTreeMap<&'static str, Duration>,
+    /// How often rows that are older are dropped, for the first time after it has passed once.
+    pub expiry_interval: Duration,
+    /// Each time one file, or as many as have at most one row in so many of the table.
+    pub expiry_parts: u64,
     /// Age at which files that no version needs are deleted.
     pub vacuum_after: Duration,
 }
@@ -49,7 +59,9 @@ impl Default for IngestConfig {
         IngestConfig {
             partitions: 8,
             log_retention: 7 * DAY,
-            commit_interval: Duration::from_secs(10),
+            commit_interval: Duration::from_secs(15 * 60),
+            busy_interval: Duration::from_secs(10),
+            busy_rows: 100_000,
             commit_rows: 1 << 20,
             memory_rows: 4 << 20,
             publish_interval: Duration::from_millis(200),
@@ -61,6 +73,8 @@ impl Default for IngestConfig {
             compaction: CompactionPolicy::default(),
             maintenance_interval: Duration::from_secs(20),
             retention: usual_retention(),
+            expiry_interval: Duration::from_secs(3_600),
+            expiry_parts: 100,
             vacuum_after: DAY,
         }
     }

@@ -25,7 +25,7 @@ use tracing::warn;
 use crate::config::IngestConfig;
 use crate::flush::Sink;
 use crate::ingester::IngestError;
-use crate::load::{load_history_file, load_series_file};
+use crate::load::{load_history_file, load_series_file, unless_damaged};
 use crate::metrics::Metrics;
 use crate::rows::Origin;
 use crate::tail::{Tail, prepare};
@@ -128,13 +128,15 @@ impl Follower {
         let shared = &self.tail.state.shared;
         for file in self.sink.series.files().iter() {
             if !self.loaded.contains(&file.path) {
-                load_series_file(&self.sink.series, file, shared).await?;
+                let read = load_series_file(&self.sink.series, file, shared).await;
+                unless_damaged(file, read)?;
                 self.loaded.insert(file.path.clone());
             }
         }
         for file in self.sink.events.files().iter() {
             if !self.loaded.contains(&file.path) {
-                load_history_file(&self.sink.events, file, shared).await?;
+                let read = load_history_file(&self.sink.events, file, shared).await;
+                unless_damaged(file, read)?;
                 self.loaded.insert(file.path.clone());
             }
         }
@@ -154,8 +156,8 @@ impl Follower {
             }
         }
         let files = self.sink.samples.files();
-        let newest = files.iter().filter_map(|file| file.ranges.get("at")).map(|range| range.1);
-        state.newest.0 = newest.fold(state.newest.0, i64::max);
+        let newest = files.extent().map(|extent| extent.1);
+        state.newest.0 = newest.into_iter().fold(state.newest.0, i64::max);
         state.forget_stored_samples();
         // What only an ingester needs.
         state.new_series.clear();

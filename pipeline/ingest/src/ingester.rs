@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! log ─ fetch, decode (a task a partition) ─▶ loop: identity, memory ─▶ view
-//!                                               └─ every 10 s: cut ─▶ flush task ─▶ tables
+//!                                               └─ paced by the rate: cut ─▶ flush task ─▶ tables
 //! ```
 //!
 //! At the bound of memory the loop stops taking records until the flush is done; the channel
 //! fills, fetching waits, and the log keeps what is to come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use nilometer_log::{Log, LogError};
@@ -28,6 +29,8 @@ use crate::view::Tables;
 
 /// Hours that a view tells of: a quarter.
 const MOST_TOUCHED: usize = 24 * 92;
+/// Bytes of events, gaps, decisions and dead letters that are worth a commit.
+const BUSY_BYTES: usize = 1 << 20;
 
 /// Why an ingester or a follower stopped.
 #[derive(Debug, thiserror::Error)]
@@ -133,9 +136,8 @@ impl Ingester {
     /// What to flush now, if it is time: everything, or only a look at the tables.
     fn due_cut(&mut self) -> Option<Arc<Cut>> {
         let state = &self.tail.state;
-        let due = self.committed_at.elapsed() >= self.tail.config.commit_interval
-            || state.memory.uncut_rows() >= self.tail.config.commit_rows
-            || state.pending.bytes >= COMMIT_BYTES;
+        let (rows, bytes) = (state.memory.uncut_rows(), state.pending.bytes);
+        let due = is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes);
         if due && state.suspects.is_empty() {
             self.committed_at = Instant::now();
             if let Some(cut) = self.cut() {
@@ -229,5 +231,37 @@ impl Ingester {
             Ok(batch) => Some(batch),
             Err(error) => panic!("labels fit the table of series: {error}"),
         }
+    }
+}
+
+/// Whether so many rows of samples, and bytes of other rows, are committed so long after the last
+/// commit.
+fn is_due(config: &IngestConfig, age: Duration, rows: usize, bytes: usize) -> bool {
+    let worth = rows >= config.busy_rows || bytes >= BUSY_BYTES;
+    age >= config.commit_interval
+        || (worth && age >= config.busy_interval)
+        || rows >= config.commit_rows
+        || bytes >= COMMIT_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_paced_by_the_rate() {
+        let config = IngestConfig::default();
+        // Rows a second, and the seconds between commits that come of it.
+        for (rate, expected) in
+            [(0, 900), (50, 900), (112, 893), (2_000, 50), (20_000, 10), (1 << 18, 4)]
+        {
+            let due = (0..).find(|&second| {
+                is_due(&config, Duration::from_secs(second), rate * second as usize, 0)
+            });
+            assert_eq!(due, Some(expected), "{rate} rows a second");
+        }
+        assert!(is_due(&config, Duration::from_secs(10), 0, BUSY_BYTES));
+        assert!(!is_due(&config, Duration::from_secs(9), 0, BUSY_BYTES));
+        assert!(is_due(&config, Duration::ZERO, 0, COMMIT_BYTES));
     }
 }

@@ -15,6 +15,7 @@ mod lookup;
 mod maintain;
 mod memory;
 mod metrics;
+mod note;
 mod publish;
 mod record;
 mod rows;

@@ -8,6 +8,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
 use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
+use tracing::warn;
 
 use crate::config::IngestConfig;
 use crate::cut::Cut;
@@ -62,16 +63,30 @@ pub(crate) async fn load(
 
 async fn load_series(table: &Table, shared: &Shared) -> Result<(), StoreError> {
     for file in table.files().iter() {
-        load_series_file(table, file, shared).await?;
+        unless_damaged(file, load_series_file(table, file, shared).await)?;
     }
     Ok(())
 }
 
 async fn load_history(table: &Table, shared: &Shared) -> Result<(), StoreError> {
     for file in table.files().iter() {
-        load_history_file(table, file, shared).await?;
+        unless_damaged(file, load_history_file(table, file, shared).await)?;
     }
     Ok(())
+}
+
+/// A damaged file holds up nothing: what it has is not known, and maintenance sets it aside.
+pub(crate) fn unless_damaged<T>(
+    file: &DataFile,
+    read: Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error) if error.is_damage() => {
+            warn!(file = file.path, error = &error as &dyn std::error::Error, "left out");
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 /// Adds the series of one file.
@@ -151,16 +166,16 @@ async fn load_identities(
     window_micros: i64,
 ) -> Result<(MemoryTier, Timestamp), StoreError> {
     let files = table.files();
-    let newest = files.iter().filter_map(|file| file.ranges.get("at")).map(|range| range.1).max();
-    let Some(newest) = newest else {
+    let Some((_, newest)) = files.extent() else {
         return Ok((MemoryTier::new(0, i64::MIN), Timestamp::default()));
     };
     let floor = newest.saturating_sub(window_micros);
     let index = Arc::clone(&shared.index);
     let identities = index.read().unwrap_or_else(|poisoned| poisoned.into_inner()).identities();
     let mut memory = MemoryTier::new(identities, floor);
-    for file in files.iter().filter(|file| file.may_hold("at", floor, i64::MAX)) {
-        let batches = table.read(file).await?;
+    for file in files.within(floor, i64::MAX) {
+        let read = table.read(file).await;
+        let Some(batches) = unless_damaged(file, read)? else { continue };
         let index = index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut last = (0, None);
         for batch in &batches {
@@ -169,9 +184,9 @@ async fn load_identities(
                 if last.1.is_none() || last.0 != row.series {
                     last = (row.series, index.slot(row.series).map(|slot| index.identity(slot)));
                 }
-                match last.1 {
-                    Some(identity) => memory.seen(identity, row.at),
-                    None => panic!("invariant 1: every series is stored before its samples"),
+                // Every series is stored before its samples; only a damaged file is without.
+                if let Some(identity) = last.1 {
+                    memory.seen(identity, row.at);
                 }
             }
         }

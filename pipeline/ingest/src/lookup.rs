@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use nilometer_store::{DataFile, Finder, StoreError};
+use nilometer_store::{Files, Finder, StoreError};
+
+use tracing::warn;
 
 use crate::memory::{Search, Suspect};
 use crate::state::State;
@@ -12,7 +14,7 @@ use crate::state::State;
 /// `files` are those of the view in force: what they lack is in memory.
 pub(crate) async fn settle_suspects(
     state: &mut State,
-    files: &[DataFile],
+    files: &Files,
     finder: &Finder,
 ) -> Result<(), StoreError> {
     let suspects = std::mem::take(&mut state.suspects);
@@ -29,7 +31,7 @@ pub(crate) async fn settle_suspects(
 async fn against_files(
     state: &mut State,
     unknown: Vec<Suspect>,
-    files: &[DataFile],
+    files: &Files,
     finder: &Finder,
 ) -> Result<(), StoreError> {
     let search = {
@@ -72,13 +74,21 @@ fn against_memory(state: &mut State, suspects: Vec<Suspect>) -> Vec<Suspect> {
 
 async fn find(
     search: &Search,
-    files: &[DataFile],
+    files: &Files,
     finder: &Finder,
 ) -> Result<HashMap<(u32, i64), f64>, StoreError> {
     let mut stored = HashMap::new();
-    for file in files {
+    for file in files.within(search.low, search.high) {
         let series = search.series.keys().copied().collect();
-        for row in finder.find(file, series, (search.low, search.high)).await? {
+        let found = match finder.find(file, series, (search.low, search.high)).await {
+            // A damaged file must not hold back all that comes; maintenance sets it aside.
+            Err(error) if error.is_damage() => {
+                warn!(file = file.path, "identities of a damaged file are not known");
+                continue;
+            }
+            found => found?,
+        };
+        for row in found {
             let Some(&identity) = search.series.get(&row.series) else { continue };
             if search.instants.contains(&(identity, row.at)) {
                 stored.insert((identity, row.at), row.value);

@@ -1,13 +1,33 @@
-//! The one compactor: merges files, drops what retention lets go, deletes what no version needs.
+//! The one compactor: merges files, drops what retention lets go, deletes what no version needs,
+//! keeps the logs of the tables short, and sets aside what is damaged.
+//!
+//! Whatever goes, or is found to be gone, is a row of `gaps` first.
+
+use std::time::Duration;
 
 use nilometer_contract::Timestamp;
-use nilometer_store::{CommitError, STORED, Storage, StoreError, Table, compact, expire, vacuum};
+use nilometer_store::{
+    CommitError, GAPS, SAMPLES, STORED, Storage, StoreError, Table, compact, horizon, vacuum,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::IngestConfig;
 use crate::metrics::Metrics;
+use crate::note::{note_damaged, note_expired, note_unread};
+use crate::tell::told;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// All tables, under maintenance.
+struct Upkeep {
+    tables: Vec<Table>,
+    /// Another view of the table that takes what is said.
+    gaps: Table,
+    config: IngestConfig,
+    metrics: Metrics,
+}
 
 /// Runs maintenance of all tables until cancelled.
 pub async fn maintain(
@@ -21,55 +41,105 @@ pub async fn maintain(
     for def in STORED {
         tables.push(storage.table(def).await?);
     }
+    let gaps = storage.table(&GAPS).await?;
+    let mut upkeep = Upkeep { tables, gaps, config, metrics };
     // Listing all files costs, so it is done some times an age only.
-    let vacuum_every = (config.vacuum_after / 8).max(config.maintenance_interval);
-    let mut vacuumed = Instant::now();
+    let interval = upkeep.config.maintenance_interval;
+    let vacuum_every = (upkeep.config.vacuum_after / 8).max(interval);
+    let (mut vacuumed, mut expired) = (Instant::now(), Instant::now());
     loop {
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            () = tokio::time::sleep(config.maintenance_interval) => {}
+            () = tokio::time::sleep(interval) => {}
         }
-        let due = vacuumed.elapsed() >= vacuum_every;
-        for table in &mut tables {
+        let vacuum_due = vacuumed.elapsed() >= vacuum_every;
+        let expiry_due = expired.elapsed() >= upkeep.config.expiry_interval;
+        for table in 0..upkeep.tables.len() {
             if cancel.is_cancelled() {
                 return Ok(());
             }
-            let mut done = maintain_table(table, &config, &metrics, now()).await;
-            if due && done.is_ok() {
-                let vacuumed = vacuum(table, config.vacuum_after).await;
-                done = vacuumed.map(drop).map_err(CommitError::Store);
-            }
+            let done = upkeep.round(table, now(), expiry_due, vacuum_due).await;
             if let Err(error) = done {
-                let name = table.def().name;
+                let name = upkeep.tables[table].def().name;
                 warn!(table = name, error = &error as &dyn std::error::Error, "maintenance failed");
             }
         }
-        if due {
-            vacuumed = Instant::now();
-        }
+        let at = Instant::now();
+        vacuumed = if vacuum_due { at } else { vacuumed };
+        expired = if expiry_due { at } else { expired };
     }
 }
 
-async fn maintain_table(
-    table: &mut Table,
-    config: &IngestConfig,
-    metrics: &Metrics,
-    now: Timestamp,
-) -> Result<(), CommitError> {
-    loop {
-        let merged = compact(table, config.compaction).await?;
-        if merged == 0 {
-            break;
+impl Upkeep {
+    async fn round(
+        &mut self,
+        table: usize,
+        now: Timestamp,
+        expiry_due: bool,
+        vacuum_due: bool,
+    ) -> Result<(), CommitError> {
+        self.own_up(table).await?;
+        self.merge(table, now).await?;
+        if expiry_due {
+            self.expire(table, now).await?;
         }
-        metrics.compacted_files.inc_by(merged as u64);
-        info!(table = table.def().name, files = merged, "compacted");
+        let table = &mut self.tables[table];
+        table.keep_short().await.map_err(CommitError::Store)?;
+        if vacuum_due {
+            vacuum(table, self.config.vacuum_after).await.map_err(CommitError::Store)?;
+            table.clean_log().await.map_err(CommitError::Store)?;
+        }
+        Ok(())
     }
-    if let Some(kept) = config.retention.get(table.def().name) {
-        let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
-        let dropped = expire(table, Timestamp(now.0.saturating_sub(kept))).await?;
-        if dropped > 0 {
-            info!(table = table.def().name, files = dropped, "expired");
+
+    /// Says what cannot be read, and goes on without it.
+    async fn own_up(&mut self, table: usize) -> Result<(), CommitError> {
+        let table = &mut self.tables[table];
+        if !table.unread().is_empty() {
+            for unread in table.unread() {
+                note_unread(&mut self.gaps, table, unread).await?;
+                warn!(table = table.def().name, version = unread.version, "a commit is unreadable");
+            }
+            table.go_without().await.map_err(CommitError::Store)?;
+        }
+        for (file, why) in table.damaged().await.map_err(CommitError::Store)? {
+            let why = told(&why);
+            note_damaged(&mut self.gaps, table, &file, &why).await?;
+            table.set_aside(&file).await?;
+            self.metrics.set_aside.inc();
+            warn!(table = table.def().name, file = file.path, rows = file.rows, why, "set aside");
+        }
+        Ok(())
+    }
+
+    async fn merge(&mut self, table: usize, now: Timestamp) -> Result<(), CommitError> {
+        let table = &mut self.tables[table];
+        loop {
+            let merged = compact(table, self.config.compaction, now).await?;
+            if merged == 0 {
+                return Ok(());
+            }
+            self.metrics.compacted_files.inc_by(merged as u64);
+            info!(table = table.def().name, files = merged, "compacted");
         }
     }
-    Ok(())
+
+    async fn expire(&mut self, table: usize, now: Timestamp) -> Result<(), CommitError> {
+        let name = self.tables[table].def().name;
+        let Some(&kept) = self.config.retention.get(name) else { return Ok(()) };
+        let samples = self.tables.iter().find(|table| table.def().name == SAMPLES.name);
+        let micros = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+        let Some(horizon) = samples.and_then(|samples| horizon(samples, now, micros)) else {
+            return Ok(());
+        };
+        let table = &mut self.tables[table];
+        let Some(expired) = table.expired(horizon, self.config.expiry_parts) else { return Ok(()) };
+        let days = kept.as_secs() / DAY.as_secs();
+        note_expired(&mut self.gaps, table, &expired, days).await?;
+        table.drop_expired(&expired).await?;
+        self.metrics.expired_rows.inc_by(expired.rows);
+        let (first, last) = (expired.span.0.to_string(), expired.span.1.to_string());
+        info!(table = name, files = expired.files(), rows = expired.rows, first, last, "expired");
+        Ok(())
+    }
 }

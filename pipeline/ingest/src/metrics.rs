@@ -40,6 +40,10 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Files merged away.
     pub compacted_files: IntCounter,
+    /// Rows dropped as retention has it.
+    pub expired_rows: IntCounter,
+    /// Damaged files set aside.
+    pub set_aside: IntCounter,
     /// Instant of the newest sample, seconds since the epoch.
     pub newest: IntGauge,
     /// Partitions that are not read up to where they ended at the start.
@@ -104,6 +108,8 @@ impl Metrics {
             freshness: seconds("freshness_seconds", "From append to visibility")?,
             commit_seconds: seconds("commit_seconds", "Duration of a commit")?,
             compacted_files: counter("compacted_files_total", "Files merged away")?,
+            expired_rows: counter("expired_rows_total", "Rows dropped as retention has it")?,
+            set_aside: counter("damaged_files_total", "Damaged files set aside")?,
             newest: gauge("newest_sample_seconds", "Instant of the newest sample")?,
             starting: gauge("starting_partitions", "Partitions not read up to their end yet")?,
             unread: gauge("unreadable_partitions", "Partitions that cannot be read now")?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nilometer_contract::Timestamp;
-use nilometer_store::DataFile;
+use nilometer_store::Files;
 use tokio::sync::watch;
 
 use crate::flush::Sink;
@@ -38,7 +38,7 @@ impl Publisher {
     }
 
     /// Files of `samples`, as the views tell of them.
-    pub(crate) fn sample_files(&self) -> Arc<Vec<DataFile>> {
+    pub(crate) fn sample_files(&self) -> Files {
         let samples = self.tables.iter().find(|table| table.def.name == "samples");
         samples.map(|table| table.files.clone()).unwrap_or_default()
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
 use nilometer_contract::{History, Timestamp};
-use nilometer_store::{DataFile, TableDef};
+use nilometer_store::{Files, TableDef};
 use tokio::sync::watch;
 
 use crate::index::SeriesIndex;
@@ -22,7 +22,7 @@ pub struct TableView {
     /// Version of the Delta table.
     pub version: i64,
     /// Its files.
-    pub files: Arc<Vec<DataFile>>,
+    pub files: Files,
     /// Rows not yet in a file, with the columns of a file.
     pub memory: Vec<RecordBatch>,
 }

@@ -1,22 +1,26 @@
 //! Commits: rows and the log positions that they cover, as one Delta transaction.
 //!
 //! Delta accepts a lower or equal version of an application in silence, so a commit states the
-//! position it starts from, which is compared with the one in force; a writer that overtook us in
-//! between is caught by Delta's conflict check, because a transaction under the same application
-//! id conflicts.
+//! position it starts from, which is compared with the one in force. A version's name is taken
+//! once; who finds it taken reads what the other did, gives up if that contradicts the commit,
+//! and else tries the next name:
+//!
+//! ```text
+//! take …0042.json ─ taken ─▶ read it ─ contradicts ─▶ Conflict, nothing of ours is in the table
+//!        │                      └─ does not ─▶ take …0043.json
+//!        └─ ours ─▶ the state moves on by what was read and by this
+//! ```
 //!
 //! A store that failed to answer is asked again, and then the commit's name is taken: by
 //! ourselves. So each commit carries an id by which it is known again.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use deltalake_core::DeltaTableError;
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake_core::kernel::{Action, Add, Remove, Transaction};
-use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::kernel::{Add, Remove, Transaction};
 use uuid::Uuid;
 
-use crate::file::DataFile;
+use crate::files::DataFile;
+use crate::log::{Beaten, Commit};
 use crate::table::{StoreError, Table, now_millis};
 
 /// How far one partition of the log is stored: every offset below `next` is in the table.
@@ -45,7 +49,7 @@ pub enum CommitError {
     },
     /// Another writer committed something that contradicts this commit; refresh and think again.
     #[error("another writer committed first")]
-    Conflict(#[source] Box<DeltaTableError>),
+    Conflict(#[source] Beaten),
     /// The store failed; whether the commit happened is known after a refresh.
     #[error("commit failed")]
     Store(#[source] StoreError),
@@ -58,9 +62,7 @@ impl Table {
         adds: Vec<Add>,
         positions: &[Position],
     ) -> Result<(), CommitError> {
-        let write =
-            DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
-        self.commit(adds.into_iter().map(Action::Add).collect(), positions, write).await
+        self.commit(adds, Vec::new(), positions, "WRITE").await
     }
 
     /// Replaces files by others with the same rows (`data_change` false) or, with no additions,
@@ -68,103 +70,91 @@ impl Table {
     /// second fails.
     pub async fn replace(
         &mut self,
-        files: &[DataFile],
+        files: &[Arc<DataFile>],
         mut adds: Vec<Add>,
         writer: &str,
     ) -> Result<(), CommitError> {
         let from = self.position(writer).await.map_err(CommitError::Store)?;
         let data_change = adds.is_empty();
         adds.iter_mut().for_each(|add| add.data_change = data_change);
-        let removes = files.iter().map(|file| {
-            let partition = self
-                .def()
-                .partition
-                .map(|column| HashMap::from([(column.to_owned(), file.partition.clone())]));
-            Action::Remove(Remove {
-                path: file.path.clone(),
-                data_change,
-                deletion_timestamp: Some(now_millis()),
-                extended_file_metadata: Some(true),
-                partition_values: Some(partition.unwrap_or_default()),
-                size: Some(file.size as i64),
-                ..Remove::default()
-            })
-        });
-        let actions = removes.chain(adds.into_iter().map(Action::Add)).collect();
         let next = from.unwrap_or(0) + 1;
         let position = Position { app: writer.to_owned(), from, next };
-        let optimize = DeltaOperation::Optimize { predicate: None, target_size: 0 };
-        self.commit(actions, &[position], optimize).await
+        self.exchange(files, adds, &[position]).await
+    }
+
+    /// Takes files out of the table and puts others in, with positions.
+    pub(crate) async fn exchange(
+        &mut self,
+        files: &[Arc<DataFile>],
+        adds: Vec<Add>,
+        positions: &[Position],
+    ) -> Result<(), CommitError> {
+        let data_change = adds.is_empty();
+        let removes = files.iter().map(|file| Remove {
+            path: file.path.clone(),
+            data_change,
+            deletion_timestamp: Some(now_millis()),
+            extended_file_metadata: Some(true),
+            partition_values: Some(file.partition_values()),
+            size: Some(file.size as i64),
+            ..Remove::default()
+        });
+        let removes = removes.collect();
+        self.commit(adds, removes, positions, "OPTIMIZE").await
     }
 
     async fn commit(
         &mut self,
-        actions: Vec<Action>,
+        adds: Vec<Add>,
+        removes: Vec<Remove>,
         positions: &[Position],
-        operation: DeltaOperation,
+        operation: &'static str,
     ) -> Result<(), CommitError> {
         for position in positions {
-            let found = self.position(&position.app).await.map_err(CommitError::Store)?;
+            let found = self.state.positions.get(&position.app).copied();
             if found != position.from {
                 let Position { app, from, .. } = position.clone();
                 return Err(CommitError::Stale { app, from, found });
             }
         }
-        let def = self.def();
-        let failed = |cause| CommitError::Store(StoreError::delta(def, "commit to", cause));
-        let log_store = self.delta.log_store();
-        let state = self.delta.snapshot().map_err(failed)?.clone();
-        let transactions = positions.iter().map(|p| Transaction::new(&p.app, p.next)).collect();
-        let id = Uuid::new_v4().to_string();
-        let properties = CommitProperties::default()
-            .with_application_transactions(transactions)
-            .with_metadata([("txnId".to_owned(), id.clone().into())]);
-        let done = CommitBuilder::from(properties)
-            .with_actions(actions)
-            .build(Some(&state), log_store.clone(), operation)
-            .await;
-        let done = match done {
-            Ok(done) => done,
-            Err(cause) if !is_conflict(&cause) => return Err(failed(cause)),
-            Err(cause) => match self.has_commit(&id).await {
-                Ok(true) => return self.refresh().await.map(drop).map_err(CommitError::Store),
-                // Not to be had now; what is known is that somebody committed.
-                Ok(false) | Err(_) => return Err(CommitError::Conflict(Box::new(cause))),
-            },
+        let commit = Commit {
+            id: Uuid::new_v4().to_string(),
+            at: now_millis(),
+            operation,
+            adds,
+            removes,
+            positions: positions.iter().map(|p| Transaction::new(&p.app, p.next)).collect(),
+            ..Commit::default()
         };
-        if self.delta.version().is_none_or(|before| done.version() != before + 1) {
-            // Positions of other writers may have moved with the versions we rebased over.
-            self.positions.clear();
-        }
-        for position in positions {
-            self.positions.insert(position.app.clone(), Some(position.next));
-        }
-        self.delta.state = Some(done.snapshot());
-        self.list_files().map_err(CommitError::Store)
+        self.take_version(commit).await
     }
 
-    /// Whether a commit is in the log past the version that is being looked at.
-    async fn has_commit(&self, id: &str) -> Result<bool, DeltaTableError> {
-        let log_store = self.delta.log_store();
-        let known = self.delta.version().unwrap_or(0);
-        let latest = log_store.get_latest_version(known).await?;
-        for version in known + 1..=latest {
-            let commit = log_store.read_commit_entry(version).await?.unwrap_or_default();
-            if String::from_utf8_lossy(&commit).contains(id) {
-                return Ok(true);
+    /// Appends a commit to the log, past those of others that do not contradict it.
+    async fn take_version(&mut self, commit: Commit) -> Result<(), CommitError> {
+        let table = self.def().name;
+        let beaten = |version, what| CommitError::Conflict(Beaten { table, version, what });
+        let before = self.version();
+        // Where the log was cleaned up, old names are free again, and nobody reads them.
+        if self.catch_up().await.map_err(CommitError::Store)? {
+            let what = format!("is what others have come to; this writer was at {before}");
+            return Err(beaten(self.version(), what));
+        }
+        let encoded = commit.encode();
+        let mut others: Vec<Commit> = Vec::new();
+        loop {
+            let version = before + 1 + others.len() as i64;
+            let first = self.log.append(version, &encoded).await.map_err(CommitError::Store)?;
+            let Some(first) = first else { break };
+            if first.id == commit.id {
+                break;
             }
+            if let Some(what) = commit.contradicted_by(&first) {
+                return Err(beaten(version, what));
+            }
+            others.push(first);
         }
-        Ok(false)
+        let def = self.def();
+        others.iter().chain([&commit]).for_each(|commit| self.state.apply(def, commit));
+        Ok(())
     }
-}
-
-fn is_conflict(error: &DeltaTableError) -> bool {
-    matches!(
-        error,
-        DeltaTableError::Transaction {
-            source: TransactionError::CommitConflict(_)
-                | TransactionError::MaxCommitAttempts(_)
-                | TransactionError::VersionAlreadyExists(_)
-        }
-    )
 }

@@ -1,6 +1,6 @@
-//! Data files: Parquet in, Parquet out, with what the Delta log says of each.
+//! Data files: Parquet in, Parquet out, and the statistics of what is in them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -20,21 +20,8 @@ use crate::schema::{ColumnType, TableDef};
 /// Rows of one row group: whole columns decode fast, and the page index finds single series.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 const PAGE_ROWS: usize = 16 * 1024;
-
-/// A file of a table, as the Delta log tells of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DataFile {
-    /// Path below the table's folder.
-    pub path: String,
-    /// Bytes.
-    pub size: u64,
-    /// Rows.
-    pub rows: u64,
-    /// Value of the partition column, if the table has one.
-    pub partition: Option<String>,
-    /// Smallest and largest value per integer or instant column, where known.
-    pub ranges: HashMap<String, (i64, i64)>,
-}
+/// Bytes of one row group before compression, about: what a merge holds of each of its inputs.
+const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Why a file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -60,49 +47,19 @@ impl FileError {
     }
 }
 
-impl DataFile {
-    /// Whether the file may hold a value of `[low, high]` in an integer or instant column.
-    pub fn may_hold(&self, column: &str, low: i64, high: i64) -> bool {
-        self.ranges.get(column).is_none_or(|&(min, max)| min <= high && low <= max)
-    }
-
-    /// Reads the statistics of an add action.
-    pub(crate) fn of_stats(
-        def: &TableDef,
-        path: String,
-        size: u64,
-        partition: Option<String>,
-        stats: Option<&str>,
-    ) -> Self {
-        let stats: Value =
-            stats.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let bound = |side: &str, column: &str, kind: ColumnType| -> Option<i64> {
-            let value = stats.get(side)?.get(column)?;
-            match kind {
-                ColumnType::Int => value.as_i64(),
-                ColumnType::Instant => Some(value.as_str()?.parse::<Timestamp>().ok()?.0),
-                _ => None,
-            }
-        };
-        let ranges = def.columns.iter().filter_map(|column| {
-            let low = bound("minValues", column.name, column.kind)?;
-            let high = bound("maxValues", column.name, column.kind)?;
-            Some((column.name.to_owned(), (low, high)))
-        });
-        let rows = stats.get("numRecords").and_then(Value::as_u64).unwrap_or(0);
-        DataFile { path, size, rows, partition, ranges: ranges.collect() }
-    }
+/// Statistics of rows in the form that Delta keeps: counts, and bounds of integers and instants.
+#[derive(Default)]
+pub(crate) struct Stats {
+    rows: usize,
+    bounds: BTreeMap<String, (DataType, i64, i64)>,
+    nulls: BTreeMap<String, usize>,
 }
 
-/// Statistics of rows in the form that Delta keeps: counts, and bounds of integers and instants.
-pub(crate) fn stats_of(batches: &[RecordBatch]) -> String {
-    let mut bounds: HashMap<String, (DataType, i64, i64)> = HashMap::new();
-    let mut nulls: Map<String, Value> = Map::new();
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    for batch in batches {
+impl Stats {
+    pub(crate) fn add(&mut self, batch: &RecordBatch) {
+        self.rows += batch.num_rows();
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-            let count = nulls.entry(field.name().clone()).or_insert(json!(0));
-            *count = json!(count.as_u64().unwrap_or(0) + column.null_count() as u64);
+            *self.nulls.entry(field.name().clone()).or_default() += column.null_count();
             let range = match field.data_type() {
                 DataType::Int64 => {
                     let column = column.as_primitive::<Int64Type>();
@@ -115,30 +72,41 @@ pub(crate) fn stats_of(batches: &[RecordBatch]) -> String {
                 _ => None,
             };
             if let Some((low, high)) = range {
-                let entry = bounds
+                let entry = self
+                    .bounds
                     .entry(field.name().clone())
                     .or_insert_with(|| (field.data_type().clone(), low, high));
                 (entry.1, entry.2) = (entry.1.min(low), entry.2.max(high));
             }
         }
     }
-    let side = |pick: fn(&(DataType, i64, i64)) -> i64| -> Map<String, Value> {
-        let values = bounds.iter().map(|(name, bound)| {
-            let value = match bound.0 {
-                DataType::Int64 => json!(pick(bound)),
-                _ => json!(Timestamp(pick(bound)).to_string()),
-            };
-            (name.clone(), value)
-        });
-        values.collect()
-    };
-    json!({
-        "numRecords": rows,
-        "minValues": side(|bound| bound.1),
-        "maxValues": side(|bound| bound.2),
-        "nullCount": nulls,
-    })
-    .to_string()
+
+    pub(crate) fn text(&self) -> String {
+        let side = |pick: fn(&(DataType, i64, i64)) -> i64| -> Map<String, Value> {
+            let values = self.bounds.iter().map(|(name, bound)| {
+                let value = match bound.0 {
+                    DataType::Int64 => json!(pick(bound)),
+                    _ => json!(Timestamp(pick(bound)).to_string()),
+                };
+                (name.clone(), value)
+            });
+            values.collect()
+        };
+        json!({
+            "numRecords": self.rows,
+            "minValues": side(|bound| bound.1),
+            "maxValues": side(|bound| bound.2),
+            "nullCount": self.nulls,
+        })
+        .to_string()
+    }
+}
+
+/// Statistics of some rows.
+pub(crate) fn stats_of(batches: &[RecordBatch]) -> String {
+    let mut stats = Stats::default();
+    batches.iter().for_each(|batch| stats.add(batch));
+    stats.text()
 }
 
 /// Sorts rows by the table's order.
@@ -157,16 +125,21 @@ pub(crate) fn sorted(def: &TableDef, batches: &[RecordBatch]) -> Result<RecordBa
     take_record_batch(&all, &order).map_err(|error| FileError::new(what)(Box::new(error)))
 }
 
-fn properties(def: &TableDef) -> WriterProperties {
+pub(crate) fn properties(def: &TableDef) -> WriterProperties {
     let level = ZstdLevel::try_new(1).unwrap_or_default();
     let mut builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Page);
     for column in def.columns {
         let path = ColumnPath::from(column.name);
+        if column.kind == ColumnType::Bytes {
+            // Its decoded size is then what the file says it is, however often a value repeats.
+            builder = builder.set_column_dictionary_enabled(path.clone(), false);
+        }
         if column.kind == ColumnType::Float {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), false)

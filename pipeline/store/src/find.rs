@@ -22,7 +22,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
-use crate::file::{DataFile, FileError};
+use crate::aside::Suspects;
+use crate::file::FileError;
+use crate::files::DataFile;
 use crate::samples::{Row, rows_of};
 use crate::schema::SAMPLES;
 use crate::series::SeriesId;
@@ -35,10 +37,11 @@ const FOOTER_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct Finder {
     store: ObjectStoreRef,
+    suspects: Suspects,
 }
 
 /// One file as Parquet reads it.
-struct Source {
+pub(crate) struct Source {
     store: ObjectStoreRef,
     path: Path,
     size: u64,
@@ -55,7 +58,7 @@ struct Wanted {
 impl Table {
     /// For finding samples beside the table; of use on `samples` only.
     pub fn finder(&self) -> Finder {
-        Finder { store: self.object_store() }
+        Finder { store: self.object_store(), suspects: self.suspects.clone() }
     }
 }
 
@@ -78,13 +81,15 @@ impl Finder {
         let found = self.read(file, wanted).await;
         found.map_err(|error| {
             let cause = FileError::of("find samples", Box::new(error));
-            StoreError::File { table: SAMPLES.name, cause }
+            let error = StoreError::File { table: SAMPLES.name, cause };
+            self.suspects.note(SAMPLES.name, &file.path, &error);
+            error
         })
     }
 
     async fn read(&self, file: &DataFile, wanted: Wanted) -> Result<Vec<Row>, ParquetError> {
         let path = Path::parse(&file.path).map_err(object_store::Error::from)?;
-        let reader = Source { store: self.store.clone(), path, size: file.size };
+        let reader = Source::new(self.store.clone(), path, file.size);
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
         let selection = pages(builder.metadata(), &wanted.series);
@@ -96,6 +101,12 @@ impl Finder {
             .build()?;
         let batches: Vec<_> = rows.try_collect().await?;
         Ok(batches.iter().flat_map(rows_of).collect())
+    }
+}
+
+impl Source {
+    pub(crate) fn new(store: ObjectStoreRef, path: Path, size: u64) -> Self {
+        Source { store, path, size }
     }
 }
 

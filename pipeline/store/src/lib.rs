@@ -8,12 +8,17 @@
 //! a wide layout at the same size. `series` is a digest of what labels a sample, so any ingester
 //! computes the same one without asking.
 
+mod aside;
 mod commit;
 mod compact;
 mod create;
+mod expire;
 mod file;
+mod files;
 mod find;
 mod local;
+mod log;
+mod merge;
 mod probe;
 mod s3;
 mod samples;
@@ -26,9 +31,12 @@ mod vacuum;
 pub use deltalake_core::kernel::Add;
 
 pub use commit::{CommitError, Position};
-pub use compact::{CompactionPolicy, compact, expire, pick};
-pub use file::{DataFile, FileError, encode_parquet, read_parquet};
+pub use compact::{CompactionPolicy, compact, pick};
+pub use expire::{Expired, horizon};
+pub use file::{FileError, encode_parquet, read_parquet};
+pub use files::{DataFile, Files};
 pub use find::Finder;
+pub use log::{Beaten, Unread};
 pub use probe::{Answer, PlaceError};
 pub use samples::{Row, rows_of, sample_batch, split_by_day, write_samples};
 pub use schema::{

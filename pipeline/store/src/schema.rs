@@ -254,7 +254,8 @@ pub const GAPS: TableDef = TableDef {
             "kind",
             Text,
             "",
-            "lost: records are gone; unobserved: nobody looked; late: nothing is missing.",
+            "lost: records are gone; unobserved: nobody looked; late: nothing is missing; \
+             expired: older than it is kept; damaged: stored, but unreadable.",
         ),
         column("reason", Text, "", "Why."),
         NODE,

@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use deltalake_core::logstore::{
-    LogStoreRef, ObjectStoreRef, StorageConfig as DeltaConfig, logstore_with,
-};
+use deltalake_core::logstore::ObjectStoreRef;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use url::Url;
 
+use crate::aside::Suspects;
 use crate::local::DurableLocal;
 use crate::probe::{PlaceError, probe};
 use crate::s3::{self, Opened};
@@ -47,6 +47,8 @@ impl fmt::Debug for StorageConfig {
 pub struct Storage {
     root: Url,
     store: ObjectStoreRef,
+    /// Shared by all tables that are opened from here.
+    suspects: Suspects,
     /// None for a local folder, of which is known what it does.
     untried: Option<Arc<Untried>>,
 }
@@ -79,14 +81,19 @@ impl Storage {
             location: path.display().to_string(),
             cause: "not an absolute path".into(),
         })?;
-        Ok(Storage { root, store: Arc::new(DurableLocal::default()), untried: None })
+        Ok(Storage {
+            root,
+            store: Arc::new(DurableLocal::default()),
+            suspects: Suspects::default(),
+            untried: None,
+        })
     }
 
     fn s3(config: &StorageConfig) -> Result<Self, StoreError> {
         let Opened { root, store, from_instance } = s3::open(config)
             .map_err(|cause| StoreError::Location { location: config.location.clone(), cause })?;
         let untried = Untried { from_instance, tried: OnceCell::new() };
-        Ok(Storage { root, store, untried: Some(Arc::new(untried)) })
+        Ok(Storage { root, store, suspects: Suspects::default(), untried: Some(Arc::new(untried)) })
     }
 
     /// Opens a table; creates it when it is missing.
@@ -107,10 +114,15 @@ impl Storage {
             let folder = location.to_file_path().map_err(|()| refused("not a path".into()))?;
             std::fs::create_dir_all(folder).map_err(|cause| refused(Box::new(cause)))?;
         }
-        let store: LogStoreRef =
-            logstore_with(self.store.clone(), &location, DeltaConfig::default())
-                .map_err(|cause| StoreError::delta(def, "open", cause))?;
-        Table::open(def, store).await
+        let folder = Path::from_url_path(location.path()).map_err(|cause| {
+            StoreError::Location { location: location.to_string(), cause: Box::new(cause) }
+        })?;
+        Table::open(
+            def,
+            Arc::new(PrefixStore::new(self.store.clone(), folder)),
+            self.suspects.clone(),
+        )
+        .await
     }
 
     async fn try_out(&self, untried: &Untried) -> Result<(), StoreError> {

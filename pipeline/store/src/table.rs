@@ -3,22 +3,25 @@
 //! Invariant 1: rows and the log positions that they cover are one Delta transaction, with one
 //! application id per topic-partition and version = next offset.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use deltalake_core::kernel::Add;
-use deltalake_core::logstore::{LogStoreRef, ObjectStoreRef};
-use deltalake_core::{DeltaTable, DeltaTableError};
-use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
+use deltalake_core::logstore::ObjectStoreRef;
 use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
 use uuid::Uuid;
 
-use crate::create::open_or_create;
-use crate::file::{DataFile, FileError, conform, encode_parquet, read_parquet, sorted, stats_of};
+use crate::aside::Suspects;
+use crate::create::creation;
+use crate::file::{FileError, conform, encode_parquet, read_parquet, sorted, stats_of};
+use crate::files::{DataFile, Files};
+use crate::log::{Log, State, Unread};
 use crate::schema::TableDef;
+
+/// After this long without news it is asked whether there is any that a look cannot see.
+const DOUBT_MILLIS: i64 = 60_000;
 
 /// Why a table could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -31,17 +34,6 @@ pub enum StoreError {
         /// Why not.
         #[source]
         cause: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Delta refused.
-    #[error("cannot {verb} table {table}")]
-    Delta {
-        /// Table.
-        table: &'static str,
-        /// What was tried.
-        verb: &'static str,
-        /// Why not.
-        #[source]
-        cause: Box<DeltaTableError>,
     },
     /// The object store refused.
     #[error("cannot reach a file of table {table}")]
@@ -61,31 +53,48 @@ pub enum StoreError {
         #[source]
         cause: FileError,
     },
-}
-
-impl StoreError {
-    pub(crate) fn delta(def: &TableDef, verb: &'static str, cause: DeltaTableError) -> Self {
-        StoreError::Delta { table: def.name, verb, cause: Box::new(cause) }
-    }
+    /// The table vanished, or came into being half.
+    #[error("table {table} has no readable log: is store.location what it was?")]
+    NoLog {
+        /// Table.
+        table: &'static str,
+    },
 }
 
 /// An open table. Files written to it are nothing until a commit names them.
 pub struct Table {
     def: &'static TableDef,
-    pub(crate) delta: DeltaTable,
-    pub(crate) positions: HashMap<String, Option<i64>>,
-    files: Arc<Vec<DataFile>>,
+    pub(crate) log: Log,
+    pub(crate) state: State,
+    /// When it was last known to be up to date, by the time of day.
+    asked: i64,
+    pub(crate) suspects: Suspects,
+    /// Paths of files that could not be merged.
+    left_out: HashSet<String>,
 }
 
 impl Table {
+    /// Opens a table below a store of its own; creates it when it is missing.
     pub(crate) async fn open(
         def: &'static TableDef,
-        log_store: LogStoreRef,
+        store: ObjectStoreRef,
+        suspects: Suspects,
     ) -> Result<Self, StoreError> {
-        let delta = open_or_create(def, log_store).await?;
-        let mut table = Table { def, delta, positions: HashMap::new(), files: Arc::default() };
-        table.list_files()?;
-        Ok(table)
+        let log = Log::new(def, store);
+        let state = match log.load().await? {
+            Some(state) => state,
+            None => {
+                // Another may create it at the same time: then it is there all the same.
+                let created = log.begin(&creation(def)).await;
+                match log.load().await? {
+                    Some(state) => state,
+                    None => {
+                        return Err(created.err().unwrap_or(StoreError::NoLog { table: def.name }));
+                    }
+                }
+            }
+        };
+        Ok(Table { def, log, state, asked: now_millis(), suspects, left_out: HashSet::new() })
     }
 
     /// Definition of the table.
@@ -95,54 +104,58 @@ impl Table {
 
     /// Version of the table that is being looked at.
     pub fn version(&self) -> i64 {
-        self.delta.version().map_or(0, |version| version as i64)
+        self.state.version
     }
 
     /// Files of that version.
-    pub fn files(&self) -> Arc<Vec<DataFile>> {
-        self.files.clone()
+    pub fn files(&self) -> Files {
+        self.state.files.clone()
+    }
+
+    /// Commits that could not be read when the table was opened, and are not made up for.
+    pub fn unread(&self) -> &[Unread] {
+        &self.state.unread
     }
 
     /// Store of the table's files; paths are those of [`DataFile`].
     pub fn object_store(&self) -> ObjectStoreRef {
-        self.delta.object_store()
+        self.log.store()
     }
 
-    /// Looks at the newest version; says whether it changed.
+    /// Looks at the newest version; says whether it changed. Costs one request if it did not.
     pub async fn refresh(&mut self) -> Result<bool, StoreError> {
-        let before = self.delta.version();
-        let updated = self.delta.update_state().await;
-        updated.map_err(|cause| StoreError::delta(self.def, "refresh", cause))?;
-        if self.delta.version() == before {
+        let mut changed = self.log.advance(&mut self.state).await?;
+        let now = now_millis();
+        if changed {
+            self.asked = now;
+        } else if (now - self.asked).abs() >= DOUBT_MILLIS {
+            changed = self.catch_up().await?;
+            self.asked = now;
+        }
+        Ok(changed)
+    }
+
+    /// Looks whether the log was cleaned up past what was read of it.
+    pub(crate) async fn catch_up(&mut self) -> Result<bool, StoreError> {
+        if !self.log.has_left_behind(&self.state).await? {
             return Ok(false);
         }
-        self.positions.clear();
-        self.list_files()?;
+        let newest = self.log.load().await?;
+        self.state = newest.ok_or(StoreError::NoLog { table: self.def.name })?;
         Ok(true)
+    }
+
+    pub(crate) fn may_merge(&self, path: &str) -> bool {
+        !self.left_out.contains(path)
+    }
+
+    pub(crate) fn leave_out(&mut self, path: &str) {
+        self.left_out.insert(path.to_owned());
     }
 
     /// Position stored under an application id.
     pub async fn position(&mut self, app: &str) -> Result<Option<i64>, StoreError> {
-        if let Some(&position) = self.positions.get(app) {
-            return Ok(position);
-        }
-        let refused = |cause| StoreError::delta(self.def, "read positions of", cause);
-        let log_store = self.delta.log_store();
-        let state = self.delta.snapshot().map_err(refused)?;
-        let position = state.transaction_version(log_store.as_ref(), app).await.map_err(refused)?;
-        self.positions.insert(app.to_owned(), position);
-        Ok(position)
-    }
-
-    /// Files that commits dropped, with the time in milliseconds, as long as the log tells.
-    pub(crate) async fn dropped_files(&self) -> Result<HashMap<String, i64>, StoreError> {
-        let refused = |cause| StoreError::delta(self.def, "read", cause);
-        let state = self.delta.snapshot().map_err(refused)?;
-        let log_store = self.delta.log_store();
-        let dropped = state.all_tombstones(log_store.as_ref()).map_ok(|file| {
-            (file.path().into_owned(), file.deletion_timestamp().unwrap_or(i64::MAX))
-        });
-        dropped.try_collect().await.map_err(refused)
+        Ok(self.state.positions.get(app).copied())
     }
 
     /// Writes rows in the table's order as one file of a partition.
@@ -167,7 +180,7 @@ impl Table {
     /// Stores an encoded file under a new name.
     pub(crate) async fn put(
         &self,
-        bytes: Vec<u8>,
+        bytes: impl Into<PutPayload>,
         stats: String,
         partition: Option<&str>,
     ) -> Result<Add, StoreError> {
@@ -176,17 +189,15 @@ impl Table {
             _ => String::new(),
         };
         let path = format!("{folder}{}.parquet", Uuid::new_v4());
-        let size = bytes.len() as i64;
+        let bytes: PutPayload = bytes.into();
+        let size = bytes.content_length() as i64;
         let refused = |cause| StoreError::Object { table: self.def.name, cause };
         let object = Path::parse(&path).map_err(|cause| refused(cause.into()))?;
-        self.object_store().put(&object, bytes.into()).await.map_err(refused)?;
-        let partition_values = self
-            .def
-            .partition
-            .map(|column| HashMap::from([(column.to_owned(), partition.map(str::to_owned))]));
+        self.object_store().put(&object, bytes).await.map_err(refused)?;
+        let values = self.def.partition.map(|of| (of.to_owned(), partition.map(str::to_owned)));
         Ok(Add {
             path,
-            partition_values: partition_values.unwrap_or_default(),
+            partition_values: values.into_iter().collect(),
             size,
             modification_time: now_millis(),
             data_change: true,
@@ -197,31 +208,43 @@ impl Table {
 
     /// Reads a file whole.
     pub async fn read(&self, file: &DataFile) -> Result<Vec<RecordBatch>, StoreError> {
-        let bytes = self.read_bytes(file).await?;
+        let read = async { self.decode(self.read_bytes(&file.path).await?).await };
+        let read = read.await;
+        if let Err(error) = &read {
+            self.suspects.note(self.def.name, &file.path, error);
+        }
+        read
+    }
+
+    pub(crate) async fn decode(&self, bytes: Bytes) -> Result<Vec<RecordBatch>, StoreError> {
         let rows = off_thread(move || read_parquet(bytes)).await;
         rows.map_err(|cause| StoreError::File { table: self.def.name, cause })
     }
 
-    async fn read_bytes(&self, file: &DataFile) -> Result<Bytes, StoreError> {
+    pub(crate) async fn read_bytes(&self, path: &str) -> Result<Bytes, StoreError> {
         let refused = |cause| StoreError::Object { table: self.def.name, cause };
-        let path = Path::parse(&file.path).map_err(|cause| refused(cause.into()))?;
+        let path = Path::parse(path).map_err(|cause| refused(cause.into()))?;
         let found = self.object_store().get(&path).await.map_err(refused)?;
         found.bytes().await.map_err(refused)
     }
 
-    pub(crate) fn list_files(&mut self) -> Result<(), StoreError> {
-        let state = self.delta.snapshot();
-        let state = state.map_err(|cause| StoreError::delta(self.def, "list", cause))?;
-        let log = state.log_data();
-        let files = log.iter().map(|view| {
-            let mut values = view.partition_values_map();
-            let partition = self.def.partition.and_then(|column| values.remove(column)).flatten();
-            let path = view.object_store_path().to_string();
-            let size = u64::try_from(view.size()).unwrap_or(0);
-            DataFile::of_stats(self.def, path, size, partition, view.stats().as_deref())
-        });
-        self.files = Arc::new(files.collect());
+    /// Writes a checkpoint if one is due; says whether it did.
+    pub async fn keep_short(&mut self) -> Result<bool, StoreError> {
+        self.log.keep_short(&mut self.state, now_millis()).await
+    }
+
+    /// Makes the version that could be read the one that everybody reads, without the commits that
+    /// could not: to be done once it is said elsewhere that they are missing.
+    pub async fn go_without(&mut self) -> Result<(), StoreError> {
+        self.log.settle(&mut self.state, now_millis()).await?;
+        self.state.unread.clear();
         Ok(())
+    }
+
+    /// Deletes what checkpoints made superfluous in the log, once it is a day old; says how many
+    /// objects.
+    pub async fn clean_log(&self) -> Result<usize, StoreError> {
+        self.log.clean_up(now_millis()).await
     }
 }
 

@@ -14,9 +14,11 @@ use crate::table::{StoreError, Table};
 /// Deletes data files that left the table, or that were written for nothing, longer ago than
 /// `age`; says how many.
 pub async fn vacuum(table: &Table, age: Duration) -> Result<usize, StoreError> {
-    let dropped: HashMap<String, i64> = table.dropped_files().await?;
+    let dropped: &HashMap<String, i64> = &table.state.dropped;
     let files = table.files();
     let used: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    // Somebody may make them good again.
+    let aside: HashSet<String> = table.aside().into_iter().collect();
     let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let horizon = chrono::Utc::now().timestamp_millis().saturating_sub(age);
     let unused = |object: &ObjectMeta| {
@@ -24,7 +26,7 @@ pub async fn vacuum(table: &Table, age: Duration) -> Result<usize, StoreError> {
         let data = path.ends_with(".parquet") && !path.starts_with("_delta_log");
         let since = object.last_modified.timestamp_millis();
         let since = dropped.get(path).copied().unwrap_or(since).max(since);
-        data && !used.contains(path) && since < horizon
+        data && !aside.contains(path) && !used.contains(path) && since < horizon
     };
     let refused = |cause| StoreError::Object { table: table.def().name, cause };
     let store = table.object_store();

@@ -68,7 +68,7 @@ async fn tables(State(engine): State<Engine>) -> Json<Value> {
                 })
             });
             let rows = view.tables.get(def.name).map(|table| {
-                let files: u64 = table.files.iter().map(|file| file.rows).sum();
+                let files = table.files.rows();
                 files + table.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
             });
             json!({

@@ -77,9 +77,7 @@ impl Meter {
         let few = series.len() <= 256;
         let lowest = series.keys().copied().min().unwrap_or(0);
         let highest = series.keys().copied().max().unwrap_or(0);
-        let keep = |file: &DataFile| {
-            file.may_hold("at", low, high - 1) && file.may_hold("series", lowest, highest)
-        };
+        let keep = |file: &DataFile| file.may_hold("series", lowest, highest);
         let schema = samples.def.file_schema();
         let instant =
             |at: i64| lit(ScalarValue::TimestampMicrosecond(Some(at), Some("UTC".into())));
@@ -92,6 +90,7 @@ impl Meter {
         let predicate =
             state.create_physical_expr(time.and(wanted_series), &schema.clone().to_dfschema()?)?;
         let wanted = Wanted {
+            time: (low, high - 1),
             keep: &keep,
             predicate: Some(predicate),
             selective: few,
@@ -161,12 +160,16 @@ impl Meter {
 
 /// First and last instant of any sample, in files and memory.
 pub(crate) fn extent(samples: &TableView) -> (i64, i64) {
-    let files = samples.files.iter().filter_map(|file| file.ranges.get("at").copied());
     let memory = samples.memory.iter().filter_map(|batch| {
         let at = batch.column(1).as_primitive::<TimestampMicrosecondType>();
         arrow::compute::min(at).zip(arrow::compute::max(at))
     });
-    files.chain(memory).fold((i64::MAX, i64::MIN), |all, one| (all.0.min(one.0), all.1.max(one.1)))
+    samples
+        .files
+        .extent()
+        .into_iter()
+        .chain(memory)
+        .fold((i64::MAX, i64::MIN), |all, one| (all.0.min(one.0), all.1.max(one.1)))
 }
 
 /// Cuts a window at hours so that each chunk's rows fit in memory.
@@ -178,7 +181,7 @@ pub(crate) fn chunks(view: &View, window: Window) -> Vec<Window> {
     if start >= end {
         return Vec::new();
     }
-    let rows: u64 = samples.files.iter().map(|file| file.rows).sum::<u64>()
+    let rows: u64 = samples.files.rows()
         + samples.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
     let span = (newest - oldest).max(1) as f64;
     let per_hour = rows as f64 / span * MICROS_PER_HOUR as f64;

@@ -165,9 +165,7 @@ impl TableProvider for SamplesTable {
         let selected = self.select(state, filters, slots, &values)?;
         let (low, high) = bounds(filters, "at");
         let (kept, series, selective) = self.file_filters(filters, selected.as_deref());
-        let keep = |file: &DataFile| {
-            file.may_hold("at", low, high) && file.may_hold("series", series.0, series.1)
-        };
+        let keep = |file: &DataFile| file.may_hold("series", series.0, series.1);
         let file_schema = self.table.def.file_schema();
         let predicate = match conjunction(kept) {
             Some(all) => {
@@ -176,6 +174,7 @@ impl TableProvider for SamplesTable {
             None => None,
         };
         let wanted = Wanted {
+            time: (low, high),
             keep: &keep,
             predicate,
             selective,

@@ -32,6 +32,9 @@ pub(crate) struct Files {
 
 /// What to read of a table.
 pub(crate) struct Wanted<'a> {
+    /// First and last instant, inclusive.
+    pub(crate) time: (i64, i64),
+    /// Which of the files of that time.
     pub(crate) keep: &'a dyn Fn(&DataFile) -> bool,
     pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
     /// Whether few rows pass: then values are read only where the predicate holds.
@@ -59,7 +62,8 @@ impl Files {
         schema: SchemaRef,
         wanted: Wanted<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let kept: Vec<&DataFile> = table.files.iter().filter(|file| (wanted.keep)(file)).collect();
+        let of_time = table.files.within(wanted.time.0, wanted.time.1).map(|file| file.as_ref());
+        let kept: Vec<&DataFile> = of_time.filter(|file| (wanted.keep)(file)).collect();
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !kept.is_empty() {
             inputs.push(self.file_plan(table, schema.clone(), &wanted, kept)?);

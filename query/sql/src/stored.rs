@@ -11,7 +11,6 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use nilometer_ingest::TableView;
-use nilometer_store::DataFile;
 
 use crate::filter::bounds;
 use crate::scan::{Files, Wanted};
@@ -50,7 +49,6 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let time = self.table.def.time;
         let (low, high) = time.map_or((i64::MIN, i64::MAX), |column| bounds(filters, column));
-        let keep = |file: &DataFile| time.is_none_or(|column| file.may_hold(column, low, high));
         let predicate = match conjunction(filters.to_vec()) {
             Some(all) => {
                 let schema = self.schema.clone().to_dfschema()?;
@@ -59,7 +57,8 @@ impl TableProvider for StoredTable {
             None => None,
         };
         let wanted = Wanted {
-            keep: &keep,
+            time: (low, high),
+            keep: &|_| true,
             predicate,
             selective: false,
             projection: projection.cloned(),

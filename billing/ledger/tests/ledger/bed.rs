@@ -155,7 +155,7 @@ impl Site {
             let held = |name: &str| {
                 let table = &view.tables[name];
                 let memory: usize = table.memory.iter().map(|batch| batch.num_rows()).sum();
-                (table.files.iter().map(|file| file.rows).sum::<u64>(), memory)
+                (table.files.rows(), memory)
             };
             let found = (held("samples"), held("events"));
             if found == ((samples, 0), (events, 0)) {

@@ -74,7 +74,7 @@ impl Faults {
         plan.puts += 1;
         match plan.death {
             Some((at, how)) if at == place => {
-                plan.dead = true;
+                plan.dead = how == Death::Before;
                 if how == Death::After { Ok(true) } else { Err(refused()) }
             }
             _ => Ok(false),
@@ -108,7 +108,12 @@ impl ObjectStore for Faulty {
     ) -> Result<PutResult> {
         let unacknowledged = self.faults.put()?;
         let done = self.store.put_opts(location, payload, options).await;
-        if unacknowledged { Err(refused()) } else { done }
+        if unacknowledged {
+            // Only now, so that the write is over when somebody sees that it died.
+            self.faults.0.lock().unwrap().dead = true;
+            return Err(refused());
+        }
+        done
     }
 
     async fn put_multipart_opts(

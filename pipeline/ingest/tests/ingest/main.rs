@@ -4,6 +4,7 @@
 
 mod bucket;
 mod crash;
+mod damage;
 mod facts;
 mod faults;
 mod follow;

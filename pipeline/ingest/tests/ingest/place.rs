@@ -97,7 +97,7 @@ impl Place {
         Place { log: self.log.clone(), folder: tempfile::tempdir().unwrap(), bucket }
     }
 
-    fn tables_folder(&self) -> PathBuf {
+    pub(crate) fn tables_folder(&self) -> PathBuf {
         self.folder.path().join("tables")
     }
 

@@ -16,7 +16,14 @@ use crate::bucket::everywhere;
 use crate::faults::{Death, Faults};
 use crate::place::{Place, T0, eventually, hasty, lines, patient};
 
-const FEW: CompactionPolicy = CompactionPolicy { fan_in: 3, full_rows: 1_000, most_rows: 2_000 };
+/// Three files are enough for a merge.
+fn few() -> CompactionPolicy {
+    CompactionPolicy { fan_in: 3, ..CompactionPolicy::default() }
+}
+
+fn later() -> Timestamp {
+    Timestamp::from_seconds(T0 + 86_400)
+}
 
 everywhere!(merging_and_deleting_files_changes_no_answer);
 
@@ -30,7 +37,7 @@ async fn data_files(storage: &Storage) -> usize {
 
 async fn merging_and_deleting_files_changes_no_answer(place: Place) {
     let config = IngestConfig {
-        compaction: FEW,
+        compaction: few(),
         maintenance_interval: Duration::from_millis(10),
         // Longer than any look at the files takes.
         vacuum_after: Duration::from_secs(5),
@@ -40,7 +47,7 @@ async fn merging_and_deleting_files_changes_no_answer(place: Place) {
     let running = place.start(config.clone()).await;
     let (storage, cancel) = (place.storage(), CancellationToken::new());
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    let now = || Timestamp::from_seconds(T0 + 86_400);
+    let now = later;
     let upkeep = tokio::spawn(maintain(storage, config, metrics.clone(), now, cancel.clone()));
     let (mut sent, mut seen) = (Vec::new(), 0);
     for n in 0..60 {
@@ -79,7 +86,7 @@ async fn an_idle_ingester_follows_what_others_commit() {
     let files = || running.tables.now().tables["samples"].files.len();
     assert_eq!(files(), 3);
     let mut table = place.storage().table(&SAMPLES).await.unwrap();
-    assert_eq!(compact(&mut table, FEW).await.unwrap(), 3);
+    assert_eq!(compact(&mut table, few(), later()).await.unwrap(), 3);
     eventually("it sees the merged file", async || files() == 1).await;
     assert_eq!(place.seen(&running.tables, "samples").await.len(), 3);
     running.stop().await.unwrap();
@@ -97,11 +104,11 @@ async fn a_compactor_that_dies_at_any_write_changes_no_row() {
         let faults = Faults::dying_at(put, how);
         let dying = place.storage().through(|store| faults.over(store));
         let mut table = dying.table(&SAMPLES).await.unwrap();
-        let done = compact(&mut table, FEW).await;
+        let done = compact(&mut table, few(), later()).await;
         assert_eq!(done.is_err(), faults.is_dead(), "death at write {put}, {how:?}: {done:?}");
         assert_eq!(place.stored().await, lines(&sent), "death at write {put}, {how:?}");
         let mut table = place.storage().table(&SAMPLES).await.unwrap();
-        compact(&mut table, FEW).await.unwrap();
+        compact(&mut table, few(), later()).await.unwrap();
         assert_eq!(table.files().len(), 1);
         assert_eq!(place.stored().await, lines(&sent));
     }

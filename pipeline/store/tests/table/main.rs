@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod expiry;
+mod log;
+mod merge;
 mod place;
 mod quirk;
 mod s3;

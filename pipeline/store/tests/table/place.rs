@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// An empty place for tables.
 pub(crate) struct Place {
     pub(crate) config: StorageConfig,
-    _folder: Arc<Folder>,
+    folder: Arc<Folder>,
 }
 
 /// A folder, with the server that keeps its objects there.
@@ -24,7 +24,7 @@ impl Place {
         let folder = Folder { server: None, folder: tempfile::tempdir().unwrap() };
         let location = folder.folder.path().display().to_string();
         let config = StorageConfig { location, options: Default::default() };
-        Place { config, _folder: Arc::new(folder) }
+        Place { config, folder: Arc::new(folder) }
     }
 
     /// None, and it is said, where no server can be had. Tests share one; it ends with the last.
@@ -45,7 +45,17 @@ impl Place {
         let prefix = format!("of-tests/{}", PLACES.fetch_add(1, Ordering::Relaxed));
         let options = server.options().into_iter().collect();
         let config = StorageConfig { location: server.location(&prefix), options };
-        Some(Place { config, _folder: folder })
+        Some(Place { config, folder })
+    }
+
+    /// Whether the tables are not in a folder whose files can be damaged at will.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.folder.server.is_some()
+    }
+
+    /// The folder of the tables, if it is one.
+    pub(crate) fn folder(&self) -> std::path::PathBuf {
+        self.folder.folder.path().to_owned()
     }
 
     pub(crate) fn storage(&self) -> Storage {

@@ -1,4 +1,4 @@
-//! An object store that does not quite do what it should.
+//! An object store that does not quite do what it should, or that counts what it is asked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +22,31 @@ pub(crate) enum Quirk {
     LosesAnswers(Arc<AtomicUsize>),
     /// Denies it.
     Denies,
+    /// Nothing; it counts what it is asked.
+    Counts(Arc<Requests>),
+}
+
+/// What a store was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    puts: AtomicUsize,
+    gets: AtomicUsize,
+    lists: AtomicUsize,
+}
+
+impl Requests {
+    /// Puts, gets and lists since the last time.
+    pub(crate) fn take(&self) -> [usize; 3] {
+        [&self.puts, &self.gets, &self.lists].map(|count| count.swap(0, Ordering::SeqCst))
+    }
+}
+
+impl Quirky {
+    fn count(&self, pick: fn(&Requests) -> &AtomicUsize) {
+        if let Quirk::Counts(requests) = &self.quirk {
+            pick(requests).fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -44,11 +69,13 @@ impl ObjectStore for Quirky {
         payload: PutPayload,
         mut options: PutOptions,
     ) -> Result<PutResult> {
+        self.count(|requests| &requests.puts);
         if options.mode != PutMode::Create {
             return self.store.put_opts(location, payload, options).await;
         }
         let path = location.to_string();
         match &self.quirk {
+            Quirk::Counts(_) => {}
             Quirk::Overwrites => options.mode = PutMode::Overwrite,
             Quirk::Denies => {
                 return Err(Error::PermissionDenied { path, source: "read only".into() });
@@ -73,6 +100,7 @@ impl ObjectStore for Quirky {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.count(|requests| &requests.gets);
         self.store.get_opts(location, options).await
     }
 
@@ -84,6 +112,7 @@ impl ObjectStore for Quirky {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.count(|requests| &requests.lists);
         self.store.list(prefix)
     }
 

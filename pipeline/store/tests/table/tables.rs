@@ -7,13 +7,13 @@ use arrow::array::{AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use nilometer_contract::Timestamp;
 use nilometer_store::{
-    CommitError, CompactionPolicy, Position, Row, SERIES, STORED, Table, compact, expire, vacuum,
+    CommitError, CompactionPolicy, Position, Row, SERIES, STORED, Table, compact, vacuum,
     write_samples,
 };
 
 use crate::place::{Place, everywhere};
 
-const DAY: i64 = 86_400_000_000;
+pub(crate) const DAY: i64 = 86_400_000_000;
 pub(crate) const NOON: i64 = 20_000 * DAY + DAY / 2;
 
 fn position(from: Option<i64>, next: i64) -> Position {
@@ -45,7 +45,6 @@ everywhere!(
     rows_and_position_are_one,
     a_position_is_never_passed_twice,
     compaction_keeps_every_row_once_and_two_compactors_cannot_double,
-    days_are_partitions_and_old_ones_go,
     small_tables_are_sorted_by_their_order,
     single_samples_are_found_among_many,
     writers_at_once_take_turns,
@@ -79,8 +78,8 @@ async fn rows_and_position_are_one(place: Place) {
     assert_eq!(again.position("ingest/samples/0").await.unwrap(), Some(7));
     assert_eq!(series_of(&again).await, [1, 2]);
     let file = &again.files()[0];
-    assert_eq!((file.rows, file.ranges["at"]), (2, (NOON, NOON)));
-    assert_eq!(file.ranges["series"], (1, 2));
+    assert_eq!((file.rows, file.range("at")), (2, Some((NOON, NOON))));
+    assert_eq!(file.range("series"), Some((1, 2)));
 }
 
 async fn a_position_is_never_passed_twice(place: Place) {
@@ -110,7 +109,7 @@ async fn compaction_keeps_every_row_once_and_two_compactors_cannot_double(place:
     let policy = CompactionPolicy::default();
     let mut stale = place.samples().await;
     let picked = table.files().to_vec();
-    assert_eq!(compact(&mut table, policy).await.unwrap(), 8);
+    assert_eq!(compact(&mut table, policy, Timestamp(NOON)).await.unwrap(), 8);
     assert_eq!(table.files().len(), 1);
     // The compactor that started from the older snapshot is refused.
     let rows: Vec<RecordBatch> = stale.read(&picked[0]).await.unwrap();
@@ -127,16 +126,6 @@ async fn compaction_keeps_every_row_once_and_two_compactors_cannot_double(place:
     let mut expected: Vec<i64> = (0..8).chain(93..=100).chain([50]).collect();
     expected.sort_unstable();
     assert_eq!(series, expected);
-}
-
-async fn days_are_partitions_and_old_ones_go(place: Place) {
-    let mut table = place.samples().await;
-    let rows = vec![row(1, NOON), row(1, NOON + DAY), row(2, NOON + 2 * DAY)];
-    append(&mut table, rows, position(None, 1)).await.unwrap();
-    assert_eq!(table.files().len(), 3);
-    assert_eq!(expire(&mut table, Timestamp(NOON + 2 * DAY)).await.unwrap(), 2);
-    assert_eq!(series_of(&table).await, [2]);
-    assert_eq!(table.position("ingest/samples/0").await.unwrap(), Some(1));
 }
 
 async fn small_tables_are_sorted_by_their_order(place: Place) {
@@ -214,7 +203,7 @@ async fn only_what_nobody_needs_is_deleted(place: Place) {
     }
     // Written, but never committed.
     write_samples(&table, vec![row(9, NOON)]).await.unwrap();
-    assert_eq!(compact(&mut table, CompactionPolicy::default()).await.unwrap(), 8);
+    assert_eq!(compact(&mut table, CompactionPolicy::default(), Timestamp(NOON)).await.unwrap(), 8);
     assert_eq!(vacuum(&table, Duration::from_secs(3_600)).await.unwrap(), 0);
     // Some stores tell the time of an object to the second, and so see them old a second late.
     let mut deleted = 0;

@@ -158,7 +158,7 @@ async fn a_fleet_s_usage_is_known_to_the_last_digit() {
     check(&estate.engine, &config).await;
     let mut samples = estate.storage.table(&SAMPLES).await.unwrap();
     let merge = CompactionPolicy { fan_in: 1, ..CompactionPolicy::default() };
-    compact(&mut samples, merge).await.unwrap();
+    compact(&mut samples, merge, nilometer_contract::Timestamp::default()).await.unwrap();
     let follower = estate.follower().await;
     check(&estate.engine_over(follower.tables()), &config).await;
 }

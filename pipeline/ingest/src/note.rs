@@ -1,0 +1,86 @@
+//! What maintenance finds missing, or makes so, as rows of `gaps`.
+
+use nilometer_contract::{Gap, GapKind, Timestamp};
+use nilometer_store::{CommitError, DataFile, Expired, Position, Table, Unread};
+
+use crate::rows::{Origin, batch_of};
+
+/// Where such a row comes from, instead of a topic.
+const TOPIC: &str = "maintenance";
+
+/// Says something once: again under the same name and number it changes nothing.
+pub(crate) async fn note(
+    gaps: &mut Table,
+    app: String,
+    number: i64,
+    gap: Gap,
+) -> Result<(), CommitError> {
+    gaps.refresh().await.map_err(CommitError::Store)?;
+    let from = gaps.position(&app).await.map_err(CommitError::Store)?;
+    if from == Some(number) {
+        return Ok(());
+    }
+    let origin = Origin { topic: TOPIC, partition: 0, offset: number.unsigned_abs() };
+    let add = gaps.write(&[batch_of(&[(origin, gap)])], None).await;
+    let add = add.map_err(CommitError::Store)?;
+    gaps.append(vec![add], &[Position { app, from, next: number }]).await
+}
+
+fn gap(kind: GapKind, table: &Table, span: (Timestamp, Timestamp), rows: u64) -> Gap {
+    Gap {
+        kind,
+        agent: String::new(),
+        node: String::new(),
+        sources: Vec::new(),
+        topic: table.def().name.to_owned(),
+        partition: None,
+        start: span.0,
+        end: span.1.plus_micros(1),
+        records: 0,
+        samples: rows,
+        reason: String::new(),
+    }
+}
+
+/// Rows are about to be dropped because they are old.
+pub(crate) async fn note_expired(
+    gaps: &mut Table,
+    table: &Table,
+    expired: &Expired,
+    days: u64,
+) -> Result<(), CommitError> {
+    let (rows, name) = (expired.rows, table.def().name);
+    let reason = format!("{rows} rows of {name} were older than the {days} days that it keeps");
+    let gap = Gap { reason, ..gap(GapKind::Expired, table, expired.span, rows) };
+    note(gaps, format!("expired/{name}"), expired.span.1.0, gap).await
+}
+
+/// A file cannot be read, and is about to be set aside.
+pub(crate) async fn note_damaged(
+    gaps: &mut Table,
+    table: &Table,
+    file: &DataFile,
+    why: &str,
+) -> Result<(), CommitError> {
+    let (name, path) = (table.def().name, file.path.as_str());
+    let span = file.span().unwrap_or_default();
+    let span = (Timestamp(span.0), Timestamp(span.1));
+    let reason = format!("file {path} of {name} cannot be read: {why}; try `nilometer repair`");
+    let gap = Gap { reason, ..gap(GapKind::Damaged, table, span, file.rows) };
+    note(gaps, format!("damaged/{name}/{path}"), 1, gap).await
+}
+
+/// A commit cannot be read; what it changed is not known.
+pub(crate) async fn note_unread(
+    gaps: &mut Table,
+    table: &Table,
+    unread: &Unread,
+) -> Result<(), CommitError> {
+    let name = table.def().name;
+    let millis = |at: i64| Timestamp(at.saturating_mul(1_000));
+    let span = (millis(unread.between.0), millis(unread.between.1));
+    let Unread { version, reason, .. } = unread;
+    let reason = format!("commit {version} of table {name} cannot be read: {reason}");
+    let gap = Gap { reason, ..gap(GapKind::Damaged, table, span, 0) };
+    note(gaps, format!("unread/{name}"), *version, gap).await
+}

@@ -1,0 +1,121 @@
+//! Damage in the tables is local: it stops nothing, and it is said.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nilometer_ingest::{IngestConfig, Metrics, maintain};
+use nilometer_store::{EVENTS, SAMPLES, SERIES, TableDef};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::place::{Place, clock, event, eventually, hasty, lines, patient};
+
+/// Five commits of samples and events of two resources, each with files of its own.
+async fn five_commits(place: &Place) -> Vec<crate::place::Sample<'static>> {
+    let mut sent = Vec::new();
+    for n in 0..5 {
+        let sample = ("cpu.time", if n % 2 == 0 { "vm-a" } else { "vm-b" }, n, n as f64);
+        place.samples(0, &[sample]).await;
+        let change = nilometer_contract::Change::Created;
+        place.event(0, &event(change, &format!("vm-{n}"), n)).await;
+        place.ingest(patient()).await;
+        sent.push(sample);
+    }
+    sent
+}
+
+/// A file of a table that is damaged now.
+async fn damage(place: &Place, def: &'static TableDef, file: usize) -> PathBuf {
+    let table = place.storage().table(def).await.unwrap();
+    let path = place.tables_folder().join(def.name).join(&table.files()[file].path);
+    std::fs::write(&path, "no Parquet").unwrap();
+    path
+}
+
+async fn until_said(place: &Place, gaps: usize) -> Vec<String> {
+    let config = IngestConfig { maintenance_interval: Duration::from_millis(5), ..hasty() };
+    let (storage, cancel) = (place.storage(), CancellationToken::new());
+    // What an ingester finds damaged, maintenance in the same process sets aside.
+    let running = place.start_on(config.clone(), storage.clone()).await;
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let now = || clock().now();
+    let upkeep = tokio::spawn(maintain(storage, config, metrics, now, cancel.clone()));
+    eventually("it is said", async || place.stored_in("gaps").await.len() == gaps).await;
+    eventually("all can be read", async || {
+        let mut good = true;
+        for def in [&SAMPLES, &EVENTS, &SERIES] {
+            let table = place.storage().table(def).await.unwrap();
+            good &= table.unread().is_empty();
+            for file in table.files().iter() {
+                good &= table.read(file).await.is_ok();
+            }
+        }
+        good
+    })
+    .await;
+    // And it goes on.
+    let more = ("cpu.time", "vm-a", 60, 60.0);
+    place.samples(0, &[more]).await;
+    eventually("it goes on", async || {
+        place.stored_in("samples").await.contains(&lines(&[more])[0])
+    })
+    .await;
+    cancel.cancel();
+    upkeep.await.unwrap().unwrap();
+    running.stop().await.unwrap();
+    place.stored_in("gaps").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_costs_its_own_rows() {
+    let place = Place::new();
+    let sent = five_commits(&place).await;
+    let broken = damage(&place, &SAMPLES, 2).await;
+    damage(&place, &EVENTS, 1).await;
+    damage(&place, &SERIES, 0).await;
+    let gaps = until_said(&place, 3).await;
+    let of = |table: &str| gaps.iter().filter(|gap| gap.contains(table)).count();
+    assert_eq!((of(" samples -1 0 "), of(" events -1 0 "), of(" series -1 0 ")), (1, 1, 1));
+    let mut left: Vec<_> = sent;
+    left.remove(2);
+    left.push(("cpu.time", "vm-a", 60, 60.0));
+    assert_eq!(place.stored_in("samples").await, lines(&left));
+    assert!(broken.exists(), "it stays where it is");
+    let table = place.storage().table(&SAMPLES).await.unwrap();
+    assert_eq!(table.aside().len(), 1);
+    assert!(broken.ends_with(&table.aside()[0]), "{:?}", table.aside());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_is_as_a_damaged_one() {
+    let place = Place::new();
+    five_commits(&place).await;
+    std::fs::remove_file(damage(&place, &SAMPLES, 4).await).unwrap();
+    let gaps = until_said(&place, 1).await;
+    assert!(gaps[0].contains(" samples -1 0 "), "{gaps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_sample_is_taken_in_beside_a_damaged_file() {
+    let place = Place::new();
+    five_commits(&place).await;
+    let running = place.start(hasty()).await;
+    damage(&place, &SAMPLES, 1).await;
+    // Older than what is known of its series, so it is looked up in the files.
+    let late = ("cpu.time", "vm-a", 1, 7.0);
+    place.samples(0, &[late]).await;
+    eventually("it is stored", async || place.missing().await == 0).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_missing_is_said() {
+    let place = Place::new();
+    five_commits(&place).await;
+    let log = place.tables_folder().join("samples/_delta_log");
+    std::fs::remove_file(log.join(format!("{:020}.json", 4))).unwrap();
+    let gaps = until_said(&place, 1).await;
+    assert!(gaps[0].contains("commit 4 of table samples"), "{gaps:?}");
+    let again = place.storage().table(&SAMPLES).await.unwrap();
+    assert!(again.unread().is_empty());
+}

@@ -1,0 +1,135 @@
+//! Files that cannot be read: set aside, so that one damaged file stops nothing else.
+//!
+//! ```text
+//! read fails ─▶ suspect (in this process) ─▶ read whole, fails again ─▶ set aside ─▶ put back
+//! ```
+//!
+//! A file that is set aside is no longer in the table; it stays where it is, and the table's log
+//! remembers it under an application id of its own until its rows are back.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex};
+
+use deltalake_core::kernel::Add;
+
+use crate::commit::{CommitError, Position};
+use crate::file::stats_of;
+use crate::files::DataFile;
+use crate::table::{StoreError, Table, now_millis};
+
+/// Begins the application id of a file that was set aside; the path follows.
+const ASIDE: &str = "aside/";
+/// Its versions: out of the table, and back in it or given up.
+const OUT: i64 = 1;
+const BACK: i64 = 2;
+
+/// Files that could not be read, as far as this process met them: table and path. At most
+/// [`MOST_SUSPECTS`]; those beyond are met again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Suspects(Arc<Mutex<BTreeSet<(&'static str, String)>>>);
+
+const MOST_SUSPECTS: usize = 10_000;
+
+impl Suspects {
+    /// Remembers a file if it was damage that kept it from being read.
+    pub(crate) fn note(&self, table: &'static str, path: &str, error: &StoreError) {
+        let mut known = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if error.is_damage() && known.len() < MOST_SUSPECTS {
+            known.insert((table, path.to_owned()));
+        }
+    }
+
+    fn take(&self, table: &'static str) -> HashSet<String> {
+        let mut known = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (of_table, others) =
+            std::mem::take(&mut *known).into_iter().partition(|(of, _)| *of == table);
+        *known = others;
+        let of_table: BTreeSet<(&'static str, String)> = of_table;
+        of_table.into_iter().map(|(_, path)| path).collect()
+    }
+}
+
+impl StoreError {
+    /// Whether a file is damaged or gone, rather than out of reach for now.
+    pub fn is_damage(&self) -> bool {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(link) = error {
+            if let Some(store) = link.downcast_ref::<object_store::Error>() {
+                return matches!(store, object_store::Error::NotFound { .. });
+            }
+            error = link.source();
+        }
+        matches!(self, StoreError::File { .. })
+    }
+}
+
+impl Table {
+    /// Files of the table that this process could not read and that cannot be read now either,
+    /// with the reason.
+    pub async fn damaged(&self) -> Result<Vec<(Arc<DataFile>, StoreError)>, StoreError> {
+        let suspects = self.suspects.take(self.def().name);
+        let files = self.files();
+        let mut damaged = Vec::new();
+        for file in files.iter().filter(|file| suspects.contains(&file.path)) {
+            match self.read(file).await {
+                Ok(_) => {}
+                Err(error) if error.is_damage() => damaged.push((file.clone(), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Takes a file out of the table without deleting it.
+    pub async fn set_aside(&mut self, file: &Arc<DataFile>) -> Result<(), CommitError> {
+        let app = format!("{ASIDE}{}", file.path);
+        let from = self.position(&app).await.map_err(CommitError::Store)?;
+        let position = Position { app, from, next: OUT };
+        self.exchange(std::slice::from_ref(file), Vec::new(), &[position]).await
+    }
+
+    /// Paths of files that were set aside and whose rows are not back.
+    pub fn aside(&self) -> Vec<String> {
+        let positions = self.state.positions.iter().filter(|(_, state)| **state == OUT);
+        let paths = positions.filter_map(|(app, _)| app.strip_prefix(ASIDE));
+        let mut paths: Vec<String> = paths.map(str::to_owned).collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    /// Puts rows back in the place of a file that was set aside; none if all of them are lost.
+    /// Once only: a second time conflicts, or is stale.
+    pub async fn put_back(&mut self, path: &str, adds: Vec<Add>) -> Result<(), CommitError> {
+        let position = Position { app: format!("{ASIDE}{path}"), from: Some(OUT), next: BACK };
+        self.append(adds, &[position]).await
+    }
+
+    /// Reads a file that was set aside again; the action that puts it back as it is, if it is
+    /// good after all.
+    pub async fn recovered(&self, path: &str) -> Result<Option<Add>, StoreError> {
+        let folder = path.split_once('/').map(|(folder, _)| folder);
+        let partition = self.def().partition.and_then(|column| {
+            Some((column, folder?.strip_prefix(column)?.strip_prefix('=')?.to_owned()))
+        });
+        let mut add = Add {
+            path: path.to_owned(),
+            partition_values: partition
+                .map(|(column, value)| (column.to_owned(), Some(value)))
+                .into_iter()
+                .collect(),
+            modification_time: now_millis(),
+            data_change: true,
+            ..Add::default()
+        };
+        let bytes = match self.read_bytes(path).await {
+            Err(error) if error.is_damage() => return Ok(None),
+            read => read?,
+        };
+        add.size = bytes.len() as i64;
+        match self.decode(bytes).await {
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
+            Ok(batches) => Ok(Some(Add { stats: Some(stats_of(&batches)), ..add })),
+        }
+    }
+}
