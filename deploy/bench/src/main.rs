@@ -3,6 +3,7 @@
 //! Run by `cargo xtask bench`; never part of the tests.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks")]
 
+mod aged;
 mod figures;
 mod folder;
 mod freshness;
@@ -14,6 +15,7 @@ mod process;
 mod question;
 mod remote_write;
 mod spread;
+mod year;
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +30,11 @@ enum Bench {
     /// From log to durable table, beside VictoriaMetrics: samples per CPU-second, bytes per
     /// sample, one query; and freshness.
     Ingest(ingest::Options),
+    /// A store after a year: a commit, a start, an idle reader, questions; and a million series.
+    Year(year::Options),
+    /// A part of it, which `year` starts.
+    #[command(hide = true)]
+    Aged(year::Job),
     /// Our side of a run, which `ingest` starts.
     #[command(hide = true)]
     Ours(ours::Job),
@@ -37,6 +44,8 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match Arguments::parse().bench {
         Bench::Ingest(options) => runtime.block_on(ingest::run(options)),
+        Bench::Year(options) => runtime.block_on(year::run(options)),
+        Bench::Aged(job) => runtime.block_on(year::work(job)),
         Bench::Ours(job) => runtime.block_on(ours::work(job)),
     }
 }

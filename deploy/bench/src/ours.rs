@@ -12,7 +12,7 @@ use clap::Args;
 use nilometer_contract::Timestamp;
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics};
 use nilometer_log::Log;
-use nilometer_source::SystemClock;
+use nilometer_source::{Clock, SystemClock};
 use nilometer_sql::{Engine, Format, Limits, render, router};
 use nilometer_store::{CompactionPolicy, SAMPLES, SERIES, Storage, TableDef, compact};
 use prometheus::Registry;
@@ -132,7 +132,8 @@ async fn file_bytes(storage: &Storage, table: &'static TableDef) -> anyhow::Resu
 async fn compact_all(storage: &Storage) -> anyhow::Result<()> {
     let mut table = storage.table(&SAMPLES).await?;
     let policy = CompactionPolicy { fan_in: 2, ..CompactionPolicy::default() };
-    while compact(&mut table, policy).await? > 0 {}
+    let now = SystemClock.now();
+    while compact(&mut table, policy, now).await? > 0 {}
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 /// What the bench is told; it explains the options itself.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which bench, and its options: `ingest --samples N --runs N`.
+    /// Which bench, and its options: `ingest --samples N --runs N`, `year`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
