@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nilometer_contract::{History, MICROS_PER_HOUR, Resource, Timestamp, catalogue};
-use nilometer_ingest::{Ingester, Metrics, Tables};
+use nilometer_ingest::{Follower, Ingester, Metrics, Tables};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
 use nilometer_rating::{Detail, Invoice, Period, invoice, rate};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::RemoteLog;
 use crate::check::Found;
 use crate::host::Host;
+use crate::lives::{Known, lives};
 use crate::reckon::{Account, reckon};
 use crate::sites::{Ground, ingest_config, ledger_config, price_book};
 use crate::world::World;
@@ -30,31 +31,46 @@ pub(crate) async fn check(
     ground: &Ground,
     world: &Arc<World>,
     found: &Found,
+    hosts: &[Known],
 ) -> anyhow::Result<()> {
     let host = Host::new(world, "judge", 80, 0);
     let log: Arc<dyn Log> = Arc::new(RemoteLog::new(&ground.broker, &host));
     let storage = ground.bare_storage()?;
-    let metrics = Metrics::register(&Registry::new())?;
-    let clock = host.clock.clone();
-    let opened = Ingester::open(ingest_config(), log, &storage, clock.clone(), metrics);
-    let ingester = opened.await.context("an ingester cannot start")?;
-    let tables = ingester.tables();
+    let (clock, cancel) = (host.clock.clone(), CancellationToken::new());
+    let config = ingest_config();
+    // What is stored must be told alike by who keeps the tables and by who only reads them.
+    let (tables, running) = match world.pick("judge", 2) {
+        0 => {
+            let metrics = Metrics::register(&Registry::new())?;
+            let opened = Ingester::open(config, log, &storage, clock.clone(), metrics);
+            let ingester = opened.await.context("an ingester cannot start")?;
+            (ingester.tables(), tokio::spawn(ingester.run(cancel.clone())))
+        }
+        _ => {
+            let metrics = Metrics::register_follower(&Registry::new())?;
+            let opened = Follower::open(config, log, &storage, clock.clone(), metrics);
+            let follower = opened.await.context("a follower cannot start")?;
+            (follower.tables(), tokio::spawn(follower.run(cancel.clone())))
+        }
+    };
     let engine = Engine::new(&storage, tables.clone(), Limits::default())?;
     let (config, book) = (ledger_config(), price_book()?);
     let registry = Registry::new();
     let ledger = Ledger::open_with(config, engine.clone(), &storage, book, clock, &registry);
     let ledger = ledger.await.context("a ledger cannot start")?;
-    let cancel = CancellationToken::new();
-    let running = tokio::spawn(ingester.run(cancel.clone()));
     // Longer than hours must be quiet before they are settled.
     host.wait(0, Duration::from_secs(30)).await;
     ledger.settle(&cancel).await.context("settling")?;
 
+    {
+        let history = tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
+        lives(&history, &ground.estate, &found.stored, hosts).context("lives")?;
+    }
     let accounts = usage(ground, world, &engine, &tables, found).await?;
     let judge = Judge { ledger: &ledger, accounts: &accounts, tables: &tables, found };
     judge.bills(world).await?;
     cancel.cancel();
-    running.await.context("the ingester panicked")??;
+    running.await.context("the reader panicked")??;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use nilometer_contract::{SAMPLES, decode, partition_of};
 use crate::bills;
 use crate::host::Host;
 use crate::hostile::GHOST;
+use crate::lives::Known;
 use crate::reckon::unsure;
 use crate::sites::{Ground, INTERVAL, PARTITIONS};
 use crate::source::Reading;
@@ -65,7 +66,12 @@ pub(crate) async fn check(
     let touched = readings.iter().filter(|reading| may_be_touched(&stored, reading));
     found.touched.extend(touched.map(|reading| reading.resource.clone()));
     found.touched.extend(unsure(&found.stored));
-    bills::check(ground, world, &found).await.context("bills")?;
+    let known = hosts.iter().map(|host| Known {
+        host: host.clone(),
+        killed: killed.iter().any(|killed| killed.host == host.name),
+    });
+    let known: Vec<Known> = known.collect();
+    bills::check(ground, world, &found, &known).await.context("bills")?;
     Ok(found.missing)
 }
 

@@ -143,6 +143,11 @@ impl SimulatedClock {
         START.plus_micros(elapsed + step.map_or(0, |step| step.1))
     }
 
+    /// Whether it was ever stepped.
+    pub(crate) fn was_stepped(&self) -> bool {
+        self.steps().len() > 1
+    }
+
     fn steps(&self) -> MutexGuard<'_, Vec<(i64, i64)>> {
         self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -21,6 +21,7 @@ mod estate;
 mod fault;
 mod host;
 mod hostile;
+mod lives;
 mod reckon;
 mod run;
 mod sites;

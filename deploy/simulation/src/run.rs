@@ -111,9 +111,9 @@ struct Run {
 
 impl Run {
     fn new(world: &Arc<World>, options: &Options, folder: &Path) -> Self {
-        let nodes = 1 + world.pick("nodes", 2);
         // So small that an outage fills it, with more to fill it with.
-        let is_spool_small = world.pick("spool", 4) == 0;
+        let is_spool_small = world.pick("spool", 6) == 0;
+        let nodes = if is_spool_small { 1 } else { 1 + world.pick("nodes", 2) };
         let ground = Ground {
             broker: Broker::new(world),
             objects: Arc::new(InMemory::new()),

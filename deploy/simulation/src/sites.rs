@@ -219,8 +219,9 @@ pub(crate) fn ingest_config() -> IngestConfig {
 /// Settings of billing.
 pub(crate) fn ledger_config() -> LedgerConfig {
     LedgerConfig {
-        interval: Duration::from_secs(240),
-        grace: Duration::from_secs(300),
+        interval: Duration::from_secs(120),
+        // Short, so that hours are settled before all of their samples came.
+        grace: Duration::from_secs(60),
         partitions: Some(PARTITIONS),
         ..LedgerConfig::default()
     }

@@ -24,6 +24,9 @@ struct Arguments {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     jobs: u64,
+    /// Stop at the first seed that fails.
+    #[arg(long)]
+    stop: bool,
     /// Print what happened, line by line.
     #[arg(long)]
     trace: bool,
@@ -55,7 +58,8 @@ fn main() -> anyhow::Result<ExitCode> {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= arguments.seed + arguments.seeds {
+                    let stopped = arguments.stop && !failed.lock().unwrap().is_empty();
+                    if stopped || seed >= arguments.seed + arguments.seeds {
                         return;
                     }
                     let outcome = run(seed, &options);
