@@ -1,10 +1,11 @@
 //! `bench`: what a core can do, in release.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, bail};
 use clap::Args;
+
+use crate::ci::{self, Env};
 
 /// What the bench is told; it explains the options itself.
 #[derive(Debug, Args)]
@@ -15,8 +16,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root).args(["run", "--release", "--package", "nilometer-bench", "--"]);
+    let mut cargo = ci::cargo(root, &Env::default());
+    cargo.args(["run", "--release", "--package", "nilometer-bench", "--"]);
     let status = cargo.args(&options.rest).status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the bench failed");

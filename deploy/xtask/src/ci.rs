@@ -49,6 +49,14 @@ pub(crate) fn cargo(root: &Path, env: &Env) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root).envs(env.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null());
+    // What `cargo run` says of this package: build scripts that look at it would run again, and
+    // whatever needs them would be built anew, each time that cargo is called the other way.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

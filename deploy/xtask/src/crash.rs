@@ -1,10 +1,11 @@
 //! `crash`: kills agent, log and ingester at random and compares the bill.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, bail};
 use clap::Args;
+
+use crate::ci::{self, Env};
 
 /// What the crash test is told; it explains the options itself.
 #[derive(Debug, Args)]
@@ -18,8 +19,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root).args(["test", "--package", "nilometer", "--test", "crash"]);
+    let mut cargo = ci::cargo(root, &Env::default());
+    cargo.args(["test", "--package", "nilometer", "--test", "crash"]);
     if !options.debug {
         cargo.arg("--release");
     }

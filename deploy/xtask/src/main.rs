@@ -9,6 +9,7 @@ mod crash;
 mod deps;
 mod packages;
 mod phases;
+mod planted;
 mod simulate;
 mod test;
 mod tidy;

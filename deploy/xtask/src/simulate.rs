@@ -1,10 +1,12 @@
 //! `simulate-faults`: runs seeds of the simulated pipeline.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, bail};
 use clap::Args;
+
+use crate::ci::{self, Env};
+use crate::planted;
 
 /// What the simulation is told; it explains the options itself.
 #[derive(Debug, Args)]
@@ -12,15 +14,21 @@ pub(crate) struct Options {
     /// Build with optimisation: slower to build, and several times the seeds an hour.
     #[arg(long)]
     release: bool,
+    /// Plant the known bugs whose names contain this, one at a time, and show that each is found
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    planted: Option<String>,
     /// Options of the simulation: --seeds N, --seed S, --only KIND, --trace, --jobs N.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
 
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let mut cargo = Command::new(env!("CARGO"));
+    if let Some(filter) = &options.planted {
+        return planted::run(root, filter);
+    }
+    let mut cargo = ci::cargo(root, &Env::default());
     // Of the workspace, so that what the tests have built is used.
-    cargo.current_dir(root).args(["test", "--quiet", "--workspace", "--test", "simulation"]);
+    cargo.args(["test", "--quiet", "--workspace", "--test", "simulation"]);
     if options.release {
         cargo.arg("--release");
     }
