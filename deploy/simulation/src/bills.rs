@@ -66,7 +66,7 @@ pub(crate) async fn check(
         let history = tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
         lives(&history, &ground.estate, &found.stored, hosts).context("lives")?;
     }
-    let accounts = usage(ground, world, &engine, &tables, found).await?;
+    let accounts = usage(ground, world, &engine, &tables, found, hosts).await?;
     let judge = Judge { ledger: &ledger, accounts: &accounts, tables: &tables, found };
     judge.bills(world).await?;
     cancel.cancel();
@@ -86,6 +86,7 @@ async fn usage(
     engine: &Engine,
     tables: &Tables,
     found: &Found,
+    hosts: &[Known],
 ) -> anyhow::Result<BTreeMap<Account, i128>> {
     let newest = tables.now().newest;
     let history = tables.shared.history.read().unwrap_or_else(|e| e.into_inner()).clone();
@@ -115,8 +116,13 @@ async fn usage(
         let from = if first.seen - thing.born <= HOLD_MICROS { thing.born } else { first.seen };
         let cpu = thing.cpu_nanos_between(from, last.seen) * 1_000;
         ensure!(total("cpu.time") <= cpu, "CPU time of {} exceeds what is true, {cpu}", thing.id);
-        // A level is held up to the newest sample of any host, by that host's clock.
-        let end = thing.died.unwrap_or(world.elapsed() + CLOCKS_APART_MICROS);
+        // A level is held up to the newest sample of any host, by that host's clock; where one was
+        // stepped, for as long as a reading counts at most.
+        let apart = match hosts.iter().any(|known| known.host.clock.was_stepped()) {
+            true => HOLD_MICROS,
+            false => CLOCKS_APART_MICROS,
+        };
+        let end = thing.died.unwrap_or(world.elapsed() + apart);
         let memory = i128::from(thing.memory_bytes()) * i128::from(end - from) * 1_000_000;
         ensure!(total("memory.usage") <= memory, "memory of {} exceeds what is true", thing.id);
     }

@@ -20,6 +20,9 @@ use crate::world::World;
 /// attempt at the log that has not failed yet, and the last observations.
 const IN_MEMORY_MICROS: i64 = 10_000_000 + 3 * INTERVAL.as_micros() as i64;
 
+/// How long an observation takes, at most.
+const TORN_MICROS: i64 = 1_000_000;
+
 /// A process that was killed.
 #[derive(Clone, Debug)]
 pub(crate) struct Killed {
@@ -94,7 +97,7 @@ fn samples(
                 found.stored.push(reading.clone());
             }
             None if was_killed(reading, killed) => found.missing += 1,
-            None if stored.gaps.iter().any(|gap| covers(gap, reading))
+            None if stored.gaps.iter().any(|gap| covers(gap, reading) || tears(gap, reading))
                 || is_removed(stored, removed, &identity) =>
             {
                 found.touched.insert(reading.resource.clone());
@@ -179,6 +182,14 @@ fn covers(gap: &GapRow, reading: &Reading) -> bool {
 fn may_be_touched(stored: &Stored, reading: &Reading) -> bool {
     let concerns = |gap: &GapRow| gap.node.is_empty() || gap.node == reading.host;
     stored.gaps.iter().any(|gap| gap.kind != "late" && concerns(gap))
+}
+
+/// An observation during which a clock was stepped is not kept.
+fn tears(gap: &GapRow, reading: &Reading) -> bool {
+    let span = gap.start - TORN_MICROS..=gap.end + TORN_MICROS;
+    gap.reason.contains("clock was stepped")
+        && gap.agent == reading.host
+        && span.contains(&reading.at.0)
 }
 
 /// What an agent says that it lost is what is missing, to the sample; where the agent was killed

@@ -77,14 +77,14 @@ pub const NOT_YET: &[(Kind, &str)] = &[
     (Kind::SpoolFlipped, "what follows in the segment is lost, and no gap says so"),
     (Kind::ClockStepped, "readings of before and after interleave, and usage is multiplied"),
     (Kind::LogReplaced, "as many records as the old log held are skipped"),
-    (Kind::DataFlipped, "an ingester does not start"),
+    (Kind::DataFlipped, "a bit that flips within a page is read as another value"),
     (Kind::FarFuture, "usage counts up to that sample"),
 ];
 
 /// Faults begin and end within so many seconds; then everything is mended.
 pub(crate) const FAULTY_SECONDS: u64 = 960;
-/// Least and most seconds that a fault lasts.
-const LASTS: (u64, u64) = (3, 150);
+/// Least and most seconds that a fault lasts, and most of one in four.
+const LASTS: (u64, u64, u64) = (3, 150, 400);
 /// Most faults of one run.
 const MOST: u64 = 9;
 
@@ -110,8 +110,9 @@ pub(crate) fn plan(world: &World, kinds: &[Kind]) -> Vec<Fault> {
             let pick = |what: &str, below: u64| world.pick(&format!("fault {n} {what}"), below);
             let kind = kinds[pick("kind", kinds.len() as u64) as usize];
             let begin = 5 + pick("begin", FAULTY_SECONDS - LASTS.1 - 5);
-            let end = begin + LASTS.0 + pick("lasts", LASTS.1 - LASTS.0);
-            Fault { begin, end, kind, target: pick("target", 64) }
+            let longest = if pick("is long", 4) == 0 { LASTS.2 } else { LASTS.1 };
+            let end = begin + LASTS.0 + pick("lasts", longest - LASTS.0);
+            Fault { begin, end: end.min(FAULTY_SECONDS), kind, target: pick("target", 64) }
         })
         .collect();
     faults.sort_unstable();

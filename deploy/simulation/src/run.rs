@@ -94,7 +94,7 @@ pub fn simulate(seed: u64, options: &Options, folder: &Path) -> anyhow::Result<O
 /// keep to their slots.
 fn step_micros(fault: Fault) -> i64 {
     let tenths = (fault.begin * 7 + fault.target * 131) as i64 % 6_000 + 20;
-    if fault.target % 2 == 0 { tenths * 100_000 } else { -tenths * 100_000 }
+    if fault.target.is_multiple_of(2) { tenths * 100_000 } else { -tenths * 100_000 }
 }
 
 struct Run {

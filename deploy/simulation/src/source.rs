@@ -14,6 +14,9 @@ use crate::host::Host;
 /// Name of the source on samples and events.
 pub(crate) const SOURCE: &str = "simulated";
 
+/// By how much readings of two epochs are apart within a millisecond.
+const EPOCHS_APART_MICROS: i64 = 37;
+
 /// One sample that a source gave.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reading {
@@ -115,7 +118,9 @@ impl Source for EstateSource {
         self.host.wait(4, Duration::ZERO).await;
         let world = self.host.world.clone();
         let mut seen = Observation::begin(SOURCE, self.clock.as_ref());
-        let (now, at) = (world.elapsed(), self.clock.now());
+        // As nowhere, two clocks show the same microsecond by chance.
+        let shift = seen.epoch.sequence as i64 * EPOCHS_APART_MICROS % 1_000;
+        let (now, at) = (world.elapsed() + shift, self.clock.now().plus_micros(shift));
         seen.events = self.changes(now);
         self.said.events().extend(seen.events.iter().cloned());
         let mut readings = self.said.readings();

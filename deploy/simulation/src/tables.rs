@@ -21,6 +21,7 @@ pub(crate) struct GapRow {
     pub(crate) start: i64,
     pub(crate) end: i64,
     pub(crate) samples: i64,
+    pub(crate) reason: String,
 }
 
 /// A row of `dead_letters`.
@@ -99,6 +100,7 @@ impl Stored {
                     start: columns.integer("start", row)?,
                     end: columns.integer("end", row)?,
                     samples: columns.integer("samples", row)?,
+                    reason: columns.text("reason", row)?,
                 });
             }
         }

@@ -1,5 +1,5 @@
 //! Runs seeds of the simulation: a few as a test, thousands on demand.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 use std::process::ExitCode;
 use std::sync::Mutex;
