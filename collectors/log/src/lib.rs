@@ -2,13 +2,15 @@
 //!
 //! One small interface with two implementations under one conformance suite: Apache Kafka, and an
 //! embedded log on local disk for one machine. A record has an offset, one more than the record
-//! before it in its partition; offsets are never reused.
+//! before it in its partition; offsets are never reused within one [`Incarnation`] of the log.
 
 mod embedded;
+mod incarnation;
 mod kafka;
 
 pub use self::{
     embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync},
+    incarnation::Incarnation,
     kafka::{KafkaConfig, KafkaLog, Sasl, Secret, Security, Tls},
 };
 
@@ -50,7 +52,14 @@ pub struct Watermarks {
 #[async_trait]
 pub trait Log: Send + Sync {
     /// Creates the topic where it is missing; returns how many partitions it has.
+    ///
+    /// A topic that vanishes later is created again, as it was asked for here, by the next append
+    /// to it; until then it is [`LogError::Unavailable`].
     async fn ensure_topic(&self, topic: &TopicConfig) -> Result<u32, LogError>;
+
+    /// Which log the partition is now. The answer may be a second old; [`fetch`](Self::fetch) is
+    /// exact.
+    async fn incarnation(&self, of: &TopicPartition) -> Result<Incarnation, LogError>;
 
     /// Appends records in order; they are durable when this returns the offset of the first.
     ///
@@ -62,10 +71,12 @@ pub trait Log: Send + Sync {
     /// waits up to `wait` for the first and returns nothing when none came.
     ///
     /// An offset below the low watermark is [`LogError::Truncated`], one above the high watermark
-    /// [`LogError::BeyondEnd`].
+    /// [`LogError::BeyondEnd`]. A partition that is not `of` this incarnation is
+    /// [`LogError::Replaced`], whatever its offsets: no record of another one is ever returned.
     async fn fetch(
         &self,
         from: &TopicPartition,
+        of: Incarnation,
         offset: u64,
         max_bytes: usize,
         wait: Duration,
@@ -102,8 +113,19 @@ pub enum LogError {
         /// The first offset kept.
         low: u64,
     },
-    /// The offset lies past the end: the log was replaced by a shorter one.
-    #[error("offset {asked} of {at:?} lies past the end at {high}")]
+    /// The partition is another log than the one asked for: it was deleted and made anew.
+    #[error("{at:?} is log {found}, not {asked}")]
+    Replaced {
+        /// Where.
+        at: TopicPartition,
+        /// The incarnation asked for.
+        asked: Incarnation,
+        /// The one that is there.
+        found: Incarnation,
+    },
+    /// The log lost records from its end: the offset lies past it, or the records before the
+    /// offset are not those that were there (Kafka: another leader's, KIP-320).
+    #[error("offset {asked} of {at:?} does not follow what the log holds, which ends at {high}")]
     BeyondEnd {
         /// Where.
         at: TopicPartition,

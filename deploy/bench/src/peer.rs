@@ -133,7 +133,8 @@ impl Peer {
             for (partition, next) in (0..).zip(&mut next) {
                 let from = TopicPartition { topic: SAMPLES.to_owned(), partition };
                 // At least one record, which is more than a byte.
-                for record in log.fetch(&from, *next, 1, Duration::ZERO).await? {
+                let of = log.incarnation(&from).await?;
+                for record in log.fetch(&from, of, *next, 1, Duration::ZERO).await? {
                     let batch = decode(&record.payload)?;
                     self.write(remote_write::body(&batch)?).await?;
                     sent += batch.len() as u64;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nilometer_log::{Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
+use nilometer_log::{Incarnation, Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -26,6 +26,8 @@ pub(crate) struct Broker {
 
 #[derive(Clone, Default)]
 struct Partition {
+    /// How often it was replaced.
+    replaced: u64,
     low: u64,
     records: Vec<Record>,
 }
@@ -109,7 +111,10 @@ impl Broker {
 
     /// Replaces the log by an empty one with the same topics.
     pub(crate) fn replace(&self) {
-        self.remove(|partition| std::mem::take(partition).records);
+        self.remove(|partition| {
+            let replaced = partition.replaced + 1;
+            std::mem::replace(partition, Partition { replaced, ..Partition::default() }).records
+        });
     }
 
     fn remove(&self, remove: impl Fn(&mut Partition) -> Vec<Record>) {
@@ -130,6 +135,10 @@ impl Broker {
 }
 
 impl Partition {
+    fn incarnation(&self) -> Incarnation {
+        Incarnation::new(self.replaced + 1)
+    }
+
     fn high(&self) -> u64 {
         self.low + self.records.len() as u64
     }
@@ -183,6 +192,13 @@ impl Log for RemoteLog {
         Ok(partitions.len() as u32)
     }
 
+    async fn incarnation(&self, of: &TopicPartition) -> Result<Incarnation, LogError> {
+        if self.travel(3, "incarnation").await != Fate::Done {
+            return Err(unavailable("no answer"));
+        }
+        partition(&mut self.broker.topics(), of).map(|partition| partition.incarnation())
+    }
+
     async fn append(&self, to: &TopicPartition, payloads: Vec<Bytes>) -> Result<u64, LogError> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let (broker, host, to) = (self.broker.clone(), self.host.clone(), to.clone());
@@ -209,6 +225,7 @@ impl Log for RemoteLog {
     async fn fetch(
         &self,
         from: &TopicPartition,
+        of: Incarnation,
         offset: u64,
         max_bytes: usize,
         wait: Duration,
@@ -220,7 +237,7 @@ impl Log for RemoteLog {
                 self.host.wait(3, Duration::ZERO).await;
                 return Err(unavailable("cannot be reached"));
             }
-            let found = read(&mut self.broker.topics(), from, offset, max_bytes);
+            let found = read(&mut self.broker.topics(), from, of, offset, max_bytes);
             match found {
                 Ok(records) if records.is_empty() && Instant::now() < deadline => {}
                 Ok(records) if records.is_empty() => return Ok(records),
@@ -261,11 +278,16 @@ impl Log for RemoteLog {
 fn read(
     topics: &mut BTreeMap<String, Vec<Partition>>,
     from: &TopicPartition,
+    asked: Incarnation,
     offset: u64,
     max_bytes: usize,
 ) -> Result<Vec<Record>, LogError> {
     let partition = partition(topics, from)?;
     let (low, high, at) = (partition.low, partition.high(), from.clone());
+    let found = partition.incarnation();
+    if asked != found {
+        return Err(LogError::Replaced { at, asked, found });
+    }
     if offset < low {
         return Err(LogError::Truncated { at, asked: offset, low });
     }

@@ -6,10 +6,11 @@ use arrow::array::RecordBatch;
 use nilometer_contract::{Gap, LifecycleEvent, Timestamp};
 use nilometer_store::Position;
 
-use crate::rows::{DeadLetter, Decision, Origin, TableRow, batch_of};
+use crate::rows::{DeadLetter, Decision, TableRow, batch_of};
+use crate::stream::{LogId, Mark, Origin, Stream};
 
-/// Position of each topic-partition: where the cut starts in the topic's own table, and its end.
-pub(crate) type Spans = BTreeMap<(&'static str, u32), (Option<i64>, i64)>;
+/// Position of each partition's log: where the cut starts in the topic's own table, and its end.
+pub(crate) type Spans = BTreeMap<Stream, (Option<i64>, i64)>;
 
 /// Everything that one flush commits.
 #[derive(Default)]
@@ -23,6 +24,10 @@ pub(crate) struct Cut {
     /// Bytes of the small tables' rows, about.
     pub(crate) bytes: usize,
     pub(crate) spans: Spans,
+    /// The record before each end.
+    pub(crate) marks: BTreeMap<Stream, Mark>,
+    /// The log that each partition is at the end of the cut.
+    pub(crate) logs: BTreeMap<(&'static str, u32), LogId>,
     pub(crate) hours: BTreeSet<i64>,
     /// When the cut was made.
     pub(crate) at: Timestamp,
@@ -72,12 +77,20 @@ impl Cut {
     }
 
     /// Positions of one topic that the cut moves.
-    pub(crate) fn positions(&self, topic: &str) -> Vec<Position> {
-        let of_topic = self.spans.iter().filter(|((of, _), _)| *of == topic);
+    pub(crate) fn positions(&self, topic: &str) -> Vec<(Stream, Position)> {
+        let of_topic = self.spans.iter().filter(|(stream, _)| stream.topic == topic);
         let moved = of_topic.filter(|(_, (from, next))| from.unwrap_or(0) != *next);
-        let position = |(&(topic, partition), &(from, next)): (&(&'static str, u32), &(_, _))| {
-            Position { app: Origin::app(topic, partition), from, next }
+        let position = |(&stream, &(from, next)): (&Stream, &(_, _))| {
+            (stream, Position { app: stream.app(), from, next })
         };
         moved.map(position).collect()
+    }
+
+    /// What is noted beside a position that moves: application ids and versions.
+    pub(crate) fn notes(&self, stream: &Stream) -> Vec<(String, i64)> {
+        let mark = self.marks.get(stream).copied().unwrap_or_default();
+        let log = self.logs.get(&(stream.topic, stream.partition));
+        let log = log.map(|log| (stream.log_app(), log.number()));
+        std::iter::once((stream.mark_app(), mark.number())).chain(log).collect()
     }
 }

@@ -25,7 +25,9 @@ use tracing::{info, warn};
 use crate::cut::{Cut, Spans};
 use crate::memory::collect_rows;
 use crate::metrics::Metrics;
-use crate::rows::{Origin, TableRow, batch_of, commits_batch};
+use crate::noted::{has, is_own, notes};
+use crate::rows::{TableRow, batch_of, commits_batch};
+use crate::stream::{Origin, Stream};
 use crate::tell::{copy_to_log, tell_late, told};
 
 /// A commit that fails for longer than this is told as late.
@@ -209,12 +211,12 @@ impl Sink {
             progress.copied = true;
         }
         let (own, foreign): (Vec<_>, Vec<_>) =
-            cut.gaps.iter().cloned().partition(|(origin, _)| origin.topic == GAPS);
+            cut.gaps.iter().cloned().partition(|(origin, _)| is_own(origin));
         guarded(&mut self.gaps, &foreign, &cut.spans).await?;
         let owner = self.generation;
-        owned(&mut self.gaps, &own, positions(cut, GAPS, owner)).await?;
-        owned(&mut self.events, &cut.events, positions(cut, EVENTS, owner)).await?;
-        owned(&mut self.decisions, &cut.decisions, positions(cut, DECISIONS, owner)).await?;
+        owned(&mut self.gaps, &own, (cut, GAPS, owner)).await?;
+        owned(&mut self.events, &cut.events, (cut, EVENTS, owner)).await?;
+        owned(&mut self.decisions, &cut.decisions, (cut, DECISIONS, owner)).await?;
         self.store_samples(cut, progress, tools.keep_written).await
     }
 
@@ -228,9 +230,9 @@ impl Sink {
                 return Err(CommitError::Stale { app, from, found }.into());
             }
         }
-        for (&(topic, partition), &(from, next)) in spans {
-            let app = Origin::app(topic, partition);
-            let found = self.home(topic).position(&app).await?;
+        for (stream, &(from, next)) in spans {
+            let app = stream.app();
+            let found = self.home(stream.topic).position(&app).await?;
             if found != from && found != Some(next) {
                 return Err(CommitError::Stale { app, from, found }.into());
             }
@@ -244,10 +246,11 @@ impl Sink {
         progress: &mut Progress,
         keep_written: Duration,
     ) -> Result<(), Failure> {
-        let positions = positions(cut, SAMPLES, self.generation);
+        let mut positions = positions(cut, SAMPLES, self.generation);
         if positions.is_empty() || done(&mut self.samples, &positions).await? {
             return Ok(());
         }
+        positions.extend(notes(&mut self.samples, cut, SAMPLES).await?);
         // What an earlier try wrote is used again, so that tries do not fill the disk.
         let written = progress.samples.take_if(|(at, _)| at.elapsed() < keep_written);
         let (at, adds) = match written {
@@ -287,16 +290,16 @@ async fn claim(table: &mut Table, choose: impl Fn(Option<i64>) -> i64) -> Result
 async fn note_commit(
     table: &mut Table,
     rows: &[Row],
-    positions: &[Position],
+    positions: &[(Stream, Position)],
     at: Timestamp,
 ) -> Result<(), Failure> {
     let instants = || rows.iter().map(|row| row.at);
     let Some((first, last)) = instants().min().zip(instants().max()) else { return Ok(()) };
     let mut noted = Vec::new();
-    for position in positions {
+    for (stream, position) in positions {
         let from = table.position(&position.app).await?;
         if from.is_none_or(|from| from < position.next) {
-            noted.push(Position { from, ..position.clone() });
+            noted.push((*stream, Position { from, ..position.clone() }));
         }
     }
     if noted.is_empty() {
@@ -304,13 +307,15 @@ async fn note_commit(
     }
     let batch = commits_batch(&noted, (first, last), at);
     let add = table.write(&[batch], None).await?;
+    let noted: Vec<Position> = noted.into_iter().map(|(_, position)| position).collect();
     Ok(table.append(vec![add], &noted).await?)
 }
 
 /// Positions of a topic that the cut moves, with the owner's, which makes the commit conflict with
 /// the claim of a later ingester.
 fn positions(cut: &Cut, topic: &str, owner: Option<i64>) -> Vec<Position> {
-    let mut positions = cut.positions(topic);
+    let positions = cut.positions(topic).into_iter().map(|(_, position)| position);
+    let mut positions: Vec<Position> = positions.collect();
     if let (false, Some(generation)) = (positions.is_empty(), owner) {
         let app = OWNER.to_owned();
         positions.push(Position { app, from: owner, next: generation });
@@ -322,11 +327,13 @@ fn positions(cut: &Cut, topic: &str, owner: Option<i64>) -> Vec<Position> {
 async fn owned<R: TableRow>(
     table: &mut Table,
     rows: &[(Origin, R)],
-    positions: Vec<Position>,
+    (cut, topic, owner): (&Cut, &str, Option<i64>),
 ) -> Result<(), Failure> {
+    let mut positions = positions(cut, topic, owner);
     if positions.is_empty() || done(table, &positions).await? {
         return Ok(());
     }
+    positions.extend(notes(table, cut, topic).await?);
     let mut adds = Vec::new();
     if !rows.is_empty() {
         adds.push(table.write(&[batch_of(rows)], None).await?);
@@ -344,12 +351,15 @@ async fn guarded<R: TableRow + Clone>(
     let mut fresh: Vec<(Origin, R)> = Vec::new();
     let mut positions: BTreeMap<String, Position> = BTreeMap::new();
     for (origin, row) in rows {
-        let app = Origin::app(origin.topic, origin.partition);
-        let from = table.position(&app).await?;
-        if from.is_some_and(|from| (origin.offset as i64) < from) {
+        if has(table, origin).await? {
             continue;
         }
-        let (_, next) = spans[&(origin.topic, origin.partition)];
+        let stream = origin.stream();
+        let (app, next) = match origin.is_beginning() {
+            true => (stream.told_app(), stream.log.number()),
+            false => (stream.app(), spans[&stream].1),
+        };
+        let from = table.position(&app).await?;
         positions.insert(app.clone(), Position { app, from, next });
         fresh.push((origin.clone(), row.clone()));
     }

@@ -10,9 +10,9 @@
 //! either in a file of the view or in its memory, as the position of its partition in the same
 //! version of the table says.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use nilometer_log::Log;
@@ -27,7 +27,8 @@ use crate::flush::Sink;
 use crate::ingester::IngestError;
 use crate::load::{load_history_file, load_series_file, unless_damaged};
 use crate::metrics::Metrics;
-use crate::rows::Origin;
+use crate::noted::has;
+use crate::stream::{LogId, Origin, Stream};
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
 
@@ -52,8 +53,7 @@ impl Follower {
     ) -> Result<Self, IngestError> {
         let topics = prepare(&config, log.as_ref()).await.map_err(IngestError::Log)?;
         let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
-        let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await;
-        let tail = tail.map_err(IngestError::Store)?;
+        let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await?;
         let files = [sink.series.files(), sink.events.files()];
         let loaded = files.iter().flat_map(|files| files.iter()).map(|file| file.path.clone());
         let loaded = loaded.collect();
@@ -145,16 +145,28 @@ impl Follower {
 
     /// What is in files now leaves the memory.
     async fn forget_stored(&mut self) -> Result<(), StoreError> {
-        let Tail { state, topics, .. } = &mut self.tail;
-        for &(topic, partitions) in topics.iter() {
-            for partition in 0..partitions {
-                let app = Origin::app(topic, partition);
-                let position = self.sink.home(topic).position(&app).await?;
-                state.committed.insert((topic, partition), position);
-                let next = state.next.entry((topic, partition)).or_default();
+        let streams: Vec<Stream> = self.tail.state.next.keys().copied().collect();
+        for stream in streams {
+            let home = self.sink.home(stream.topic);
+            let position = home.position(&stream.app()).await?;
+            let log = home.position(&stream.log_app()).await?.map(LogId::from_number);
+            let Tail { state, wanted, .. } = &mut self.tail;
+            let is_read = state.reads(stream.topic, stream.partition) == stream;
+            if let (true, Some(log)) = (is_read, log)
+                && let Some(wanted) = wanted.get(&(stream.topic, stream.partition))
+            {
+                wanted.store(log.number(), Relaxed);
+            }
+            // Of a log that is over for the ingester too, no row will be stored any more.
+            let over = !is_read && log == Some(state.reads(stream.topic, stream.partition).log);
+            let stored = if over { Some(i64::MAX) } else { position };
+            state.committed.insert(stream, stored);
+            if is_read {
+                let next = state.next.entry(stream).or_default();
                 *next = (*next).max(position.unwrap_or(0) as u64);
             }
         }
+        let state = &mut self.tail.state;
         let files = self.sink.samples.files();
         let newest = files.extent().map(|extent| extent.1);
         state.newest.0 = newest.into_iter().fold(state.newest.0, i64::max);
@@ -164,7 +176,14 @@ impl Follower {
         state.memory.take_hours();
         let pending = &mut state.pending;
         forget(&mut self.sink.events, &mut pending.events).await?;
-        forget(&mut self.sink.decisions, &mut pending.decisions).await
+        forget(&mut self.sink.decisions, &mut pending.decisions).await?;
+        let committed = &state.committed;
+        let over = |origin: &Origin| committed.get(&origin.stream()) == Some(&Some(i64::MAX));
+        pending.events.retain(|(origin, _)| !over(origin));
+        pending.decisions.retain(|(origin, _)| !over(origin));
+        pending.dead_letters.retain(|(origin, _)| !over(origin));
+        pending.gaps.retain(|(origin, _)| !over(origin));
+        Ok(())
     }
 }
 
@@ -174,15 +193,13 @@ fn warn_of(done: Result<(), StoreError>) {
     }
 }
 
-/// Drops rows that the table has, by its own position in the partition that each came from.
+/// Drops rows that the table has, by its own position in the log that each came from.
 async fn forget<R>(table: &mut Table, rows: &mut Vec<(Origin, R)>) -> Result<(), StoreError> {
-    let mut stored = HashMap::new();
+    let mut stored = Vec::with_capacity(rows.len());
     for (origin, _) in rows.iter() {
-        if let Entry::Vacant(entry) = stored.entry((origin.topic, origin.partition)) {
-            let app = Origin::app(origin.topic, origin.partition);
-            entry.insert(table.position(&app).await?.unwrap_or(0) as u64);
-        }
+        stored.push(has(table, origin).await?);
     }
-    rows.retain(|(origin, _)| origin.offset >= stored[&(origin.topic, origin.partition)]);
+    let mut stored = stored.into_iter();
+    rows.retain(|_| !stored.next().unwrap_or(false));
     Ok(())
 }

@@ -70,10 +70,10 @@ impl Ingester {
             CommitError::Store(error) => IngestError::Store(error),
             overtaken => IngestError::Overtaken(Overtaken(overtaken)),
         })?;
-        let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await;
+        let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await?;
         let now = Instant::now();
         Ok(Ingester {
-            tail: tail.map_err(IngestError::Store)?,
+            tail,
             sink: Arc::new(Mutex::new(sink)),
             committed_at: now,
             refreshed_at: now,
@@ -162,6 +162,8 @@ impl Ingester {
     fn cut(&mut self) -> Option<Arc<Cut>> {
         let state = &mut self.tail.state;
         state.pending.spans = state.spans();
+        state.pending.marks.clone_from(&state.marks);
+        state.pending.logs.clone_from(&state.reading);
         if state.pending.is_empty() {
             return None;
         }
@@ -209,6 +211,7 @@ impl Ingester {
                 }
             }
             state.forget_stored_samples();
+            state.forget_finished_logs();
         }
         state.dirty = true;
         self.tail.publish();

@@ -1,6 +1,6 @@
 //! From the log into the tables, each record exactly once, and visible within a second.
 //!
-//! Keeps invariants 1 to 6: position and rows in one transaction, gaps as facts, identity of
+//! Keeps invariants 1 to 6 and 8b: position and rows in one transaction, gaps as facts, identity of
 //! samples, dead letters with their reason, one view of table ∪ memory.
 
 mod config;
@@ -16,10 +16,12 @@ mod maintain;
 mod memory;
 mod metrics;
 mod note;
+mod noted;
 mod publish;
 mod record;
 mod rows;
 mod state;
+mod stream;
 mod tail;
 mod tell;
 mod view;

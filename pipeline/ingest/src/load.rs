@@ -7,22 +7,23 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
 use tracing::warn;
 
 use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::Sink;
+use crate::ingester::IngestError;
 use crate::memory::MemoryTier;
 use crate::metrics::Metrics;
-use crate::rows::Origin;
 use crate::state::State;
+use crate::stream::{LogId, Mark, Stream};
 use crate::view::Shared;
 
 /// Builds the state that the tables imply.
 pub(crate) async fn load(
     sink: &mut Sink,
-    topics: &[(&'static str, u32)],
     config: &IngestConfig,
     metrics: Metrics,
 ) -> Result<State, StoreError> {
@@ -30,25 +31,16 @@ pub(crate) async fn load(
     let shared = Shared::default();
     load_series(&sink.series, &shared).await?;
     load_history(&sink.events, &shared).await?;
-    let mut committed = BTreeMap::new();
-    let mut next = BTreeMap::new();
-    for &(topic, partitions) in topics {
-        for partition in 0..partitions {
-            let app = Origin::app(topic, partition);
-            let position = sink.home(topic).position(&app).await?;
-            committed.insert((topic, partition), position);
-            next.insert((topic, partition), position.map_or(0, |next| next as u64));
-        }
-    }
     let window = micros(config.identity_window);
     let (memory, newest) = load_identities(&sink.samples, &shared, window).await?;
     Ok(State {
         shared,
         memory,
         suspects: Vec::new(),
-        committed,
-        next,
-        appended: BTreeMap::new(),
+        reading: BTreeMap::new(),
+        committed: BTreeMap::new(),
+        next: BTreeMap::new(),
+        marks: BTreeMap::new(),
         pending: Cut::default(),
         flushing: None,
         new_series: Vec::new(),
@@ -59,6 +51,62 @@ pub(crate) async fn load(
         dirty: true,
         metrics,
     })
+}
+
+/// Learns what each partition is now and how far that log is stored; notes those that are not
+/// what they were.
+pub(crate) async fn load_positions(
+    state: &mut State,
+    sink: &mut Sink,
+    (log, topics): (&dyn Log, &[(&'static str, u32)]),
+    now: Timestamp,
+) -> Result<(), IngestError> {
+    for &(topic, partitions) in topics {
+        for partition in 0..partitions {
+            let at = TopicPartition { topic: topic.to_owned(), partition };
+            let found = log.incarnation(&at).await.map_err(IngestError::Log)?;
+            let stream = Stream { topic, partition, log: LogId::first_of(found) };
+            load_position(state, sink, stream, now).await.map_err(IngestError::Store)?;
+        }
+    }
+    Ok(())
+}
+
+async fn load_position(
+    state: &mut State,
+    sink: &mut Sink,
+    mut stream: Stream,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let home = sink.home(stream.topic);
+    let last = home.position(&stream.log_app()).await?.map(LogId::from_number);
+    match last {
+        Some(last) if last.incarnation() == stream.log.incarnation() => stream.log = last,
+        // One that came back goes on in the round it was left in.
+        _ => loop {
+            let later = Stream { log: stream.log.next_round(), ..stream };
+            match home.position(&later.app()).await? {
+                Some(_) => stream = later,
+                None => break,
+            }
+        },
+    }
+    let before = last.filter(|last| *last != stream.log).map(|log| Stream { log, ..stream });
+    for one in [Some(stream), before].into_iter().flatten() {
+        let home = sink.home(one.topic);
+        let position = home.position(&one.app()).await?;
+        let mark = home.position(&one.mark_app()).await?.and_then(Mark::from_number);
+        state.committed.insert(one, position);
+        state.next.insert(one, position.map_or(0, |next| next as u64));
+        state.marks.extend(mark.map(|mark| (one, mark)));
+    }
+    state.reading.insert((stream.topic, stream.partition), stream.log);
+    if let Some(before) = before
+        && sink.gaps.position(&stream.told_app()).await? != Some(stream.log.number())
+    {
+        state.note_beginning(before, stream, now);
+    }
+    Ok(())
 }
 
 async fn load_series(table: &Table, shared: &Shared) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use nilometer_contract::MICROS_PER_HOUR;
 use nilometer_store::{Row, SeriesId, rows_of, sample_batch};
 
 use crate::index::SeriesIndex;
-use crate::rows::Origin;
+use crate::stream::{LogId, Origin};
 
 /// Rows of one finished chunk.
 const CHUNK_ROWS: usize = 64 * 1024;
@@ -31,6 +31,7 @@ pub(crate) struct Suspect {
 #[derive(Clone, Copy, Debug)]
 struct Run {
     partition: u32,
+    log: LogId,
     offset: u64,
     rows: usize,
 }
@@ -69,8 +70,8 @@ impl Chunk {
     }
 
     /// The rows whose records are not stored yet.
-    fn not_stored(mut self, is_stored: impl Fn(u32, u64) -> bool) -> Option<Chunk> {
-        let left = |run: &Run| !is_stored(run.partition, run.offset);
+    fn not_stored(mut self, is_stored: impl Fn(u32, LogId, u64) -> bool) -> Option<Chunk> {
+        let left = |run: &Run| !is_stored(run.partition, run.log, run.offset);
         if self.runs.iter().all(left) {
             return Some(self);
         }
@@ -124,10 +125,12 @@ impl MemoryTier {
         self.at.push(row.at);
         self.value.push(row.value);
         self.rows += 1;
-        let (partition, offset) = (origin.partition, origin.offset);
+        let Origin { partition, log, offset, .. } = *origin;
         match self.runs.last_mut() {
-            Some(run) if (run.partition, run.offset) == (partition, offset) => run.rows += 1,
-            _ => self.runs.push(Run { partition, offset, rows: 1 }),
+            Some(run) if (run.partition, run.log, run.offset) == (partition, log, offset) => {
+                run.rows += 1;
+            }
+            _ => self.runs.push(Run { partition, log, offset, rows: 1 }),
         }
         let hour = row.at.div_euclid(MICROS_PER_HOUR);
         if hour != self.last_hour {
@@ -210,8 +213,8 @@ impl MemoryTier {
         batches
     }
 
-    /// Drops the rows of records that the table has now, by partition and offset.
-    pub(crate) fn stored(&mut self, is_stored: impl Fn(u32, u64) -> bool) {
+    /// Drops the rows of records that the table has now, by partition, log and offset.
+    pub(crate) fn stored(&mut self, is_stored: impl Fn(u32, LogId, u64) -> bool) {
         self.freeze();
         self.in_cut = 0;
         let chunks = std::mem::take(&mut self.chunks).into_iter();

@@ -3,7 +3,8 @@
 use nilometer_contract::{Gap, GapKind, Timestamp};
 use nilometer_store::{CommitError, DataFile, Expired, Position, Table, Unread};
 
-use crate::rows::{Origin, batch_of};
+use crate::rows::batch_of;
+use crate::stream::{LogId, Origin};
 
 /// Where such a row comes from, instead of a topic.
 const TOPIC: &str = "maintenance";
@@ -20,7 +21,8 @@ pub(crate) async fn note(
     if from == Some(number) {
         return Ok(());
     }
-    let origin = Origin { topic: TOPIC, partition: 0, offset: number.unsigned_abs() };
+    let (log, offset) = (LogId::default(), number.unsigned_abs());
+    let origin = Origin { topic: TOPIC, partition: 0, log, offset };
     let add = gaps.write(&[batch_of(&[(origin, gap)])], None).await;
     let add = add.map_err(CommitError::Store)?;
     gaps.append(vec![add], &[Position { app, from, next: number }]).await

@@ -9,13 +9,7 @@ use nilometer_contract::{Gap, LifecycleEvent, Timestamp};
 use nilometer_store::{COMMITS, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Position, TableDef};
 use serde::Deserialize;
 
-/// Where in the log a row comes from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Origin {
-    pub(crate) topic: &'static str,
-    pub(crate) partition: u32,
-    pub(crate) offset: u64,
-}
+use crate::stream::{Origin, Stream};
 
 /// A message or sample that could not be stored.
 #[derive(Clone, Debug)]
@@ -43,7 +37,7 @@ const ROW_BYTES: usize = 256;
 pub(crate) trait TableRow: Sized {
     const TABLE: &'static TableDef;
 
-    /// Columns in the table's order, the three of the origin left out.
+    /// Columns in the table's order, the four of the origin left out.
     fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef>;
 
     /// Bytes of its longer texts.
@@ -74,9 +68,11 @@ fn integers(rows: impl Iterator<Item = i64>) -> ArrayRef {
 /// Rows as one batch of their table.
 pub(crate) fn batch_of<R: TableRow>(rows: &[(Origin, R)]) -> RecordBatch {
     let origins = || rows.iter().map(|(origin, _)| origin);
+    let logs: Vec<String> = origins().map(|origin| origin.log.to_string()).collect();
     let origin: Vec<ArrayRef> = vec![
         texts(origins().map(|origin| origin.topic)),
         integers(origins().map(|origin| i64::from(origin.partition))),
+        texts(logs.iter().map(String::as_str)),
         integers(origins().map(|origin| origin.offset as i64)),
     ];
     let mut columns = R::columns(rows);
@@ -193,24 +189,22 @@ impl Decision {
     }
 }
 
-/// Rows of `commits`: what each position covered. An application id ends in `/topic/partition`.
+/// Rows of `commits`: what each position covered.
 pub(crate) fn commits_batch(
-    positions: &[Position],
+    positions: &[(Stream, Position)],
     (first, last): (i64, i64),
     now: Timestamp,
 ) -> RecordBatch {
-    let parts = positions.iter().map(|position| position.app.rsplit('/'));
-    let named = parts.map(|mut parts| {
-        let partition = parts.next().and_then(|text| text.parse().ok()).unwrap_or(-1);
-        (parts.next().unwrap_or(""), partition)
-    });
-    let named: Vec<(&str, i64)> = named.collect();
+    let logs: Vec<String> = positions.iter().map(|(stream, _)| stream.log.to_string()).collect();
+    let streams = || positions.iter().map(|(stream, _)| stream);
+    let moved = || positions.iter().map(|(_, position)| position);
     let all = |at: Timestamp| instants(positions.iter().map(move |_| at));
     let columns: Vec<ArrayRef> = vec![
-        texts(named.iter().map(|(topic, _)| *topic)),
-        integers(named.iter().map(|(_, partition)| *partition)),
-        integers(positions.iter().map(|position| position.from.unwrap_or(0))),
-        integers(positions.iter().map(|position| position.next)),
+        texts(streams().map(|stream| stream.topic)),
+        integers(streams().map(|stream| i64::from(stream.partition))),
+        texts(logs.iter().map(String::as_str)),
+        integers(moved().map(|position| position.from.unwrap_or(0))),
+        integers(moved().map(|position| position.next)),
         all(Timestamp(first)),
         all(Timestamp(last)),
         all(now),

@@ -19,7 +19,8 @@ use crate::index::SeriesIndex;
 use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
 use crate::record::{Content, Prepared};
-use crate::rows::{DeadLetter, Decision, Origin, TableRow};
+use crate::rows::{DeadLetter, Decision, TableRow};
+use crate::stream::{LogId, Mark, Origin, Stream};
 use crate::view::Shared;
 
 /// State of the ingester.
@@ -27,9 +28,12 @@ pub(crate) struct State {
     pub(crate) shared: Shared,
     pub(crate) memory: MemoryTier,
     pub(crate) suspects: Vec<Suspect>,
-    pub(crate) committed: BTreeMap<(&'static str, u32), Option<i64>>,
-    pub(crate) next: BTreeMap<(&'static str, u32), u64>,
-    pub(crate) appended: BTreeMap<(&'static str, u32), i64>,
+    /// Which log each partition is now; of others nothing comes any more.
+    pub(crate) reading: BTreeMap<(&'static str, u32), LogId>,
+    pub(crate) committed: BTreeMap<Stream, Option<i64>>,
+    pub(crate) next: BTreeMap<Stream, u64>,
+    /// Of the record before `next`, where it is known.
+    pub(crate) marks: BTreeMap<Stream, Mark>,
     pub(crate) pending: Cut,
     pub(crate) flushing: Option<Arc<Cut>>,
     pub(crate) new_series: Vec<u32>,
@@ -47,8 +51,8 @@ const MOST_REASON: usize = 1_000;
 
 impl State {
     /// Applies one record of samples.
-    pub(crate) fn apply_samples(&mut self, partition: u32, record: Prepared) {
-        let origin = Origin { topic: SAMPLES, partition, offset: record.offset };
+    pub(crate) fn apply_samples(&mut self, stream: Stream, record: Prepared) {
+        let origin = Origin::at(stream, record.offset);
         if !self.advance(&origin, record.appended_at_micros) {
             self.remember(&record);
             return;
@@ -176,13 +180,13 @@ impl State {
     }
 
     /// Applies one record of another topic.
-    pub(crate) fn apply_record(&mut self, topic: &'static str, partition: u32, record: Record) {
-        let origin = Origin { topic, partition, offset: record.offset };
+    pub(crate) fn apply_record(&mut self, stream: Stream, record: Record) {
+        let origin = Origin::at(stream, record.offset);
         let at = Timestamp(record.appended_at_micros);
         if !self.advance(&origin, record.appended_at_micros) {
             return;
         }
-        let applied = match topic {
+        let applied = match stream.topic {
             EVENTS => LifecycleEvent::decode(&record.payload)
                 .map(|event| self.apply_event(origin.clone(), event))
                 .map_err(|error| error.to_string()),
@@ -221,83 +225,84 @@ impl State {
         self.pending.decisions.push((origin, decision));
     }
 
+    /// The log that a partition is read as.
+    pub(crate) fn reads(&self, topic: &'static str, partition: u32) -> Stream {
+        let log = self.reading.get(&(topic, partition)).copied();
+        let log = log.unwrap_or_else(|| panic!("invariant 8b: {topic}/{partition} has a log"));
+        Stream { topic, partition, log }
+    }
+
     /// Records up to `low` are gone from the log (invariant 2).
-    pub(crate) fn note_truncated(
-        &mut self,
-        topic: &'static str,
-        partition: u32,
-        low: u64,
-        now: Timestamp,
-    ) {
-        let expected = self.next.get(&(topic, partition)).copied().unwrap_or(0);
+    pub(crate) fn note_truncated(&mut self, stream: Stream, low: u64, now: Timestamp) {
+        let expected = self.next.get(&stream).copied().unwrap_or(0);
         if low > expected {
-            self.note_missing(topic, partition, expected, low, now);
-            self.next.insert((topic, partition), low);
+            self.note_missing(stream, expected, low, now);
+            self.next.insert(stream, low);
+            self.marks.remove(&stream);
             self.dirty = true;
         }
     }
 
-    /// The log ends before what was read of it; what it is filled up with to there is not told
-    /// from what was read (invariant 2).
-    pub(crate) fn note_shrunk(
-        &mut self,
-        topic: &'static str,
-        partition: u32,
-        high: u64,
-        now: Timestamp,
-    ) {
-        let expected = self.next.get(&(topic, partition)).copied().unwrap_or(0);
-        if high < expected {
-            let reason = format!("the log ends at record {high}, but {expected} were read of it");
-            self.note_lost(topic, partition, expected - 1, 0, reason, now);
-        }
+    /// The partition is another log than the one that was read (invariant 8b).
+    pub(crate) fn note_begun(&mut self, stream: Stream, next: u64, now: Timestamp) {
+        let before = self.reading.insert((stream.topic, stream.partition), stream.log);
+        self.next.insert(stream, next);
+        let Some(log) = before.filter(|before| *before != stream.log) else { return };
+        let before = Stream { log, ..stream };
+        self.note_beginning(before, stream, now);
+    }
+
+    /// What the log that is gone had beyond what was read of it nobody knows.
+    pub(crate) fn note_beginning(&mut self, before: Stream, stream: Stream, now: Timestamp) {
+        let read = self.next.get(&before).copied().unwrap_or(0);
+        let Stream { log, .. } = stream;
+        let reason = match log.is_later_round_of(before.log) {
+            true => {
+                format!("log {log} lost records from its end, {read} were read; it is read again")
+            }
+            false => format!(
+                "the log was replaced: {read} records were read of {}, now it is {log}",
+                before.log
+            ),
+        };
+        let start = self.last_append(&before);
+        self.note_lost(Origin::beginning(stream), 0, reason, (start, now));
     }
 
     /// Moves the position over a record; a record from before it is a repeat and is left out.
     fn advance(&mut self, origin: &Origin, appended_at_micros: i64) -> bool {
-        let key = (origin.topic, origin.partition);
-        let expected = self.next.get(&key).copied().unwrap_or(0);
+        let stream = origin.stream();
+        let expected = self.next.get(&stream).copied().unwrap_or(0);
         if origin.offset < expected {
             return false;
         }
         if origin.offset > expected {
-            let (topic, partition) = key;
-            self.note_missing(
-                topic,
-                partition,
-                expected,
-                origin.offset,
-                Timestamp(appended_at_micros),
-            );
+            self.note_missing(stream, expected, origin.offset, Timestamp(appended_at_micros));
         }
         self.dirty = true;
-        self.next.insert(key, origin.offset + 1);
-        self.appended.insert(key, appended_at_micros);
+        self.next.insert(stream, origin.offset + 1);
         true
     }
 
-    fn note_missing(
-        &mut self,
-        topic: &'static str,
-        partition: u32,
-        from: u64,
-        upto: u64,
-        end: Timestamp,
-    ) {
+    fn note_missing(&mut self, stream: Stream, from: u64, upto: u64, end: Timestamp) {
         let reason = format!("records {from} to {} are gone from the log", upto - 1);
-        self.note_lost(topic, partition, upto - 1, upto - from, reason, end);
+        let start = self.last_append(&stream);
+        self.note_lost(Origin::at(stream, upto - 1), upto - from, reason, (start, end));
+    }
+
+    /// When the last record known of a log was appended; else the newest sample's instant.
+    fn last_append(&self, stream: &Stream) -> Timestamp {
+        self.marks.get(stream).map_or(self.newest, |mark| mark.appended_at())
     }
 
     fn note_lost(
         &mut self,
-        topic: &'static str,
-        partition: u32,
-        offset: u64,
+        origin: Origin,
         records: u64,
         reason: String,
-        end: Timestamp,
+        (start, end): (Timestamp, Timestamp),
     ) {
-        let start = self.appended.get(&(topic, partition)).map_or(self.newest, |&at| Timestamp(at));
+        let (topic, partition) = (origin.topic, origin.partition);
         let gap = Gap {
             kind: GapKind::Lost,
             agent: String::new(),
@@ -312,7 +317,7 @@ impl State {
             reason,
         };
         warn!(topic, partition, records, reason = gap.reason, "gap in the log");
-        self.note_gap(Origin { topic, partition, offset }, gap);
+        self.note_gap(origin, gap);
         self.dirty = true;
     }
 
@@ -327,7 +332,7 @@ impl State {
     /// Warns once of all letters since there were `before`.
     pub(crate) fn warn_of_letters(&self, before: usize) {
         let letters = &self.pending.dead_letters[before..];
-        if let Some((Origin { topic, partition, offset }, first)) = letters.first() {
+        if let Some((Origin { topic, partition, offset, .. }, first)) = letters.first() {
             let reason = first.reason.as_str();
             warn!(topic, partition, offset, reason, letters = letters.len(), "dead letters");
         }
@@ -336,21 +341,34 @@ impl State {
     /// Drops samples that the table has, by the committed positions.
     pub(crate) fn forget_stored_samples(&mut self) {
         let committed = &self.committed;
-        let is_stored = |partition, offset| {
-            let next = committed.get(&(SAMPLES, partition)).copied().flatten();
+        let is_stored = |partition, log, offset| {
+            let stream = Stream { topic: SAMPLES, partition, log };
+            let next = committed.get(&stream).copied().flatten();
             next.is_some_and(|next| offset < next as u64)
         };
         self.memory.stored(is_stored);
         self.suspects.retain(|suspect| {
-            let Origin { partition, offset, .. } = suspect.origin;
-            !is_stored(partition, offset)
+            let Origin { partition, log, offset, .. } = suspect.origin;
+            !is_stored(partition, log, offset)
         });
+    }
+
+    /// Forgets logs that were replaced and are stored as far as they were read.
+    pub(crate) fn forget_finished_logs(&mut self) {
+        let State { reading, committed, next, marks, .. } = self;
+        next.retain(|stream, next| {
+            let is_read = reading.get(&(stream.topic, stream.partition)) == Some(&stream.log);
+            let stored = committed.get(stream).copied().flatten().unwrap_or(0) as u64;
+            is_read || stored < *next
+        });
+        committed.retain(|stream, _| next.contains_key(stream));
+        marks.retain(|stream, _| next.contains_key(stream));
     }
 
     /// Where each partition's next cut starts and ends.
     pub(crate) fn spans(&self) -> Spans {
-        let span = |(&key, &next): (&_, &u64)| {
-            (key, (self.committed.get(&key).copied().flatten(), next as i64))
+        let span = |(&stream, &next): (&Stream, &u64)| {
+            (stream, (self.committed.get(&stream).copied().flatten(), next as i64))
         };
         self.next.iter().map(span).collect()
     }

@@ -3,12 +3,14 @@
 //! Two keep a tail: the ingester, which stores it, and the follower, which waits until an
 //! ingester elsewhere has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use nilometer_contract::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
 use nilometer_log::{Log, LogError, TopicConfig};
 use nilometer_source::SharedClock;
-use nilometer_store::{Finder, StoreError};
+use nilometer_store::Finder;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,8 @@ use tracing::warn;
 use crate::config::IngestConfig;
 use crate::fetch::{Cursor, Event};
 use crate::flush::Sink;
-use crate::load::load;
+use crate::ingester::IngestError;
+use crate::load::{load, load_positions};
 use crate::lookup::settle_suspects;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -40,6 +43,8 @@ pub(crate) struct Tail {
     pub(crate) state: State,
     pub(crate) publisher: Publisher,
     pub(crate) topics: Topics,
+    /// What cursors are asked to read, see [`Cursor`].
+    pub(crate) wanted: BTreeMap<(&'static str, u32), Arc<AtomicI64>>,
     finder: Finder,
     settle_at: Instant,
 }
@@ -67,14 +72,17 @@ impl Tail {
         sink: &mut Sink,
         clock: SharedClock,
         metrics: Metrics,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, IngestError> {
+        let mut state = load(sink, &config, metrics).await.map_err(IngestError::Store)?;
+        load_positions(&mut state, sink, (log.as_ref(), &topics), clock.now()).await?;
         let mut tail = Tail {
-            state: load(sink, &topics, &config, metrics).await?,
+            state,
             config,
             log,
             clock,
             publisher: Publisher::new(),
             topics,
+            wanted: BTreeMap::new(),
             finder: sink.samples.finder(),
             settle_at: Instant::now(),
         };
@@ -89,16 +97,18 @@ impl Tail {
     }
 
     /// Starts to read all partitions, until cancelled or until nobody listens.
-    pub(crate) fn fetch(&self, cancel: &CancellationToken) -> mpsc::Receiver<Event> {
+    pub(crate) fn fetch(&mut self, cancel: &CancellationToken) -> mpsc::Receiver<Event> {
         let (sender, events) = mpsc::channel(QUEUE);
         let partitions: u32 = self.topics.iter().map(|(_, partitions)| partitions).sum();
         self.state.metrics.starting.set(i64::from(partitions));
         for &(topic, partitions) in &self.topics {
             for partition in 0..partitions {
+                let stream = self.state.reads(topic, partition);
                 let cursor = Cursor {
-                    topic,
-                    partition,
-                    next: self.state.next.get(&(topic, partition)).copied().unwrap_or(0),
+                    stream,
+                    next: self.state.next.get(&stream).copied().unwrap_or(0),
+                    mark: self.state.marks.get(&stream).copied(),
+                    wanted: self.wanted.entry((topic, partition)).or_default().clone(),
                     fetch_bytes: self.config.fetch_bytes,
                     retry_pause: self.config.retry_pause,
                     metrics: self.state.metrics.clone(),
@@ -116,24 +126,26 @@ impl Tail {
 
     pub(crate) async fn apply(&mut self, event: Event) {
         match event {
-            Event::Samples { partition, records } => {
+            Event::Samples { stream, records, mark } => {
                 self.count(SAMPLES, records.len());
                 for record in records {
-                    self.state.apply_samples(partition, record);
+                    self.state.apply_samples(stream, record);
                 }
+                self.state.marks.insert(stream, mark);
                 self.settle().await;
             }
-            Event::Records { topic, partition, records } => {
-                self.count(topic, records.len());
+            Event::Records { stream, records, mark } => {
+                self.count(stream.topic, records.len());
                 for record in records {
-                    self.state.apply_record(topic, partition, record);
+                    self.state.apply_record(stream, record);
                 }
+                self.state.marks.insert(stream, mark);
             }
-            Event::Truncated { topic, partition, low } => {
-                self.state.note_truncated(topic, partition, low, self.clock.now());
+            Event::Truncated { stream, low } => {
+                self.state.note_truncated(stream, low, self.clock.now());
             }
-            Event::Shrunk { topic, partition, high } => {
-                self.state.note_shrunk(topic, partition, high, self.clock.now());
+            Event::Begun { stream, next } => {
+                self.state.note_begun(stream, next, self.clock.now());
             }
             Event::Failed(error) => {
                 self.state.metrics.fetch_failures.inc();

@@ -11,7 +11,8 @@ use nilometer_log::{Log, LogError, TopicPartition};
 use serde_json::json;
 use tracing::warn;
 
-use crate::rows::{DeadLetter, Origin};
+use crate::rows::DeadLetter;
+use crate::stream::Origin;
 
 const MOST_AT_ONCE: usize = 256;
 const MOST_PAYLOAD_BYTES: usize = 16 * 1024;
@@ -42,7 +43,7 @@ fn copy((origin, letter): &(Origin, DeadLetter)) -> Bytes {
     let text = std::str::from_utf8(&letter.payload).ok().filter(|_| short);
     let copy = json!({
         "at": letter.at, "topic": origin.topic, "partition": origin.partition,
-        "offset": origin.offset, "row": letter.row, "reason": letter.reason, "payload": text,
+        "log": origin.log.to_string(), "offset": origin.offset, "row": letter.row, "reason": letter.reason, "payload": text,
     });
     Bytes::from(copy.to_string())
 }

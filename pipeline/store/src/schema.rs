@@ -77,7 +77,10 @@ const START: ColumnDef = column("start", Instant, "", "First instant.");
 const END: ColumnDef = column("end", Instant, "", "First instant past the period.");
 const TOPIC: ColumnDef = column("topic", Text, "", "Topic of the log.");
 const PARTITION: ColumnDef = column("partition", Int, "", "Partition of the topic.");
-const OFFSET: ColumnDef = column("offset", Int, "", "Offset in the partition.");
+const LOG: ColumnDef =
+    column("log", Text, "", "Which log the offset counts in: another one once it was replaced.");
+const OFFSET: ColumnDef =
+    column("offset", Int, "", "Offset in the partition; -1 before the first.");
 
 /// Samples as stored: join `series` for what they measure.
 pub const SAMPLES: TableDef = TableDef {
@@ -132,6 +135,7 @@ pub const EVENTS: TableDef = TableDef {
         column("id", Text, "", "Digest of the event."),
         TOPIC,
         PARTITION,
+        LOG,
         OFFSET,
     ],
     partition: None,
@@ -235,6 +239,7 @@ pub const DECISIONS: TableDef = TableDef {
         column("decision", Text, "JSON", "Inputs, forecast, choice and reasons."),
         TOPIC,
         PARTITION,
+        LOG,
         OFFSET,
     ],
     partition: None,
@@ -263,10 +268,11 @@ pub const GAPS: TableDef = TableDef {
         column("agent", Text, "", "Agent that reported it; empty for the ingester."),
         column("of_topic", Text, "", "Topic that misses records."),
         column("of_partition", Int, "", "Partition that misses records; -1 for all."),
-        column("records", Int, "", "Records missing."),
+        column("records", Int, "", "Records missing; 0 where not known."),
         column("samples", Int, "", "Samples missing, where known."),
         TOPIC,
         PARTITION,
+        LOG,
         OFFSET,
     ],
     partition: None,
@@ -283,6 +289,7 @@ pub const DEAD_LETTERS: TableDef = TableDef {
         column("at", Instant, "", "When the record was appended to the log."),
         TOPIC,
         PARTITION,
+        LOG,
         OFFSET,
         column("row", Int, "", "Row of the record; -1 for all of it."),
         column("reason", Text, "", "Why."),
@@ -301,6 +308,7 @@ pub const COMMITS: TableDef = TableDef {
     columns: &[
         TOPIC,
         PARTITION,
+        LOG,
         column("start_offset", Int, "", "First offset."),
         column("end_offset", Int, "", "First offset past the commit."),
         column("first_at", Instant, "", "Earliest sample of the commit, of any partition."),

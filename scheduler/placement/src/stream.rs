@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nilometer_contract::{EVENTS, LifecycleEvent, MICROS_PER_HOUR, SAMPLES, decode, partition_of};
-use nilometer_log::{LogError, Record, TopicConfig, TopicPartition};
+use nilometer_log::{Incarnation, LogError, Record, TopicConfig, TopicPartition};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -140,7 +140,7 @@ async fn read(
     at: TopicPartition,
     cancel: CancellationToken,
 ) -> Result<(), LogError> {
-    let mut next = None;
+    let mut next: Option<(Incarnation, u64)> = None;
     let mut lag_known: Option<tokio::time::Instant> = None;
     loop {
         let step = step(&scheduler, &at, next, &mut lag_known);
@@ -155,11 +155,16 @@ async fn read(
                 let topic = at.topic.as_str();
                 scheduler.metrics.missed.with_label_values(&[topic]).inc_by(missed);
                 tracing::warn!(topic, partition = at.partition, missed, "records gone unread");
-                next = Some(low);
+                next = next.map(|(log, _)| (log, low));
+            }
+            Err(LogError::Replaced { asked, found, .. }) => {
+                let (topic, partition) = (at.topic.as_str(), at.partition);
+                tracing::warn!(topic, partition, %asked, %found, "log was replaced, reading anew");
+                next = None;
             }
             Err(LogError::BeyondEnd { asked, high, .. }) => {
                 let (topic, partition) = (at.topic.as_str(), at.partition);
-                tracing::warn!(topic, partition, asked, high, "log was replaced, reading anew");
+                tracing::warn!(topic, partition, asked, high, "log lost its end, reading anew");
                 next = None;
             }
             Err(error @ LogError::Unavailable { .. }) => {
@@ -174,20 +179,21 @@ async fn read(
     }
 }
 
-/// Reads and folds once; the offset to go on from.
+/// Reads and folds once; the log and the offset in it to go on from.
 async fn step(
     scheduler: &Scheduler,
     at: &TopicPartition,
-    next: Option<u64>,
+    next: Option<(Incarnation, u64)>,
     lag_known: &mut Option<tokio::time::Instant>,
-) -> Result<u64, LogError> {
-    let Some(next) = next else {
-        let start = start(scheduler, at).await?;
+) -> Result<(Incarnation, u64), LogError> {
+    let Some((log, next)) = next else {
+        let log = scheduler.log.incarnation(at).await?;
+        let start = start(scheduler, at, log).await?;
         scheduler.advance(at, |progress| *progress = start);
-        return Ok(start.next);
+        return Ok((log, start.next));
     };
     let fetch_bytes = scheduler.config.fetch_bytes;
-    let records = scheduler.log.fetch(at, next, fetch_bytes, WAIT).await?;
+    let records = scheduler.log.fetch(at, log, next, fetch_bytes, WAIT).await?;
     let next = records.last().map_or(next, |last| last.offset + 1);
     scheduler.fold(at, &records);
     scheduler.advance(at, |progress| progress.next = next);
@@ -198,11 +204,15 @@ async fn step(
         let lag = i64::try_from(high.saturating_sub(next)).unwrap_or(i64::MAX);
         scheduler.metrics.lag.with_label_values(&labels).set(lag);
     }
-    Ok(next)
+    Ok((log, next))
 }
 
 /// Where to begin: at the first event kept; at the first sample appended within the look-back.
-async fn start(scheduler: &Scheduler, at: &TopicPartition) -> Result<Progress, LogError> {
+async fn start(
+    scheduler: &Scheduler,
+    at: &TopicPartition,
+    log: Incarnation,
+) -> Result<Progress, LogError> {
     let marks = scheduler.log.watermarks(at).await?;
     let hours = scheduler.config.look_back_hours;
     let (mut low, mut high) = (marks.low, marks.high);
@@ -210,7 +220,7 @@ async fn start(scheduler: &Scheduler, at: &TopicPartition) -> Result<Progress, L
         let horizon = scheduler.now().0 - i64::from(hours) * MICROS_PER_HOUR;
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = scheduler.log.fetch(at, middle, 1, WAIT).await?;
+            let found = scheduler.log.fetch(at, log, middle, 1, WAIT).await?;
             match found.first() {
                 Some(record) if record.appended_at_micros < horizon => low = record.offset + 1,
                 _ => high = middle,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nilometer_contract::{EVENTS, GAPS, Gap, LifecycleEvent, SAMPLES, Timestamp, decode};
-use nilometer_log::{Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
+use nilometer_log::{Incarnation, Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
 
 use super::seconds;
 
@@ -109,6 +109,10 @@ impl Log for BedLog {
         }
     }
 
+    async fn incarnation(&self, _: &TopicPartition) -> Result<Incarnation, LogError> {
+        Err(LogError::Invalid("an agent does not read".to_owned()))
+    }
+
     async fn append(&self, to: &TopicPartition, payloads: Vec<Bytes>) -> Result<u64, LogError> {
         while self.hanging.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -126,6 +130,7 @@ impl Log for BedLog {
     async fn fetch(
         &self,
         _: &TopicPartition,
+        _: Incarnation,
         _: u64,
         _: usize,
         _: Duration,

@@ -17,48 +17,56 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::PathBuf,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
 use super::{
     config::{EmbeddedConfig, Fsync},
+    files::Files,
     format::{HEADER, Walk, first_at_micros, put},
     segments,
-    tail::{Boot, Note, Tail},
+    tail::{self, Note, Tails},
 };
 
 /// Most bytes encoded before they are written.
 const CHUNK: usize = 1 << 20;
 
+/// The writing end; it is small and has no file open between appends.
 pub(super) struct Appender {
     dir: PathBuf,
-    tail: Tail,
-    active: Option<Active>,
-    chunk: Vec<u8>,
-    /// Acknowledged but perhaps not on disk yet.
-    dirty: bool,
+    partition: u32,
+    tails: Arc<Tails>,
+    files: Arc<Files>,
+    /// The last segment, as this process last saw it.
+    known: Option<(u64, Walk)>,
+    /// A segment with records that were acknowledged but are perhaps not on disk yet.
+    dirty: Option<u64>,
 }
 
-/// The last segment, as this process last saw it.
+/// The last segment, open.
 struct Active {
     base: u64,
-    file: File,
+    file: Arc<File>,
     end: Walk,
 }
 
 /// What an append did.
 pub(super) struct Appended {
     pub(super) first: u64,
-    pub(super) next: u64,
     /// Whether a segment was begun: the time to see what may go.
     pub(super) rolled: bool,
 }
 
 impl Appender {
-    pub(super) fn open(dir: PathBuf, boot: Boot) -> io::Result<Appender> {
-        let tail = Tail::open(&dir, boot)?;
-        Ok(Appender { dir, tail, active: None, chunk: Vec::new(), dirty: false })
+    pub(super) fn new(
+        dir: PathBuf,
+        partition: u32,
+        tails: Arc<Tails>,
+        files: Arc<Files>,
+    ) -> Appender {
+        Appender { dir, partition, tails, files, known: None, dirty: None }
     }
 
     /// Appends all records or, on an error, none.
@@ -68,7 +76,7 @@ impl Appender {
         at_micros: i64,
         config: &EmbeddedConfig,
     ) -> io::Result<Appended> {
-        let _lock = self.tail.lock(config.lock_timeout())?;
+        let _lock = tail::lock(&self.dir, config.lock_timeout())?;
         let mut active = self.caught_up()?;
         let bytes: usize = payloads.iter().map(|payload| HEADER + payload.len()).sum();
         let rolled = active.end.next > active.base
@@ -79,16 +87,15 @@ impl Appender {
         let first = active.end.next;
         match self.write(&active, payloads, at_micros, config.fsync) {
             Ok(end) => {
-                active.end = end;
-                self.active = Some(active);
-                self.dirty |= config.fsync != Fsync::Always;
-                Ok(Appended { first, next: end.next, rolled })
+                self.known = Some((active.base, end));
+                self.dirty = (config.fsync != Fsync::Always).then_some(active.base);
+                Ok(Appended { first, rolled })
             }
             Err(e) => {
                 // Nobody has read them: they were not published. If even this fails, the next
                 // append finds the torn tail.
                 match active.file.set_len(active.end.at) {
-                    Ok(()) => self.active = Some(active),
+                    Ok(()) => self.known = Some((active.base, active.end)),
                     Err(e) => {
                         tracing::warn!(dir = %self.dir.display(), error = %e, "failed append not cut")
                     }
@@ -106,29 +113,28 @@ impl Appender {
         fsync: Fsync,
     ) -> io::Result<Walk> {
         let mut end = active.end;
-        self.chunk.clear();
+        let mut chunk = Vec::new();
         for (i, payload) in payloads.iter().enumerate() {
-            put(&mut self.chunk, end.next, at_micros, payload);
+            put(&mut chunk, end.next, at_micros, payload);
             end.next += 1;
-            if self.chunk.len() >= CHUNK || i + 1 == payloads.len() {
-                active.file.write_all_at(&self.chunk, end.at)?;
-                end.at += self.chunk.len() as u64;
-                self.chunk.clear();
+            if chunk.len() >= CHUNK || i + 1 == payloads.len() {
+                active.file.write_all_at(&chunk, end.at)?;
+                end.at += chunk.len() as u64;
+                chunk.clear();
             }
         }
-        self.chunk.shrink_to(2 * CHUNK);
         if fsync == Fsync::Always {
             active.file.sync_data()?;
         }
-        self.tail.publish(end.next)?;
+        self.tails.publish(self.partition, end.next)?;
         Ok(end)
     }
 
     /// Makes what was acknowledged durable, where the policy put that off.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        if let Some(active) = self.active.as_ref().filter(|_| self.dirty) {
-            active.file.sync_data()?;
-            self.dirty = false;
+        if let Some(base) = self.dirty {
+            self.files.to_write(&self.dir, base)?.sync_data()?;
+            self.dirty = None;
         }
         Ok(())
     }
@@ -136,19 +142,19 @@ impl Appender {
     /// Deletes the segments whose records all lie below `below`. The last one goes only when it
     /// is large enough to be worth a new file.
     pub(super) fn truncate(&mut self, below: u64, config: &EmbeddedConfig) -> io::Result<()> {
-        let _lock = self.tail.lock(config.lock_timeout())?;
+        let _lock = tail::lock(&self.dir, config.lock_timeout())?;
         let mut active = self.caught_up()?;
         let worth = active.end.at >= config.segment_bytes / 4;
         if below >= active.end.next && active.end.next > active.base && worth {
             active = self.roll(active)?;
         }
-        self.active = Some(active);
+        self.known = Some((active.base, active.end));
         self.delete_first_while(|_, next| Ok(next <= below))
     }
 
     /// Deletes the segments whose records were all appended before `before_micros`.
     pub(super) fn expire(&mut self, before_micros: i64, config: &EmbeddedConfig) -> io::Result<()> {
-        let _lock = self.tail.lock(config.lock_timeout())?;
+        let _lock = tail::lock(&self.dir, config.lock_timeout())?;
         let dir = self.dir.clone();
         // What follows a segment was appended after all of it.
         self.delete_first_while(|_, next| {
@@ -159,7 +165,7 @@ impl Appender {
 
     /// Deletes the first segment if it still is the one with this base, and not the last.
     pub(super) fn drop_first(&mut self, base: u64, config: &EmbeddedConfig) -> io::Result<()> {
-        let _lock = self.tail.lock(config.lock_timeout())?;
+        let _lock = tail::lock(&self.dir, config.lock_timeout())?;
         self.delete_first_while(|first, _| Ok(first == base))
     }
 
@@ -176,24 +182,32 @@ impl Appender {
             segments::delete(&self.dir, pair[0])?;
             deleted = true;
         }
-        if deleted { segments::sync_dir(&self.dir) } else { Ok(()) }
+        if deleted {
+            self.files.close_deleted();
+            segments::sync_dir(&self.dir)?;
+        }
+        Ok(())
     }
 
     /// The true end of the partition, repaired and published; call with the lock held.
     fn caught_up(&mut self) -> io::Result<Active> {
-        let note = self.tail.read()?;
-        if let Some(active) = self.active.take() {
+        let note = self.tails.read(self.partition)?;
+        let mut known = None;
+        if let Some((base, end)) = self.known.take()
+            && let Ok(file) = self.files.to_write(&self.dir, base)
+        {
+            let active = Active { base, file, end };
             if self.unchanged(&active, note)? {
                 return Ok(active);
             }
-            self.active = Some(active);
+            known = Some(active);
         }
         let bases = segments::list(&self.dir)?;
         let last = bases[bases.len() - 1];
-        let mut active = match self.active.take() {
+        let mut active = match known {
             Some(active) if active.base == last => active,
             _ => {
-                let file = segments::open_to_write(&self.dir, last)?;
+                let file = self.files.to_write(&self.dir, last)?;
                 Active { base: last, file, end: Walk::start(last) }
             }
         };
@@ -210,7 +224,7 @@ impl Appender {
         }
         if !note.current || note.next != active.end.next {
             active.file.sync_data()?;
-            self.tail.publish(active.end.next)?;
+            self.tails.publish(self.partition, active.end.next)?;
         }
         Ok(active)
     }
@@ -257,9 +271,10 @@ impl Appender {
     /// Ends the active segment and begins the next one.
     fn roll(&mut self, active: Active) -> io::Result<Active> {
         active.file.sync_data()?;
-        self.dirty = false;
+        self.dirty = None;
         let base = active.end.next;
-        let file = segments::create(&self.dir, base)?;
+        segments::create(&self.dir, base)?;
+        let file = self.files.to_write(&self.dir, base)?;
         Ok(Active { base, file, end: Walk::start(base) })
     }
 }

@@ -1,49 +1,63 @@
 //! The log on local disk, for one machine: any number of processes may use one directory.
 //!
 //! ```text
-//! <dir>/<topic>/topic.json                        partitions, retention
-//! <dir>/<topic>/<partition>/tail                  lock of the appenders, end for the readers
+//! <dir>/<topic>/topic.json                        incarnation, partitions, retention
+//! <dir>/<topic>/tails                             end of each partition for the readers
+//! <dir>/<topic>/<partition>/                      the directory is the lock of the appenders
 //! <dir>/<topic>/<partition>/<base offset>.log     records
 //! ```
 //!
 //! - An append is durable, readable and acknowledged in this order, all of it or nothing, with
 //!   one `fdatasync`; see [`Fsync`]. New files and directories are synced too.
-//! - A reader in the same process is woken; one in another looks every 40 ms.
+//! - A reader in the same process is woken; one in another within 40 ms, by one thread that looks
+//!   at one file for each topic, as long as anybody waits. A partition that nobody reads or
+//!   appends to costs nothing but memory.
+//! - Damage costs the records that it hit: a reader goes on after them, by
+//!   [`LogError::Truncated`], and appends go on in a new segment.
 //! - A full disk refuses the append, leaves what was there, and takes appends again once there
 //!   is room.
 //! - Segments go by [`truncate`](crate::Log::truncate), when a new one is begun and the topic's
 //!   retention has passed for all their records, and at the bound of the whole log.
+//! - At most 128 segment files are open between calls, and at most [`WORKERS`] calls work on files
+//!   at once; others wait.
 
 mod appender;
 mod config;
+mod files;
 mod format;
 mod reader;
 mod segments;
 mod space;
 mod tail;
 mod topic;
+mod topics;
+mod watcher;
 
 use std::{
-    collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::{sync::watch, task::spawn_blocking, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 pub use self::config::{EmbeddedConfig, Fsync};
 use self::{
-    appender::{Appended, Appender},
-    reader::{Fetched, Reader},
+    appender::Appended,
     tail::Boot,
+    topics::{Partition, Topic, Topics},
+    watcher::Watcher,
 };
-use crate::{Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
+use crate::{Incarnation, Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
 
-/// How often a waiting reader looks for records of other processes.
-const POLL: Duration = Duration::from_millis(40);
+/// Most threads that work on files at once.
+const WORKERS: usize = 16;
 
 /// Longest wait of one fetch, whatever is asked.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -61,23 +75,11 @@ struct Inner {
     config: EmbeddedConfig,
     boot: Boot,
     clock: Clock,
-    topics: Mutex<HashMap<String, Arc<Topic>>>,
+    topics: Arc<Topics>,
+    watcher: Watcher,
+    workers: Arc<Semaphore>,
     /// Dropped with the log, which ends the thread that syncs.
     _syncing: Option<mpsc::Sender<()>>,
-}
-
-struct Topic {
-    retention: Duration,
-    partitions: Vec<Arc<Partition>>,
-}
-
-struct Partition {
-    at: TopicPartition,
-    /// One append at a time; opened by the first.
-    appender: Arc<tokio::sync::Mutex<Option<Appender>>>,
-    reader: Reader,
-    /// The next offset, whenever this process appended.
-    grew: watch::Sender<u64>,
 }
 
 impl EmbeddedLog {
@@ -106,11 +108,15 @@ impl EmbeddedLog {
             Fsync::Always => None,
             Fsync::Every(every) => Some(every),
         };
+        let boot = Boot::current();
+        let topics = Arc::new(Topics::new(&config, boot));
         let inner = Arc::new(Inner {
             config,
-            boot: Boot::current(),
+            boot,
             clock,
-            topics: Mutex::default(),
+            watcher: Watcher::new(&topics),
+            topics,
+            workers: Arc::new(Semaphore::new(WORKERS)),
             _syncing: every.map(|_| stop),
         });
         if let Some(every) = every {
@@ -129,16 +135,24 @@ impl EmbeddedLog {
         Ok(EmbeddedLog { inner })
     }
 
+    /// The partition as it is now.
     async fn partition(
         &self,
         at: &TopicPartition,
     ) -> Result<(Arc<Topic>, Arc<Partition>), LogError> {
-        let known = self.inner.known(&at.topic);
-        let topic = match known {
+        self.partition_or(at, Topics::open).await
+    }
+
+    async fn partition_or(
+        &self,
+        at: &TopicPartition,
+        open: fn(&Topics, &str) -> Result<Arc<Topic>, LogError>,
+    ) -> Result<(Arc<Topic>, Arc<Partition>), LogError> {
+        let topic = match self.inner.topics.current(&at.topic) {
             Some(topic) => topic,
             None => {
-                let (inner, name) = (self.inner.clone(), at.topic.clone());
-                blocking(move || inner.topic(&name)).await?
+                let (topics, name) = (self.inner.topics.clone(), at.topic.clone());
+                self.blocking(move || open(&topics, &name)).await?
             }
         };
         match topic.partitions.get(at.partition as usize) {
@@ -147,6 +161,53 @@ impl EmbeddedLog {
                 Err(LogError::Invalid(format!("no partition {} of {}", at.partition, at.topic)))
             }
         }
+    }
+
+    /// Work on files, by one of a bounded number of threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let worker = self.inner.workers.clone().acquire_owned().await;
+        let done = spawn_blocking(move || {
+            let _worker = worker;
+            work()
+        });
+        match done.await {
+            Ok(done) => done,
+            Err(e) => Err(unavailable("work on the log was broken off".into(), e)),
+        }
+    }
+
+    /// Appends to a partition; `None` where it is gone.
+    async fn append_to(
+        &self,
+        (topic, partition): (Arc<Topic>, Arc<Partition>),
+        payloads: Vec<Bytes>,
+    ) -> Result<Option<u64>, LogError> {
+        // Taken before the thread, so that waiting appends hold no threads.
+        let mut appender = partition.appender.clone().lock_owned().await;
+        let inner = self.inner.clone();
+        self.blocking(move || {
+            let at_micros = (inner.clock)();
+            let appended = match appender.append(&payloads, at_micros, &inner.config) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                other => other.map_err(|e| failed("append to", &partition.at, e))?,
+            };
+            let Appended { first, rolled } = appended;
+            partition.grew.send_replace(());
+            if rolled {
+                let kept = i64::try_from(topic.retention.as_micros()).unwrap_or(i64::MAX);
+                let before = at_micros.saturating_sub(kept);
+                if let Err(e) = appender.expire(before, &inner.config) {
+                    tracing::warn!(at = ?partition.at, error = %e, "old segments not deleted");
+                }
+                drop(appender);
+                space::bound(&inner.config, &inner.topics.files, inner.boot);
+            }
+            Ok(Some(first))
+        })
+        .await
     }
 }
 
@@ -160,13 +221,12 @@ impl Log for EmbeddedLog {
             let wrong = format!("{} partitions of {}", topic.partitions, topic.name);
             return Err(LogError::Invalid(wrong));
         }
-        let (inner, topic) = (self.inner.clone(), topic.clone());
-        blocking(move || {
-            topic::ensure(&inner.config.dir, &topic, inner.boot, inner.config.lock_timeout())
-                .map(|file| file.partitions)
-                .map_err(|e| unavailable(format!("create topic {}", topic.name), e))
-        })
-        .await
+        let (topics, topic) = (self.inner.topics.clone(), topic.clone());
+        self.blocking(move || topics.ensure(topic)).await
+    }
+
+    async fn incarnation(&self, of: &TopicPartition) -> Result<Incarnation, LogError> {
+        Ok(self.partition(of).await?.1.incarnation)
     }
 
     async fn append(&self, to: &TopicPartition, payloads: Vec<Bytes>) -> Result<u64, LogError> {
@@ -174,71 +234,56 @@ impl Log for EmbeddedLog {
         if longest > self.inner.config.max_record_bytes {
             return Err(LogError::Refused(format!("a record of {longest} bytes is too long")));
         }
-        let (topic, partition) = self.partition(to).await?;
-        // Taken before the thread, so that waiting appends hold no threads.
-        let mut appender = partition.appender.clone().lock_owned().await;
-        let inner = self.inner.clone();
-        blocking(move || {
-            let mut go = || -> io::Result<Appended> {
-                let appender = match &mut *appender {
-                    Some(appender) => appender,
-                    none => none.insert(Appender::open(inner.dir(&partition.at), inner.boot)?),
-                };
-                let at_micros = (inner.clock)();
-                let appended = appender.append(&payloads, at_micros, &inner.config)?;
-                if appended.rolled {
-                    let kept = i64::try_from(topic.retention.as_micros()).unwrap_or(i64::MAX);
-                    let before = at_micros.saturating_sub(kept);
-                    if let Err(e) = appender.expire(before, &inner.config) {
-                        tracing::warn!(at = ?partition.at, error = %e, "old segments not deleted");
-                    }
-                }
-                Ok(appended)
-            };
-            let appended = go().map_err(|e| failed("append to", &partition.at, e))?;
-            partition.grew.send_replace(appended.next);
-            drop(appender);
-            if appended.rolled {
-                space::bound(&inner.config, inner.boot);
-            }
-            Ok(appended.first)
-        })
-        .await
+        let to_open = self.partition_or(to, Topics::open_or_make).await?;
+        if let Some(first) = self.append_to(to_open, payloads.clone()).await? {
+            return Ok(first);
+        }
+        // Something of it is gone: it is made again, if it was asked for before.
+        let (topics, name) = (self.inner.topics.clone(), to.topic.clone());
+        self.blocking(move || topics.open_or_make(&name)).await?;
+        let made = self.partition(to).await?;
+        let again = self.append_to(made, payloads).await?;
+        again.ok_or_else(|| LogError::Unavailable { what: format!("{to:?} is gone"), cause: None })
     }
 
     async fn fetch(
         &self,
         from: &TopicPartition,
+        of: Incarnation,
         offset: u64,
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Vec<Record>, LogError> {
-        let (_, partition) = self.partition(from).await?;
         let deadline = Instant::now() + wait.min(WAIT_MAX);
-        let mut grew = partition.grew.subscribe();
         loop {
-            let reading = partition.clone();
-            let records = blocking(move || reading.read(offset, max_bytes)).await?;
-            if !records.is_empty() {
-                return Ok(records);
+            let (topic, partition) = self.partition(from).await?;
+            if partition.incarnation != of {
+                let (at, found) = (from.clone(), partition.incarnation);
+                return Err(LogError::Replaced { at, asked: of, found });
             }
-            loop {
-                let now = Instant::now();
-                if now >= deadline {
+            let mut grew = partition.grew.subscribe();
+            if !partition.reader.is_at_end(offset) {
+                let reading = partition.clone();
+                let read = self.blocking(move || reading.read(offset, max_bytes)).await;
+                // What was read may be of a log that came in its place meanwhile.
+                if !self.inner.topics.is_current(&topic) {
+                    continue;
+                }
+                let records = read?;
+                if !records.is_empty() {
                     return Ok(records);
                 }
-                let woken = tokio::time::timeout_at(deadline.min(now + POLL), grew.changed()).await;
-                // A few bytes of a file that every append writes: they are in memory.
-                if woken.is_ok() || partition.reader.may_hold(offset) {
-                    break;
-                }
+            }
+            let _waiting = self.inner.watcher.wait();
+            if timeout_at(deadline, grew.changed()).await.is_err() {
+                return Ok(Vec::new());
             }
         }
     }
 
     async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
         let (_, partition) = self.partition(of).await?;
-        blocking(move || {
+        self.blocking(move || {
             let marks = partition.reader.watermarks();
             marks.map_err(|e| failed("read the watermarks of", &partition.at, e))
         })
@@ -249,68 +294,19 @@ impl Log for EmbeddedLog {
         let (_, partition) = self.partition(of).await?;
         let mut appender = partition.appender.clone().lock_owned().await;
         let inner = self.inner.clone();
-        blocking(move || {
-            let mut go = || -> io::Result<()> {
-                let appender = match &mut *appender {
-                    Some(appender) => appender,
-                    none => none.insert(Appender::open(inner.dir(&partition.at), inner.boot)?),
-                };
-                appender.truncate(below, &inner.config)
-            };
-            go().map_err(|e| failed("truncate", &partition.at, e))
+        self.blocking(move || {
+            let truncated = appender.truncate(below, &inner.config);
+            truncated.map_err(|e| failed("truncate", &partition.at, e))
         })
         .await
     }
 }
 
-impl Partition {
-    fn read(&self, offset: u64, max_bytes: usize) -> Result<Vec<Record>, LogError> {
-        let (at, asked) = (self.at.clone(), offset);
-        match self.reader.fetch(offset, max_bytes) {
-            Ok(Fetched::Records(records)) => Ok(records),
-            Ok(Fetched::Truncated { low }) => Err(LogError::Truncated { at, asked, low }),
-            Ok(Fetched::BeyondEnd { high }) => Err(LogError::BeyondEnd { at, asked, high }),
-            Err(e) => Err(failed("fetch from", &self.at, e)),
-        }
-    }
-}
-
 impl Inner {
-    fn known(&self, topic: &str) -> Option<Arc<Topic>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
-    }
-
-    fn dir(&self, at: &TopicPartition) -> std::path::PathBuf {
-        topic::partition_dir(&self.config.dir, &at.topic, at.partition)
-    }
-
-    /// Opens a topic and its partitions for reading.
-    fn topic(&self, name: &str) -> Result<Arc<Topic>, LogError> {
-        let missing = || LogError::Invalid(format!("no topic {name:?}"));
-        if !topic::is_name(name) {
-            return Err(missing());
-        }
-        let opening = |e| unavailable(format!("open topic {name}"), e);
-        let file = topic::read(&self.config.dir, name).map_err(opening)?.ok_or_else(missing)?;
-        let mut partitions = Vec::new();
-        for partition in 0..file.partitions {
-            let at = TopicPartition { topic: name.to_owned(), partition };
-            let reader = Reader::open(self.dir(&at), self.boot).map_err(opening)?;
-            let (grew, _) = watch::channel(0);
-            let appender = Arc::default();
-            partitions.push(Arc::new(Partition { at, appender, reader, grew }));
-        }
-        let topic = Arc::new(Topic { retention: file.retention(), partitions });
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(topics.entry(name.to_owned()).or_insert(topic).clone())
-    }
-
     /// Called by the thread that syncs, never within a runtime.
     fn sync_all(&self) {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for partition in topics.values().flat_map(|topic| &topic.partitions) {
-            let mut appender = partition.appender.blocking_lock();
-            if let Some(Err(e)) = appender.as_mut().map(Appender::sync) {
+        for partition in self.topics.all().iter().flat_map(|topic| &topic.partitions) {
+            if let Err(e) = partition.appender.blocking_lock().sync() {
                 tracing::error!(at = ?partition.at, error = %e, "log not synced");
             }
         }
@@ -319,23 +315,13 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let topics = self.topics.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for partition in topics.values().flat_map(|topic| &topic.partitions) {
+        for partition in self.topics.all().iter().flat_map(|topic| &topic.partitions) {
             if let Ok(mut appender) = partition.appender.try_lock()
-                && let Some(Err(e)) = appender.as_mut().map(Appender::sync)
+                && let Err(e) = appender.sync()
             {
                 tracing::error!(at = ?partition.at, error = %e, "log not synced");
             }
         }
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
-) -> Result<T, LogError> {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(e) => Err(unavailable("work on the log was broken off".into(), e)),
     }
 }
 

@@ -8,16 +8,17 @@ use std::{
     fs::File,
     io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 
 use super::{
+    files::Files,
     format::{HEADER, MAGIC, Parsed, Walk, parse, read_at},
     segments,
-    tail::{Boot, Tail},
+    tail::{Note, Tails},
 };
 use crate::{Record, Watermarks};
 
@@ -32,21 +33,23 @@ const ATTEMPTS: usize = 8;
 
 pub(super) struct Reader {
     dir: PathBuf,
-    tail: Tail,
+    partition: u32,
+    tails: Arc<Tails>,
+    files: Arc<Files>,
     cursors: Mutex<Vec<Cursor>>,
     scan: Mutex<Option<Scan>>,
 }
 
-/// An open segment and the place of the next record in it.
+/// A segment and the place of the next record in it.
+#[derive(Clone, Copy)]
 struct Cursor {
-    file: File,
+    base: u64,
     place: Walk,
 }
 
 /// The end of the last segment, found by reading it: for when nobody has published since boot.
 struct Scan {
     base: u64,
-    file: File,
     size: u64,
     end: Walk,
 }
@@ -67,9 +70,14 @@ enum Found {
 }
 
 impl Reader {
-    pub(super) fn open(dir: PathBuf, boot: Boot) -> io::Result<Reader> {
-        let tail = Tail::open_to_read(&dir, boot)?;
-        Ok(Reader { dir, tail, cursors: Mutex::default(), scan: Mutex::default() })
+    pub(super) fn new(
+        dir: PathBuf,
+        partition: u32,
+        tails: Arc<Tails>,
+        files: Arc<Files>,
+    ) -> Reader {
+        let (cursors, scan) = (Mutex::default(), Mutex::default());
+        Reader { dir, partition, tails, files, cursors, scan }
     }
 
     pub(super) fn watermarks(&self) -> io::Result<Watermarks> {
@@ -78,21 +86,23 @@ impl Reader {
         Ok(Watermarks { low, high: high.max(low) })
     }
 
-    /// Whether there may be a record at `offset`: cheap, for polling.
-    pub(super) fn may_hold(&self, offset: u64) -> bool {
-        self.tail.read().map_or(true, |note| !note.current || note.next > offset)
+    /// Whether `offset` is the next to be appended: then there is nothing to read. A few bytes
+    /// of a file that every append writes: they are in memory.
+    pub(super) fn is_at_end(&self, offset: u64) -> bool {
+        let note = self.tails.read(self.partition);
+        note.is_ok_and(|note| note == Note { next: offset, current: true })
     }
 
     /// One past the last record that may be read.
     fn high(&self) -> io::Result<u64> {
-        let note = self.tail.read()?;
+        let note = self.tails.read(self.partition)?;
         if note.current {
             return Ok(note.next);
         }
         // Nobody appended since the machine started, so what is there was on disk.
         let mut kept = locked(&self.scan);
         for _ in 0..ATTEMPTS {
-            match scan(&self.dir, kept.take()) {
+            match self.scan(kept.take()) {
                 Ok(scan) => {
                     let next = scan.end.next;
                     *kept = Some(scan);
@@ -119,7 +129,11 @@ impl Reader {
         let mut cursor = self.remembered(offset);
         for _ in 0..ATTEMPTS {
             if let Some(mut at) = cursor.take() {
-                let records = at.read(high, max_bytes)?;
+                let records = match self.files.to_read(&self.dir, at.base) {
+                    Ok(file) => at.read(&file, high, max_bytes)?,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+                    Err(e) => return Err(e),
+                };
                 if !records.is_empty() {
                     self.remember(at);
                     return Ok(Fetched::Records(records));
@@ -133,6 +147,27 @@ impl Reader {
             }
         }
         Err(changing())
+    }
+
+    /// Goes on from the scan before, if it was of the same segment.
+    fn scan(&self, before: Option<Scan>) -> io::Result<Scan> {
+        let bases = segments::list(&self.dir)?;
+        let base = bases[bases.len() - 1];
+        let file = self.files.to_read(&self.dir, base)?;
+        let mut scan = match before {
+            Some(scan) if scan.base == base => scan,
+            _ => Scan { base, size: MAGIC.len() as u64, end: Walk::start(base) },
+        };
+        let size = file.metadata()?.len();
+        if size != scan.size {
+            scan.end.advance(&file, u64::MAX)?;
+            while let Some(later) = scan.end.resume(&file)? {
+                scan.end = later;
+                scan.end.advance(&file, u64::MAX)?;
+            }
+            scan.size = size;
+        }
+        Ok(scan)
     }
 
     fn remembered(&self, offset: u64) -> Option<Cursor> {
@@ -157,18 +192,18 @@ impl Reader {
         let Some(base) = after.checked_sub(1).map(|i| bases[i]) else {
             return Ok(Found::Gone { low: bases[0] });
         };
-        let file = segments::open(&self.dir, base)?;
+        let file = self.files.to_read(&self.dir, base)?;
         let mut place = Walk::start(base);
         place.hop(&file, offset)?;
         if place.next == offset && place.at_whole_record(&file)? {
-            return Ok(Found::At(Cursor { file, place }));
+            return Ok(Found::At(Cursor { base, place }));
         }
         // Something on the way is damaged, and may have led the jumps astray.
         place = Walk::start(base);
         loop {
             place.advance(&file, offset)?;
             if place.next == offset && place.at_whole_record(&file)? {
-                return Ok(Found::At(Cursor { file, place }));
+                return Ok(Found::At(Cursor { base, place }));
             }
             match place.resume(&file)? {
                 Some(later) if later.next <= offset => place = later,
@@ -182,8 +217,8 @@ impl Reader {
 impl Cursor {
     /// At least one record if there is any, then up to `max_bytes`, all below `high`. None at the
     /// end of the segment, where the next one is damaged, and when the segment was deleted.
-    fn read(&mut self, high: u64, max_bytes: usize) -> io::Result<Vec<Record>> {
-        let stat = self.file.metadata()?;
+    fn read(&mut self, file: &File, high: u64, max_bytes: usize) -> io::Result<Vec<Record>> {
+        let stat = file.metadata()?;
         let left = stat.len().saturating_sub(self.place.at);
         if stat.nlink() == 0 || left < HEADER as u64 {
             return Ok(Vec::new());
@@ -191,7 +226,7 @@ impl Cursor {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let mut want = max_bytes.clamp(4096, BLOCK_MAX).min(left);
         loop {
-            let block = Bytes::from(read_at(&self.file, self.place.at, want)?);
+            let block = Bytes::from(read_at(file, self.place.at, want)?);
             match parse(&block, 0, self.place.next) {
                 Parsed::Short { need } if need <= left && block.len() >= want => want = need,
                 _ => return Ok(self.take(&block, high, max_bytes)),
@@ -220,29 +255,6 @@ impl Cursor {
         self.place.at += used as u64;
         records
     }
-}
-
-/// Goes on from the scan before, if it was of the same segment.
-fn scan(dir: &Path, before: Option<Scan>) -> io::Result<Scan> {
-    let bases = segments::list(dir)?;
-    let base = bases[bases.len() - 1];
-    let mut scan = match before {
-        Some(scan) if scan.base == base => scan,
-        _ => {
-            let file = segments::open(dir, base)?;
-            Scan { base, file, size: MAGIC.len() as u64, end: Walk::start(base) }
-        }
-    };
-    let size = scan.file.metadata()?.len();
-    if size != scan.size {
-        scan.end.advance(&scan.file, u64::MAX)?;
-        while let Some(later) = scan.end.resume(&scan.file)? {
-            scan.end = later;
-            scan.end.advance(&scan.file, u64::MAX)?;
-        }
-        scan.size = size;
-    }
-    Ok(scan)
 }
 
 fn changing() -> io::Error {

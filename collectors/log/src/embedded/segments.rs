@@ -44,27 +44,28 @@ pub(super) fn exists(dir: &Path, base: u64) -> io::Result<bool> {
     path(dir, base).try_exists()
 }
 
-/// Opens a segment for reading and checks its format.
+/// Opens a segment for reading.
 pub(super) fn open(dir: &Path, base: u64) -> io::Result<File> {
-    check(File::open(path(dir, base))?)
+    check(dir, base, File::open(path(dir, base))?)
 }
 
-/// Opens a segment for reading and writing and checks its format.
+/// Opens a segment for reading and writing.
 pub(super) fn open_to_write(dir: &Path, base: u64) -> io::Result<File> {
-    check(File::options().read(true).write(true).open(path(dir, base))?)
+    check(dir, base, File::options().read(true).write(true).open(path(dir, base))?)
 }
 
-fn check(file: File) -> io::Result<File> {
+/// Each record has a checksum of its own, and which format it is stands in `topic.json`: a
+/// damaged beginning costs nothing.
+fn check(dir: &Path, base: u64, file: File) -> io::Result<File> {
     let magic = super::format::read_at(&file, 0, MAGIC.len())?;
     if !magic.starts_with(MAGIC) {
-        let what = "not a segment of this version of the log";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        tracing::error!(dir = %dir.display(), base, "the beginning of a segment is damaged");
     }
     Ok(file)
 }
 
 /// Creates an empty segment, durably; call with the lock held.
-pub(super) fn create(dir: &Path, base: u64) -> io::Result<File> {
+pub(super) fn create(dir: &Path, base: u64) -> io::Result<()> {
     let path = path(dir, base);
     if path.try_exists()? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the segment is there already"));
@@ -75,8 +76,7 @@ pub(super) fn create(dir: &Path, base: u64) -> io::Result<File> {
     file.write_all(MAGIC)?;
     file.sync_all()?;
     fs::rename(&beside, &path)?;
-    sync_dir(dir)?;
-    Ok(file)
+    sync_dir(dir)
 }
 
 /// Deletes a segment; the caller syncs the directory. It is fine if it is gone.

@@ -1,10 +1,12 @@
-//! The file `tail` of a partition: the lock of its appenders, and how far readers may read.
+//! The file `tails` of a topic: how far readers may read each partition.
 //!
 //! An appender publishes here the next offset once its records are as durable as the policy asks;
 //! readers go no further. So nobody acts on a record that a power loss could still take back, and
-//! an append that failed half-way can be cut again. The note itself is never synced: it counts
-//! only within the boot it was written in. After a reboot whatever is on disk is there to stay,
-//! and the file tells only a lower bound of the next offset.
+//! an append that failed half-way can be cut again. The notes themselves are never synced: they
+//! count only within the boot they were written in. After a reboot whatever is on disk is there
+//! to stay, and a note tells only a lower bound of the next offset.
+//!
+//! One file for all partitions, so that one look at it tells which of them grew.
 
 use std::{
     fs::{self, File},
@@ -16,15 +18,16 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-/// Name of the file in the directory of a partition.
-pub(super) const NAME: &str = "tail";
+/// Name of the file in the directory of a topic.
+const NAME: &str = "tails";
 
+/// Bytes of a note: next offset, boot, checksum of both, nothing.
 const LENGTH: usize = 32;
 
 /// How often a note with a wrong checksum is read again: a writer may be in the middle of it.
 const ATTEMPTS: usize = 8;
 
-/// Longest pause between two tries for the lock.
+/// Longest pause between two tries for a lock.
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// Tells one boot of the machine from another.
@@ -49,7 +52,7 @@ impl Boot {
     }
 }
 
-/// What the file says.
+/// What is said of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     /// One past the last record published; a lower bound if `current` is false.
@@ -59,45 +62,50 @@ pub(super) struct Note {
 }
 
 /// The file, open.
-pub(super) struct Tail {
+pub(super) struct Tails {
     file: File,
     boot: Boot,
 }
 
-impl Tail {
-    /// Creates the file where it is missing, with room for the note, so that a full disk cannot
-    /// keep a later one from being written.
-    pub(super) fn create(dir: &Path, boot: Boot) -> io::Result<Tail> {
-        let path = dir.join(NAME);
+impl Tails {
+    /// Creates the file where it is missing, with room for all notes, so that a full disk cannot
+    /// keep a later one from being written. The caller syncs the directory.
+    pub(super) fn create(topic_dir: &Path, partitions: u32, boot: Boot) -> io::Result<Tails> {
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(path)?;
-        if file.metadata()?.len() < LENGTH as u64 {
-            file.write_all_at(&[0; LENGTH], 0)?;
+            .open(topic_dir.join(NAME))?;
+        let (there, length) = (file.metadata()?.len(), partitions as usize * LENGTH);
+        if let Some(missing) = (length as u64).checked_sub(there).filter(|missing| *missing > 0) {
+            file.write_all_at(&vec![0; missing as usize], there)?;
             file.sync_all()?;
         }
-        Ok(Tail { file, boot })
+        Ok(Tails { file, boot })
     }
 
-    /// Opens the file for appending.
-    pub(super) fn open(dir: &Path, boot: Boot) -> io::Result<Tail> {
-        let file = fs::OpenOptions::new().read(true).write(true).open(dir.join(NAME))?;
-        Ok(Tail { file, boot })
+    /// Whether the file is there.
+    pub(super) fn are_in(topic_dir: &Path) -> bool {
+        topic_dir.join(NAME).is_file()
     }
 
-    /// Opens the file for reading; needs no right to write.
-    pub(super) fn open_to_read(dir: &Path, boot: Boot) -> io::Result<Tail> {
-        Ok(Tail { file: File::open(dir.join(NAME))?, boot })
+    /// Opens the file, for reading alone where it may not be written.
+    pub(super) fn open(topic_dir: &Path, boot: Boot) -> io::Result<Tails> {
+        let path = topic_dir.join(NAME);
+        let file = match File::options().read(true).write(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
+            other => other?,
+        };
+        Ok(Tails { file, boot })
     }
 
-    /// What is published. A note that cannot be understood counts as one of another boot.
-    pub(super) fn read(&self) -> io::Result<Note> {
+    /// What is published of a partition. A note that cannot be understood counts as one of
+    /// another boot.
+    pub(super) fn read(&self, partition: u32) -> io::Result<Note> {
         for _ in 0..ATTEMPTS {
             let mut bytes = [0; LENGTH];
-            match self.file.read_exact_at(&mut bytes, 0) {
+            match self.file.read_exact_at(&mut bytes, place(partition)) {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
                 other => other?,
             }
@@ -116,55 +124,73 @@ impl Tail {
     }
 
     /// Lets readers read all below `next`; call with the lock held.
-    pub(super) fn publish(&self, next: u64) -> io::Result<()> {
+    pub(super) fn publish(&self, partition: u32, next: u64) -> io::Result<()> {
         let mut bytes = [0; LENGTH];
         bytes[..8].copy_from_slice(&next.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.boot.0.to_le_bytes());
         let crc = u64::from(crc32fast::hash(&bytes[..16]));
         bytes[16..24].copy_from_slice(&crc.to_le_bytes());
-        self.file.write_all_at(&bytes, 0)
+        self.file.write_all_at(&bytes, place(partition))
     }
 
-    /// Takes the lock of the partition's appenders; it is let go when the guard is dropped or the
-    /// process ends in any way.
-    ///
-    /// # Errors
-    ///
-    /// `TimedOut` if another process holds it for longer than `patience`.
-    pub(super) fn lock(&self, patience: Duration) -> io::Result<Lock> {
-        let held = self.file.try_clone()?;
-        let started = Instant::now();
-        let mut pause = Duration::from_micros(20);
-        loop {
-            match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { held }),
-                Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < patience => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LOCK_PAUSE_MAX);
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let what = "another process holds the lock of the partition";
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, what));
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
+    /// Makes a note one that cannot be understood.
+    pub(super) fn clear(&self, partition: u32) -> io::Result<()> {
+        self.file.write_all_at(&[0; LENGTH], place(partition))?;
+        self.file.sync_all()
+    }
+
+    /// Looks at all notes at once. Says which differ from what the look before saw.
+    pub(super) fn changed(&self, seen: &mut Vec<u8>, partitions: usize) -> io::Result<Vec<usize>> {
+        let mut now = vec![0; partitions * LENGTH];
+        let mut read = 0;
+        while read < now.len() {
+            match self.file.read_at(&mut now[read..], read as u64)? {
+                0 => break,
+                more => read += more,
             }
         }
+        seen.resize(now.len(), 0);
+        let pairs = now.chunks(LENGTH).zip(seen.chunks(LENGTH)).enumerate();
+        let changed = pairs.filter(|(_, (now, seen))| now != seen).map(|(i, _)| i).collect();
+        *seen = now;
+        Ok(changed)
     }
 }
 
-/// The lock, held.
-pub(super) struct Lock {
-    held: File,
+fn place(partition: u32) -> u64 {
+    u64::from(partition) * LENGTH as u64
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing alone would not do: the lock belongs to the description shared with `Tail`.
-        if let Err(e) = rustix::fs::flock(&self.held, FlockOperation::Unlock) {
-            tracing::error!(error = %e, "lock of a log partition not released");
+/// Takes the lock of those who write in a directory; it is let go when the guard is dropped or
+/// the process ends in any way.
+///
+/// # Errors
+///
+/// `TimedOut` if another process holds it for longer than `patience`.
+pub(super) fn lock(dir: &Path, patience: Duration) -> io::Result<Lock> {
+    let held = File::open(dir)?;
+    let started = Instant::now();
+    let mut pause = Duration::from_micros(20);
+    loop {
+        match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Lock { _held: held }),
+            Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < patience => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LOCK_PAUSE_MAX);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let what = "another process holds the lock of the partition";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// The lock, held as long as the directory is open.
+pub(super) struct Lock {
+    _held: File,
 }
 
 #[cfg(test)]
@@ -174,25 +200,37 @@ mod tests {
     #[test]
     fn a_note_counts_within_its_boot_and_bounds_from_below_after_it() {
         let dir = tempfile::tempdir().unwrap();
-        let tail = Tail::create(dir.path(), Boot(1)).unwrap();
-        assert_eq!(tail.read().unwrap(), Note { next: 0, current: false });
-        tail.publish(42).unwrap();
-        assert_eq!(tail.read().unwrap(), Note { next: 42, current: true });
-        let later = Tail::open_to_read(dir.path(), Boot(2)).unwrap();
-        assert_eq!(later.read().unwrap(), Note { next: 42, current: false });
-        fs::write(dir.path().join(NAME), [7; LENGTH]).unwrap();
-        assert_eq!(tail.read().unwrap(), Note { next: 0, current: false });
+        let tails = Tails::create(dir.path(), 3, Boot(1)).unwrap();
+        assert_eq!(tails.read(1).unwrap(), Note { next: 0, current: false });
+        tails.publish(1, 42).unwrap();
+        assert_eq!(tails.read(1).unwrap(), Note { next: 42, current: true });
+        assert_eq!(tails.read(0).unwrap(), Note { next: 0, current: false });
+        let later = Tails::open(dir.path(), Boot(2)).unwrap();
+        assert_eq!(later.read(1).unwrap(), Note { next: 42, current: false });
+        fs::write(dir.path().join(NAME), [7; 2 * LENGTH]).unwrap();
+        assert_eq!(tails.read(1).unwrap(), Note { next: 0, current: false });
+        assert_eq!(tails.read(2).unwrap(), Note { next: 0, current: false }, "cut short");
+    }
+
+    #[test]
+    fn one_look_tells_which_partitions_grew() {
+        let dir = tempfile::tempdir().unwrap();
+        let tails = Tails::create(dir.path(), 1_000, Boot(1)).unwrap();
+        let mut seen = Vec::new();
+        assert_eq!(tails.changed(&mut seen, 1_000).unwrap(), [0_usize; 0]);
+        Tails::open(dir.path(), Boot(1)).unwrap().publish(7, 1).unwrap();
+        tails.publish(999, 1).unwrap();
+        assert_eq!(tails.changed(&mut seen, 1_000).unwrap(), [7, 999]);
+        assert_eq!(tails.changed(&mut seen, 1_000).unwrap(), [0_usize; 0]);
     }
 
     #[test]
     fn the_lock_excludes_another_description_and_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let one = Tail::create(dir.path(), Boot(1)).unwrap();
-        let two = Tail::open(dir.path(), Boot(1)).unwrap();
-        let held = one.lock(Duration::ZERO).unwrap();
-        let refused = two.lock(Duration::from_millis(5)).err().unwrap();
+        let held = lock(dir.path(), Duration::ZERO).unwrap();
+        let refused = lock(dir.path(), Duration::from_millis(5)).err().unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
         drop(held);
-        two.lock(Duration::ZERO).unwrap();
+        lock(dir.path(), Duration::ZERO).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use rdkafka::{
     ClientContext,
-    config::RDKafkaLogLevel,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode as Code},
     statistics::Statistics,
@@ -87,6 +87,11 @@ pub(super) fn is_unknown(code: Code) -> bool {
     matches!(code, UnknownTopicOrPartition | UnknownTopic | UnknownPartition | UnknownTopicId)
 }
 
+/// Whether the consumer stands before the beginning of the partition or past its end.
+pub(super) fn is_misplaced(code: Code) -> bool {
+    matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange)
+}
+
 /// Whether the partition has no leader for the moment, or its new one does not know yet.
 pub(super) fn is_leaderless(error: &KafkaError) -> bool {
     use Code::*;
@@ -121,3 +126,17 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {}
+
+/// Makes a client that tells of itself to `noticed`.
+pub(super) fn make<T: FromClientConfigAndContext<Context>>(
+    settings: &rdkafka::ClientConfig,
+    noticed: &Arc<Noticed>,
+) -> Result<T, LogError> {
+    T::from_config_and_context(settings, Context(noticed.clone())).map_err(|e| match e {
+        // Without the value, which may be a secret.
+        KafkaError::ClientConfig(_, _, key, _) => {
+            LogError::Invalid(format!("librdkafka does not take the setting {key}"))
+        }
+        e => LogError::Invalid(format!("kafka client: {e}")),
+    })
+}

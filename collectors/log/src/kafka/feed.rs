@@ -15,7 +15,7 @@ use rdkafka::{
 use tokio::sync::Notify;
 
 use super::errors::Context;
-use crate::{Record, TopicPartition};
+use crate::{Incarnation, Record, TopicPartition};
 
 /// Most records returned at once, however small.
 const RECORDS_MAX: usize = 100_000;
@@ -28,6 +28,8 @@ pub(super) struct Feed {
     next: Option<u64>,
     /// Taken from the queue, not returned yet.
     held: Option<Record>,
+    /// What was asked for last.
+    incarnation: Option<Incarnation>,
     /// Woken when the queue has something.
     pub(super) filled: Arc<Notify>,
 }
@@ -45,6 +47,16 @@ impl Feed {
     /// The offset at which the next fetch can go on without a search.
     pub(super) fn position(&self) -> Option<u64> {
         self.next
+    }
+
+    /// What is asked for now. Says whether that is another one: then it begins anew, and nothing
+    /// that was read ahead is kept.
+    pub(super) fn set_incarnation(&mut self, of: Incarnation) -> bool {
+        let changed = self.incarnation.replace(of) != Some(of);
+        if changed {
+            self.forget();
+        }
+        changed
     }
 
     /// Makes the next fetch look where the partition begins and ends.

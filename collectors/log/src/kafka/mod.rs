@@ -13,10 +13,13 @@
 mod config;
 mod errors;
 mod feed;
+mod identity;
+mod ids;
+mod send;
 mod topics;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -26,10 +29,9 @@ use bytes::Bytes;
 use rdkafka::{
     TopicPartitionList,
     admin::{AdminClient, AdminOptions},
-    config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
-    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
+    producer::{FutureProducer, Producer},
 };
 use tokio::{
     task::spawn_blocking,
@@ -38,10 +40,12 @@ use tokio::{
 
 pub use self::config::{KafkaConfig, Sasl, Secret, Security, Tls};
 use self::{
-    errors::{Context, Noticed},
+    errors::{Context, Noticed, make},
     feed::{Drained, Feed},
+    identity::Identities,
+    send::send,
 };
-use crate::{Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
+use crate::{Incarnation, Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
 
 /// How often a waiting fetch lets the consumer tell what happened to its connections.
 const TICK: Duration = Duration::from_millis(100);
@@ -68,6 +72,9 @@ struct Inner {
     /// Made by the first topic or truncation.
     admin: Mutex<Option<Arc<AdminClient<Context>>>>,
     partitions: Mutex<HashMap<String, u32>>,
+    /// As they were asked for, to make them again.
+    ensured: Mutex<HashMap<String, TopicConfig>>,
+    identities: Identities,
     feeds: Mutex<HashMap<TopicPartition, Arc<tokio::sync::Mutex<Feed>>>>,
 }
 
@@ -91,6 +98,8 @@ impl KafkaLog {
             consumer: Mutex::default(),
             admin: Mutex::default(),
             partitions: Mutex::default(),
+            ensured: Mutex::default(),
+            identities: Identities::default(),
             feeds: Mutex::default(),
         };
         Ok(KafkaLog { inner: Arc::new(inner) })
@@ -100,7 +109,15 @@ impl KafkaLog {
 #[async_trait]
 impl Log for KafkaLog {
     async fn ensure_topic(&self, topic: &TopicConfig) -> Result<u32, LogError> {
-        topics::ensure(&self.inner, topic).await
+        let count = topics::ensure(&self.inner, topic).await?;
+        locked(&self.inner.ensured).insert(topic.name.clone(), topic.clone());
+        Ok(count)
+    }
+
+    async fn incarnation(&self, of: &TopicPartition) -> Result<Incarnation, LogError> {
+        topics::check(&self.inner, of).await?;
+        let recent = Instant::now().checked_sub(identity::RECENT);
+        identity::of_topic(&self.inner, &of.topic, recent).await
     }
 
     async fn append(&self, to: &TopicPartition, payloads: Vec<Bytes>) -> Result<u64, LogError> {
@@ -109,7 +126,7 @@ impl Log for KafkaLog {
         if longest > inner.config.max_record_bytes {
             return Err(LogError::Refused(format!("a record of {longest} bytes is too long")));
         }
-        topics::check(inner, to).await?;
+        topics::check_or_make(inner, to).await?;
         if payloads.is_empty() {
             return Ok(self.watermarks(to).await?.high);
         }
@@ -124,65 +141,41 @@ impl Log for KafkaLog {
             Err(_) => KafkaError::MessageProduction(Code::MessageTimedOut),
         };
         inner.replace_if_fatal(&producer)?;
-        if failed.rdkafka_error_code().is_some_and(errors::is_unknown) {
-            locked(&inner.partitions).remove(&to.topic);
-        }
+        // Whatever it was: a topic that is gone shows as one that cannot be reached in time.
+        locked(&inner.partitions).remove(&to.topic);
         Err(inner.noticed.failed(format!("append to {}/{}", to.topic, to.partition), failed))
     }
 
     async fn fetch(
         &self,
         from: &TopicPartition,
+        of: Incarnation,
         offset: u64,
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Vec<Record>, LogError> {
         topics::check(&self.inner, from).await?;
-        let deadline = Instant::now() + wait.min(WAIT_MAX);
         let feed = locked(&self.inner.feeds).entry(from.clone()).or_default().clone();
         let mut feed = feed.lock_owned().await;
-        let mut searched = false;
-        loop {
-            if feed.position() != Some(offset) {
-                let (inner, at) = (self.inner.clone(), from.clone());
-                feed = blocking(move || {
-                    inner.place(&mut feed, &at, offset)?;
-                    Ok(feed)
-                })
-                .await?;
-            }
-            self.inner.serve_events();
-            match feed.drain(max_bytes, searched) {
-                Drained::Records(records) => {
-                    self.inner.noticed.answer();
-                    return Ok(records);
-                }
-                Drained::Nothing if Instant::now() < deadline => {
-                    let filled = feed.filled.clone();
-                    let tick = deadline.min(Instant::now() + TICK);
-                    // Whether woken or not, what is there is looked at again.
-                    let _ = timeout_at(tick, filled.notified()).await;
-                }
-                Drained::Nothing => return self.nothing(from).await,
-                // Placed again, which tells whether it was truncated.
-                Drained::Gap(found) if !searched => {
-                    tracing::debug!(at = ?from, offset, found, "gap in a kafka partition");
-                    searched = true;
-                }
-                Drained::Gap(_) => searched = true,
-                Drained::Failed(e) => {
-                    let out_of_range = [Code::AutoOffsetReset, Code::OffsetOutOfRange];
-                    let code = e.rdkafka_error_code();
-                    if code.is_some_and(errors::is_unknown) {
-                        locked(&self.inner.partitions).remove(&from.topic);
-                    }
-                    if searched || !code.is_some_and(|code| out_of_range.contains(&code)) {
-                        return Err(self.inner.failed("fetch from", from, e));
-                    }
-                    searched = true;
-                }
-            }
+        if feed.set_incarnation(of) {
+            identity::confirm(&self.inner, from, of, Instant::now()).await?;
         }
+        let deadline = Instant::now() + wait.min(WAIT_MAX);
+        let fetched = self.read(&mut feed, from, offset, max_bytes, deadline).await;
+        // librdkafka reads on at the same offset when a topic is made anew. Incarnations never
+        // come back: one that is asked for after the records came, and is the same, is theirs.
+        let known = match &fetched {
+            Ok(records) if records.is_empty() => {
+                Instant::now().checked_sub(identity::IDLE).unwrap_or_else(Instant::now)
+            }
+            Ok(_) | Err(LogError::Truncated { .. } | LogError::BeyondEnd { .. }) => Instant::now(),
+            Err(_) => return fetched,
+        };
+        if let Err(e) = identity::confirm(&self.inner, from, of, known).await {
+            feed.forget();
+            return Err(e);
+        }
+        fetched
     }
 
     async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
@@ -219,6 +212,58 @@ impl Log for KafkaLog {
 }
 
 impl KafkaLog {
+    /// Reads what the consumer gets; whether it is of the right topic is not known yet.
+    async fn read(
+        &self,
+        feed: &mut Feed,
+        from: &TopicPartition,
+        offset: u64,
+        max_bytes: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Record>, LogError> {
+        let mut searched = false;
+        loop {
+            if feed.position() != Some(offset) {
+                self.inner.place(feed, from, offset).await?;
+            }
+            self.inner.serve_events();
+            match feed.drain(max_bytes, searched) {
+                Drained::Records(records) => {
+                    self.inner.noticed.answer();
+                    return Ok(records);
+                }
+                Drained::Nothing if Instant::now() < deadline => {
+                    let filled = feed.filled.clone();
+                    let tick = deadline.min(Instant::now() + TICK);
+                    // Whether woken or not, what is there is looked at again.
+                    let _ = timeout_at(tick, filled.notified()).await;
+                }
+                Drained::Nothing => return self.nothing(from).await,
+                // Placed again, which tells whether it was truncated.
+                Drained::Gap(found) if !searched => {
+                    tracing::debug!(at = ?from, offset, found, "gap in a kafka partition");
+                    searched = true;
+                }
+                Drained::Gap(_) => searched = true,
+                Drained::Failed(e) => {
+                    let code = e.rdkafka_error_code();
+                    if code == Some(Code::LogTruncation) {
+                        let (inner, of) = (self.inner.clone(), from.clone());
+                        let high = blocking(move || inner.watermarks(&of)).await?.high;
+                        return Err(LogError::BeyondEnd { at: from.clone(), asked: offset, high });
+                    }
+                    if code.is_some_and(errors::is_unknown) {
+                        locked(&self.inner.partitions).remove(&from.topic);
+                    }
+                    if searched || !code.is_some_and(errors::is_misplaced) {
+                        return Err(self.inner.failed("fetch from", from, e));
+                    }
+                    searched = true;
+                }
+            }
+        }
+    }
+
     /// The end of a fetch that found nothing: that is so only if the cluster is there.
     async fn nothing(&self, at: &TopicPartition) -> Result<Vec<Record>, LogError> {
         if self.inner.noticed.trouble.load(Relaxed) {
@@ -288,18 +333,31 @@ impl Inner {
         }
     }
 
-    /// Makes the feed go on at an offset, if there can be records; blocks.
-    fn place(&self, feed: &mut Feed, at: &TopicPartition, offset: u64) -> Result<(), LogError> {
-        let Watermarks { low, high } = self.watermarks(at)?;
+    /// Makes the feed go on at an offset, if there can be records.
+    async fn place(
+        self: &Arc<Self>,
+        feed: &mut Feed,
+        at: &TopicPartition,
+        offset: u64,
+    ) -> Result<(), LogError> {
+        let (inner, of) = (self.clone(), at.clone());
+        let Watermarks { low, high } = blocking(move || inner.watermarks(&of)).await?;
         if offset < low {
             return Err(LogError::Truncated { at: at.clone(), asked: offset, low });
         }
         if offset > high {
             return Err(LogError::BeyondEnd { at: at.clone(), asked: offset, high });
         }
-        let consumer = self.consumer()?;
-        feed.go_to(&consumer, at, offset, self.config.timeout())
-            .map_err(|e| self.failed("seek in", at, e))
+        let (inner, of) = (self.clone(), at.clone());
+        let mut moving = std::mem::take(feed);
+        let moved = blocking(move || {
+            let consumer = inner.consumer()?;
+            let done = moving.go_to(&consumer, &of, offset, inner.config.timeout());
+            Ok((moving, done.map_err(|e| inner.failed("seek in", &of, e))))
+        });
+        let (moved, done) = moved.await?;
+        *feed = moved;
+        done
     }
 
     /// Lets the consumers tell about their connections; their records come by other queues.
@@ -314,61 +372,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// Sends all records in order and waits until all are stored; returns the offset of the first.
-async fn send(
-    producer: &FutureProducer<Context>,
-    to: &TopicPartition,
-    payloads: &[Bytes],
-) -> Result<u64, KafkaError> {
-    let mut waiting: VecDeque<DeliveryFuture> = VecDeque::new();
-    let mut first = None;
-    for payload in payloads {
-        let mut record =
-            FutureRecord::<(), [u8]>::to(&to.topic).partition(to.partition as i32).payload(payload);
-        loop {
-            match producer.send_result(record) {
-                Ok(delivery) => break waiting.push_back(delivery),
-                Err((KafkaError::MessageProduction(Code::QueueFull), again)) => {
-                    record = again;
-                    match waiting.pop_front() {
-                        Some(delivery) => first = first.or(Some(delivered(delivery).await?)),
-                        // Full of others' records.
-                        None => tokio::time::sleep(Duration::from_millis(5)).await,
-                    }
-                }
-                Err((e, _)) => return Err(e),
-            }
-        }
-    }
-    for delivery in waiting {
-        first = first.or(Some(delivered(delivery).await?));
-    }
-    // A broker that knows a batch already may not tell where it lies.
-    let known = first.and_then(|offset| u64::try_from(offset).ok());
-    known.ok_or(KafkaError::MessageProduction(Code::DuplicateSequenceNumber))
-}
-
-async fn delivered(delivery: DeliveryFuture) -> Result<i64, KafkaError> {
-    match delivery.await {
-        Ok(Ok(delivered)) => Ok(delivered.offset),
-        Ok(Err((e, _))) => Err(e),
-        Err(_) => Err(KafkaError::Canceled),
-    }
-}
-
-fn make<T: FromClientConfigAndContext<Context>>(
-    settings: &rdkafka::ClientConfig,
-    noticed: &Arc<Noticed>,
-) -> Result<T, LogError> {
-    T::from_config_and_context(settings, Context(noticed.clone())).map_err(|e| match e {
-        // Without the value, which may be a secret.
-        KafkaError::ClientConfig(_, _, key, _) => {
-            LogError::Invalid(format!("librdkafka does not take the setting {key}"))
-        }
-        e => LogError::Invalid(format!("kafka client: {e}")),
-    })
 }
 
 async fn blocking<T: Send + 'static>(

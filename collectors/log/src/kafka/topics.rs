@@ -78,7 +78,25 @@ pub(super) async fn check(inner: &Arc<Inner>, at: &TopicPartition) -> Result<(),
     match count(inner, &at.topic).await? {
         Some(count) if at.partition < count => Ok(()),
         Some(_) => Err(LogError::Invalid(format!("no partition {} of {}", at.partition, at.topic))),
+        None if locked(&inner.ensured).contains_key(&at.topic) => {
+            let what = format!("topic {} is gone from Kafka", at.topic);
+            Err(LogError::Unavailable { what, cause: None })
+        }
         None => Err(LogError::Invalid(format!("no topic {:?}", at.topic))),
+    }
+}
+
+/// The same before an append: a topic that is gone, but was asked for before, is made again.
+pub(super) async fn check_or_make(inner: &Arc<Inner>, at: &TopicPartition) -> Result<(), LogError> {
+    let checked = check(inner, at).await;
+    let ensured = locked(&inner.ensured).get(&at.topic).cloned();
+    match (checked, ensured) {
+        (Err(LogError::Unavailable { cause: None, .. }), Some(topic)) => {
+            tracing::error!(topic = topic.name, "made again, since it is gone from Kafka");
+            ensure(inner, &topic).await?;
+            check(inner, at).await
+        }
+        (checked, _) => checked,
     }
 }
 

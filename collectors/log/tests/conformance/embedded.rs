@@ -2,18 +2,25 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, LogError, TopicConfig, Watermarks};
 
-use crate::suite::{self, PATIENCE, at, make, numbered, read_all};
+use crate::suite::{self, PATIENCE, at, fetch, make, numbered, read_all};
 
 struct Dir {
     config: EmbeddedConfig,
 }
 
+#[async_trait]
 impl suite::Factory for Dir {
     fn open(&self) -> Arc<dyn Log> {
         Arc::new(EmbeddedLog::open(self.config.clone()).unwrap())
+    }
+
+    async fn delete_topic(&self, topic: &str) {
+        let away = tempfile::tempdir_in(&self.config.dir).unwrap();
+        fs::rename(self.config.dir.join(topic), away.path().join(topic)).unwrap();
     }
 }
 
@@ -22,7 +29,7 @@ fn small(dir: &Path) -> EmbeddedConfig {
     EmbeddedConfig { segment_bytes: 2_000, ..EmbeddedConfig::new(dir) }
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(work)
 }
@@ -46,7 +53,7 @@ async fn ten_records(dir: &Path) -> (fs::File, Vec<u8>, Vec<u8>) {
     let log = EmbeddedLog::open(EmbeddedConfig::new(dir)).unwrap();
     make(&log, "t", 1).await;
     log.append(&at("t", 0), numbered(0..9)).await.unwrap();
-    let tail = fs::read(dir.join("t/0/tail")).unwrap();
+    let tail = fs::read(dir.join("t/tails")).unwrap();
     log.append(&at("t", 0), numbered(9..10)).await.unwrap();
     let path = dir.join("t/0/00000000000000000000.log");
     let bytes = fs::read(&path).unwrap();
@@ -62,7 +69,7 @@ fn an_end_torn_at_any_byte_is_cut_and_its_offset_given_again() {
             let dir = tempfile::tempdir().unwrap();
             let (file, bytes, tail) = ten_records(dir.path()).await;
             file.set_len((bytes.len() - cut) as u64).unwrap();
-            fs::write(dir.path().join("t/0/tail"), tail).unwrap();
+            fs::write(dir.path().join("t/tails"), tail).unwrap();
             let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
             let kept = 9;
             let marks = Watermarks { low: 0, high: kept };
@@ -85,7 +92,7 @@ fn an_end_torn_by_a_power_loss_is_cut_too() {
             bytes.extend(garbage);
             fs::write(dir.path().join("t/0/00000000000000000000.log"), bytes).unwrap();
             // As after a reboot: nothing that can be understood.
-            fs::write(dir.path().join("t/0/tail"), [0; 32]).unwrap();
+            fs::write(dir.path().join("t/tails"), [0; 32]).unwrap();
             let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
             assert_eq!(log.watermarks(&at("t", 0)).await.unwrap().high, 10);
             assert_eq!(read_all(&log, &at("t", 0), 0).await.len(), 10);
@@ -102,13 +109,13 @@ fn acknowledged_records_that_vanish_are_reported_and_their_offsets_never_reused(
         let (file, bytes, _) = ten_records(dir.path()).await;
         file.set_len((bytes.len() - LAST - 3) as u64).unwrap();
         let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
-        let gone = log.fetch(&at("t", 0), 8, 100, Duration::ZERO).await;
+        let gone = fetch(&log, &at("t", 0), 8, 100, Duration::ZERO).await;
         assert!(matches!(gone, Err(LogError::Truncated { asked: 8, low: 10, .. })), "{gone:?}");
         assert_eq!(log.append(&at("t", 0), numbered(10..11)).await.unwrap(), 10);
-        let gone = log.fetch(&at("t", 0), 8, 100, Duration::ZERO).await;
+        let gone = fetch(&log, &at("t", 0), 8, 100, Duration::ZERO).await;
         assert!(matches!(gone, Err(LogError::Truncated { asked: 8, low: 10, .. })), "{gone:?}");
         assert_eq!(read_all(&log, &at("t", 0), 10).await.len(), 1);
-        let before = log.fetch(&at("t", 0), 0, 10_000, Duration::ZERO).await.unwrap();
+        let before = fetch(&log, &at("t", 0), 0, 10_000, Duration::ZERO).await.unwrap();
         assert_eq!(before.len(), 8);
     });
 }
@@ -125,13 +132,13 @@ fn every_flipped_byte_is_detected_and_costs_one_record() {
             damaged[byte] ^= 0x10;
             fs::write(&path, damaged).unwrap();
             let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
-            let before = log.fetch(&at("t", 0), 0, 10_000, Duration::ZERO).await.unwrap();
+            let before = fetch(&log, &at("t", 0), 0, 10_000, Duration::ZERO).await.unwrap();
             assert_eq!(before.len(), 4, "byte {byte}");
-            let gone = log.fetch(&at("t", 0), 4, 10_000, Duration::ZERO).await;
+            let gone = fetch(&log, &at("t", 0), 4, 10_000, Duration::ZERO).await;
             assert!(matches!(gone, Err(LogError::Truncated { asked: 4, low: 5, .. })), "{gone:?}");
-            let after = log.fetch(&at("t", 0), 5, 10_000, Duration::ZERO).await.unwrap();
+            let after = fetch(&log, &at("t", 0), 5, 10_000, Duration::ZERO).await.unwrap();
             assert_eq!((after.len(), &after[0].payload[..]), (5, &b"record 5"[..]));
-            let next = log.fetch(&at("t", 0), 10, 10_000, Duration::ZERO).await.unwrap();
+            let next = fetch(&log, &at("t", 0), 10, 10_000, Duration::ZERO).await.unwrap();
             assert!(next.is_empty());
         }
         let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
@@ -150,7 +157,7 @@ fn two_handles_take_turns_over_segments_and_truncation() {
         for i in 0..200 {
             let log = if i % 3 == 0 { &one } else { &two };
             assert_eq!(log.append(&zero, numbered(i..i + 1)).await.unwrap(), i);
-            let read = reader.fetch(&zero, i, 1, PATIENCE).await.unwrap();
+            let read = fetch(&reader, &zero, i, 1, PATIENCE).await.unwrap();
             assert_eq!(read[0].payload, numbered(i..i + 1)[0]);
             if i % 50 == 49 {
                 one.truncate(&zero, i - 10).await.unwrap();
@@ -170,7 +177,7 @@ fn another_handle_sees_new_records_while_it_waits() {
         let two = EmbeddedLog::open(small(dir.path())).unwrap();
         make(&one, "t", 1).await;
         let waiting =
-            tokio::spawn(async move { two.fetch(&at("t", 0), 0, 100, PATIENCE).await.unwrap() });
+            tokio::spawn(async move { fetch(&two, &at("t", 0), 0, 100, PATIENCE).await.unwrap() });
         tokio::task::yield_now().await;
         one.append(&at("t", 0), numbered(0..1)).await.unwrap();
         assert_eq!(waiting.await.unwrap().len(), 1);

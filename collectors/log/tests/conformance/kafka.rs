@@ -5,11 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use nilometer_log::{KafkaConfig, KafkaLog, Log, LogError, Sasl, Secret, Security, Tls};
 use nilometer_testbed::kafka::{Kafka, KafkaTls};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
 
-use crate::suite::{self, PATIENCE, at, make, numbered, read_all};
+use crate::suite::{self, PATIENCE, at, fetch, make, numbered, read_all};
 
 /// Tells visibly that a test could not run here; fails where the machine is meant to be able to.
 pub(crate) fn skipped(why: &str) {
@@ -24,9 +30,19 @@ struct Cluster {
     config: KafkaConfig,
 }
 
+#[async_trait]
 impl suite::Factory for Cluster {
     fn open(&self) -> Arc<dyn Log> {
         Arc::new(KafkaLog::connect(self.config.clone()).unwrap())
+    }
+
+    async fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.config.bootstrap).create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for deleted in admin.delete_topics(&[topic], &options).await.unwrap() {
+            deleted.unwrap();
+        }
     }
 }
 
@@ -108,7 +124,7 @@ async fn nothing_acknowledged_is_lost_by_killing_the_broker(kafka: &mut Kafka) {
         told.extend(more);
         for unavailable in [
             log.append(&zero, numbered(0..1)).await.map(|_| ()),
-            log.fetch(&zero, told.len() as u64, 1, Duration::ZERO).await.map(|_| ()),
+            fetch(&*log, &zero, told.len() as u64, 1, Duration::ZERO).await.map(|_| ()),
             log.watermarks(&zero).await.map(|_| ()),
             log.truncate(&zero, 1).await,
         ] {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod crash;
+mod damage;
 mod embedded;
 mod kafka;
 mod suite;

@@ -106,22 +106,6 @@ async fn records_gone_from_the_log_are_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_lost_its_end_is_a_gap() {
-    let place = Place::new();
-    place.samples(0, &[A]).await;
-    place.samples(0, &[B]).await;
-    place.ingest(patient()).await;
-    let replaced = Place::new();
-    replaced.create_topics().await;
-    let running = replaced.start_on(hasty(), place.storage()).await;
-    eventually("the gap is stored", async || !place.stored_in("gaps").await.is_empty()).await;
-    running.stop().await.unwrap();
-    let gap = "gaps nilometer.samples 0 0 the log ends at record 0, but 2 were read of it";
-    assert_eq!(place.stored_in("gaps").await, [gap]);
-    assert_eq!(place.stored_in("samples").await, lines(&[A, B]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn events_are_stored_once_and_history_comes_back() {
     let place = Place::new();
     let created = event(Change::Created, "vm-a", 1);

@@ -10,5 +10,6 @@ mod faults;
 mod follow;
 mod place;
 mod properties;
+mod replaced;
 mod samples;
 mod upkeep;

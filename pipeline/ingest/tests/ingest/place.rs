@@ -97,6 +97,11 @@ impl Place {
         Place { log: self.log.clone(), folder: tempfile::tempdir().unwrap(), bucket }
     }
 
+    /// Where the log is.
+    pub(crate) fn log_folder(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     pub(crate) fn tables_folder(&self) -> PathBuf {
         self.folder.path().join("tables")
     }
@@ -149,7 +154,9 @@ impl Place {
             for partition in 0..partitions {
                 let at = TopicPartition { topic: topic.to_owned(), partition };
                 let marks = self.log.watermarks(&at).await.unwrap();
-                let position = home.position(&format!("ingest/{topic}/{partition}")).await.unwrap();
+                let of = self.log.incarnation(&at).await.unwrap();
+                let app = format!("ingest/{topic}/{partition}/{of}");
+                let position = home.position(&app).await.unwrap();
                 missing += marks.high - marks.low.max(position.unwrap_or(0) as u64);
             }
         }
@@ -234,7 +241,8 @@ impl Place {
 
     pub(crate) async fn records_of(&self, topic: &str) -> Vec<Record> {
         let at = TopicPartition { topic: topic.to_owned(), partition: 0 };
-        self.log.fetch(&at, 0, 64 << 20, Duration::ZERO).await.unwrap()
+        let of = self.log.incarnation(&at).await.unwrap();
+        self.log.fetch(&at, of, 0, 64 << 20, Duration::ZERO).await.unwrap()
     }
 }
 

@@ -84,7 +84,8 @@ impl Running {
         let mut records = Vec::new();
         while (records.len() as u64) < end {
             let next = records.len() as u64;
-            let found = self.log.fetch(&from, next, 1 << 20, Duration::ZERO).await.unwrap();
+            let log = self.log.incarnation(&from).await.unwrap();
+            let found = self.log.fetch(&from, log, next, 1 << 20, Duration::ZERO).await.unwrap();
             let read = found.iter().map(|record| serde_json::from_slice(&record.payload).unwrap());
             records.extend(read);
         }

@@ -1,0 +1,44 @@
+//! What tables note of logs beside positions, and which rows they have by that.
+
+use nilometer_contract::GAPS;
+use nilometer_store::{Position, StoreError, Table};
+
+use crate::cut::Cut;
+use crate::stream::Origin;
+
+/// What a home table notes beside positions of a topic that move, from what it has there.
+pub(crate) async fn notes(
+    table: &mut Table,
+    cut: &Cut,
+    topic: &str,
+) -> Result<Vec<Position>, StoreError> {
+    let mut notes = Vec::new();
+    for (stream, _) in cut.positions(topic) {
+        for (app, next) in cut.notes(&stream) {
+            let from = table.position(&app).await?;
+            if from != Some(next) {
+                notes.push(Position { app, from, next });
+            }
+        }
+    }
+    // Two logs of one partition have one note of which is read.
+    notes.sort_by(|a, b| a.app.cmp(&b.app));
+    notes.dedup_by(|a, b| a.app == b.app);
+    Ok(notes)
+}
+
+/// Whether a gap moves the position of its own topic: all that came in it, but for what is said
+/// of the log itself.
+pub(crate) fn is_own(origin: &Origin) -> bool {
+    origin.topic == GAPS && !origin.is_beginning()
+}
+
+/// Whether a table that several topics feed has a row, by its own position in the row's log.
+pub(crate) async fn has(table: &mut Table, origin: &Origin) -> Result<bool, StoreError> {
+    let stream = origin.stream();
+    if origin.is_beginning() {
+        return Ok(table.position(&stream.told_app()).await? == Some(stream.log.number()));
+    }
+    let next = table.position(&stream.app()).await?;
+    Ok(next.is_some_and(|next| (origin.offset as i64) < next))
+}
