@@ -1,29 +1,31 @@
 //! The agent as a whole: what it is made of, and its run from start to stop.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nilometer_contract::LifecycleEvent;
-use nilometer_log::Log;
-use nilometer_source::{EpochClock, Observation, Source};
+use nilometer_contract::{LifecycleEvent, Timestamp};
+use nilometer_log::{Log, TopicConfig};
+use nilometer_source::{Clock, EpochClock, Observation, Source};
 use prometheus::Registry;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ConfigError};
+use crate::dead_letters::DeadLetters;
+use crate::entry::Entry;
 use crate::epochs::Epochs;
-use crate::flight::{Partitions, Route};
+use crate::file;
 use crate::gaps::Gaps;
 use crate::known::Known;
-use crate::lane::Lane;
-use crate::line::Line;
 use crate::metrics::Metrics;
-use crate::shipper::{Shipper, Topics};
-use crate::spool::{Spool, SpoolError};
+use crate::queue::{DAMAGED, Queue, Waiting};
+use crate::send::Route;
+use crate::shipper::{LogState, Shipper};
+use crate::spool::{Found, Spool, SpoolError};
 use crate::status::{SourceStatus, Status};
 use crate::watch::Watch;
 
@@ -80,8 +82,9 @@ pub enum AgentError {
 
 /// What the agent keeps on disk.
 struct Kept {
-    events: Spool,
-    samples: Spool,
+    events: Queue,
+    samples: Queue,
+    dead_letters: DeadLetters,
     gaps: Gaps,
     known: Known,
     epochs: Epochs,
@@ -143,7 +146,6 @@ impl Agent {
             }
         };
         let config = self.config;
-        let memory = config.memory_max_bytes;
         let (told, seen) = mpsc::channel(WAITING);
         let watch = Watch {
             interval: config.interval,
@@ -153,22 +155,17 @@ impl Agent {
             status: self.status.clone(),
         };
         let shipper = Shipper {
-            events: Lane::new(kept.events, true, memory),
-            samples: Lane::new(kept.samples, false, memory),
+            events: kept.events,
+            samples: kept.samples,
             gaps: kept.gaps,
+            dead_letters: kept.dead_letters,
             known: kept.known,
             metrics: self.metrics,
             status: self.status,
-            names: Topics {
-                samples: config.samples.name.clone(),
-                events: config.events.name.clone(),
-            },
-            partitions: Partitions {
-                samples: config.samples.partitions,
-                events: config.events.partitions,
-                gaps: config.gaps.partitions,
-            },
-            line: Line::new(Route::new(&config, self.log)),
+            route: Arc::new(Route::new(&config, self.log)),
+            node: config.node.clone(),
+            log: LogState::default(),
+            intake: None,
             interval: config.interval,
             clock: self.clock,
             rate: VecDeque::new(),
@@ -187,34 +184,69 @@ impl Kept {
     fn open(config: &AgentConfig, clock: Arc<EpochClock>) -> Result<Self, AgentError> {
         let dir = &config.spool_dir;
         let lock = lock(dir)?;
-        let epochs = Epochs::open(dir, &config.agent, clock)
-            .map_err(|cause| AgentError::Folder { path: dir.clone(), cause })?;
-        let mut known = Known::open(dir);
+        let folder = |path: PathBuf| move |cause| AgentError::Folder { path, cause };
+        let now = clock.now();
+        let epochs = Epochs::open(dir, &config.agent, clock).map_err(folder(dir.clone()))?;
+        let letters = dir.join("dead_letters");
+        let dead_letters = DeadLetters::open(&letters, config.dead_letters_max_bytes);
+        let dead_letters = dead_letters.map_err(folder(letters))?;
+        let (agent, node) = (&config.agent, &config.node);
+        let mut gaps = Gaps::open(dir, agent, node, &config.samples.name, now);
+        let mut known = Known::open(dir, &config.events.name, &mut gaps, now);
         let for_events = config.spool_max_bytes / EVENTS_SHARE;
-        let opened = Spool::open(&dir.join("events"), for_events, |entry| {
-            match LifecycleEvent::decode(&entry.payload) {
-                Ok(event) => known.replay(&event),
-                Err(error) => tracing::error!(%error, "cannot read a spooled event"),
-            }
-        });
-        let (events, events_left) = opened.map_err(AgentError::Spool)?;
+        let replay = |entry: &Entry| match LifecycleEvent::decode(&entry.payload) {
+            Ok(event) => known.replay(&event),
+            Err(error) => tracing::error!(%error, "cannot read a spooled event"),
+        };
+        let events = open_queue(config, &config.events, for_events, &mut gaps, now, replay)?;
         known.start();
         let for_samples = config.spool_max_bytes - for_events;
-        let (samples, samples_left) =
-            Spool::open(&dir.join("samples"), for_samples, drop).map_err(AgentError::Spool)?;
-        let torn_bytes = events_left.torn_bytes + samples_left.torn_bytes;
-        let (events_found, samples_found) = (events_left.records, samples_left.records);
-        if torn_bytes + events_found + samples_found > 0 {
-            tracing::info!(events_found, samples_found, torn_bytes, "spool of an earlier run");
-        }
-        let gaps = Gaps::open(dir, &config.agent, &config.node);
-        Ok(Kept { events, samples, gaps, known, epochs, _lock: lock })
+        let samples = open_queue(config, &config.samples, for_samples, &mut gaps, now, |_| ())?;
+        Ok(Kept { events, samples, dead_letters, gaps, known, epochs, _lock: lock })
     }
+}
+
+/// Opens a topic's queue with what an agent before left in its spool; `each` is given the records.
+/// What is damaged becomes a gap.
+fn open_queue(
+    config: &AgentConfig,
+    topic: &TopicConfig,
+    max_bytes: u64,
+    gaps: &mut Gaps,
+    now: Timestamp,
+    mut each: impl FnMut(&Entry),
+) -> Result<Queue, AgentError> {
+    let is_events = topic.name == config.events.name;
+    let dir = config.spool_dir.join(if is_events { "events" } else { "samples" });
+    let mut waiting = Waiting::default();
+    let opened = Spool::open(&dir, max_bytes, |position, found| match found {
+        Found::Record(entry, size) => {
+            each(&entry);
+            waiting.add(position, &entry, size);
+        }
+        Found::Damaged(entry, _) => {
+            tracing::error!(topic = topic.name, ?position, "a record in the spool is damaged");
+            gaps.lost(&topic.name, std::slice::from_ref(&entry), DAMAGED);
+        }
+        Found::Unknown(unknown) => {
+            let bytes = unknown.bytes;
+            tracing::error!(topic = topic.name, ?position, bytes, "the spool is damaged");
+            let (start, end) = unknown.span();
+            let end = end.unwrap_or(now);
+            let reason = format!("{bytes} bytes of the spool are damaged, with one record or more");
+            let first = unknown.after.map(|(start, _)| start);
+            let span = (start.or(first).unwrap_or(end).min(end), end);
+            gaps.lost_somehow((&topic.name, None), span, (1, Vec::new()), &reason);
+        }
+    });
+    let spool = opened.map_err(AgentError::Spool)?;
+    let memory = config.memory_max_bytes;
+    Ok(Queue::new(spool, waiting, is_events, memory, topic.partitions))
 }
 
 fn lock(dir: &Path) -> Result<File, AgentError> {
     let failed = |cause| AgentError::Folder { path: dir.to_owned(), cause };
-    fs::create_dir_all(dir).map_err(failed)?;
+    file::create_folder(dir).map_err(failed)?;
     let file = File::create(dir.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

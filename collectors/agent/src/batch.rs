@@ -1,5 +1,7 @@
 //! From what a source saw to records for the log.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nilometer_contract::{
     BatchBuilder, LifecycleEvent, MAX_SUBJECTS, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp,
@@ -9,19 +11,29 @@ use nilometer_contract::{
 use crate::entry::Entry;
 
 /// Records, and what could not become one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Records {
     pub(crate) entries: Vec<Entry>,
     /// Records that break a bound of the contract, without payload.
     pub(crate) refused: Vec<Entry>,
     /// Source of the samples; empty when there are none.
-    pub(crate) source: String,
+    pub(crate) source: Arc<str>,
+}
+
+impl Records {
+    fn new() -> Self {
+        Records { entries: Vec::new(), refused: Vec::new(), source: "".into() }
+    }
 }
 
 /// Events as records, each in the partition of its resource.
 pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
-    let mut records = Records::default();
+    let mut records = Records::new();
+    let mut source: Arc<str> = Arc::from("");
     for event in events {
+        if *source != *event.source {
+            source = event.source.as_str().into();
+        }
         let (payload, kept) = match event.encode() {
             Ok(bytes) => (Bytes::from(bytes), true),
             Err(error) => {
@@ -31,7 +43,8 @@ pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
         };
         let partition = partition_of(&event.resource.id, partitions);
         let end = event.at.plus_micros(1);
-        let entry = Entry { partition, samples: 0, start: event.at, end, payload };
+        let (start, source) = (event.at, source.clone());
+        let entry = Entry { partition, samples: 0, start, end, source, payload };
         if kept { &mut records.entries } else { &mut records.refused }.push(entry);
     }
     records
@@ -39,22 +52,25 @@ pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
 
 /// Samples as records, each in the partition of its resources.
 pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Records {
-    let mut records = Records::default();
+    let mut records = Records::new();
     for (partition, batch) in samples.build_partitioned(partitions) {
-        records.source.clone_from(&batch.source);
-        if add(&mut records.entries, partition, &batch).is_ok() {
+        if *records.source != *batch.source {
+            records.source = batch.source.as_str().into();
+        }
+        let source = &records.source;
+        if add(&mut records.entries, partition, &batch, source).is_ok() {
             continue;
         }
         // One resource out of bounds must not take the others with it.
         let (batches, refused) = salvage(&batch);
         if refused > 0 {
             tracing::error!(refused, source = batch.source, "samples cannot be told");
-            records.refused.push(entry(partition, &batch, refused, Bytes::new()));
+            records.refused.push(entry(partition, &batch, refused, source, Bytes::new()));
         }
         for batch in batches {
-            if let Err(error) = add(&mut records.entries, partition, &batch) {
+            if let Err(error) = add(&mut records.entries, partition, &batch, source) {
                 tracing::error!(%error, source = batch.source, "samples cannot be told");
-                records.refused.push(entry(partition, &batch, batch.len(), Bytes::new()));
+                records.refused.push(entry(partition, &batch, batch.len(), source, Bytes::new()));
             }
         }
     }
@@ -65,6 +81,7 @@ fn add(
     entries: &mut Vec<Entry>,
     partition: u32,
     batch: &SampleBatch,
+    source: &Arc<str>,
 ) -> Result<(), nilometer_contract::WireError> {
     let encoded = encode(batch)?;
     let (parts, mut left) = (encoded.len(), batch.len());
@@ -72,16 +89,22 @@ fn add(
         // How a batch was split does not show; an even share is near enough for a gap.
         let share = left / (parts - n);
         left -= share;
-        entries.push(entry(partition, batch, share, bytes.into()));
+        entries.push(entry(partition, batch, share, source, bytes.into()));
     }
     Ok(())
 }
 
-fn entry(partition: u32, batch: &SampleBatch, samples: usize, payload: Bytes) -> Entry {
+fn entry(
+    partition: u32,
+    batch: &SampleBatch,
+    samples: usize,
+    source: &Arc<str>,
+    payload: Bytes,
+) -> Entry {
     let start = Timestamp(batch.at.iter().copied().min().unwrap_or(0));
     let end = Timestamp(batch.at.iter().copied().max().unwrap_or(0)).plus_micros(1);
     let samples = u32::try_from(samples).unwrap_or(u32::MAX);
-    Entry { partition, samples, start, end, payload }
+    Entry { partition, samples, start, end, source: source.clone(), payload }
 }
 
 /// Splits a batch so that each part keeps the bounds of the wire; counts what cannot.

@@ -7,6 +7,8 @@ use nilometer_contract::{EVENTS, GAPS, SAMPLES};
 use nilometer_log::TopicConfig;
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// Longest name of an agent, node or topic.
+const MAX_NAME_BYTES: usize = 512;
 const MIN_SPOOL_BYTES: u64 = 64 * 1024;
 
 /// What an agent needs to know.
@@ -23,8 +25,13 @@ pub struct AgentConfig {
     /// Most bytes of unsent records on disk; the oldest are dropped past it. An eighth is set
     /// aside for lifecycle events, which are small and dear.
     pub spool_max_bytes: u64,
-    /// Most bytes of unsent samples in memory; past it sources wait while the log takes records.
+    /// Most bytes of samples in memory; past it sources wait while partitions take records. Those
+    /// in an attempt of a partition, or that a failing disk does not take, count as well: of them
+    /// the oldest are dropped at twice the bound.
     pub memory_max_bytes: usize,
+    /// Most bytes of records that the log refuses and that are kept on disk for people; the oldest
+    /// go past it. Also at most 1,000 of them.
+    pub dead_letters_max_bytes: u64,
     /// Longest time one attempt at the log may take before it counts as failed.
     pub append_timeout: Duration,
     /// Longest time from the order to stop until `run` returns.
@@ -46,6 +53,9 @@ pub enum ConfigError {
     /// The spool could not hold a record.
     #[error("the spool needs at least {MIN_SPOOL_BYTES} bytes, not {0}")]
     Spool(u64),
+    /// A name that no gap could carry.
+    #[error("the name of the agent, of its node and of a topic has at most {MAX_NAME_BYTES} bytes")]
+    Name,
     /// A topic without partitions.
     #[error("topic {0} needs at least one partition")]
     Partitions(String),
@@ -67,6 +77,7 @@ impl AgentConfig {
             spool_dir: spool_dir.into(),
             spool_max_bytes: 1 << 30,
             memory_max_bytes: 32 << 20,
+            dead_letters_max_bytes: 16 << 20,
             append_timeout: Duration::from_secs(10),
             stop_deadline: Duration::from_secs(5),
             samples: topic(SAMPLES, 8, 7),
@@ -83,6 +94,10 @@ impl AgentConfig {
             return Err(ConfigError::Spool(self.spool_max_bytes));
         }
         let topics = [&self.samples, &self.events, &self.gaps];
+        let names = topics.iter().map(|topic| &topic.name).chain([&self.agent, &self.node]);
+        if names.into_iter().any(|name| name.len() > MAX_NAME_BYTES) {
+            return Err(ConfigError::Name);
+        }
         match topics.into_iter().find(|topic| topic.partitions == 0) {
             Some(topic) => Err(ConfigError::Partitions(topic.name.clone())),
             None => Ok(()),

@@ -1,16 +1,48 @@
-//! Small files that are replaced whole: after a crash there is the old one or the new one.
+//! Files that outlive a loss of power: their bytes are synced, and then the folder that names them.
+//!
+//! | file | when it is made to last |
+//! |---|---|
+//! | `events/*.seg`, `samples/*.seg` | within a second of the write, and at every stop |
+//! | `gaps` | before what it tells of is removed |
+//! | `known` | within a second of a change, before the events that it covers are removed |
+//! | `epoch.json` | before an epoch begins |
+//! | `dead_letters/*` | before the record is taken from its partition |
+//! | the folders | when they are made |
+//!
+//! What is removed need not last: a segment that is back after a loss of power is sent again. The
+//! file `lock` says nothing by being there.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Replaces a file; on disk when this returns.
+/// Replaces a file; on disk when this returns. After a crash there is the old one or the new one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = File::create(&draft)?;
     file.write_all(bytes)?;
     file.sync_data()?;
-    fs::rename(&draft, path)
+    fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes a folder and those above it that are missing; on disk when this returns.
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), create_folder)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_folder(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes the names in a folder last.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// The bytes of a file, nothing when there is none.

@@ -1,15 +1,35 @@
-//! What the agent knows to be missing, kept on disk until the log has it.
+//! What the agent knows to be missing or late, kept on disk until the log has it.
+//!
+//! The file `gaps` is written before that of which it tells is removed. Each line of it is there
+//! twice, and two of them say how many gaps there are and over what time: damage that hits both
+//! copies of a gap leaves a gap of that time.
+//!
+//! Bound: [`MAX_PENDING`] gaps are kept apart; past it a gap is joined with the one of its kind and
+//! topic that is nearest in time. None is dropped.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
-use nilometer_contract::{Gap, GapKind, Timestamp};
+use bytes::Bytes;
+use nilometer_contract::{Gap, GapKind, MAX_GAP_SOURCES, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
-use crate::file;
+use crate::{file, lines};
 
-/// Most gaps kept apart; past it a gap is joined with another of its place and reason.
+/// Most gaps kept apart.
 const MAX_PENDING: usize = 256;
+/// Most gaps sent at once; those that are under way cannot be joined.
+const MAX_SENT: usize = 64;
+/// Farthest apart in time that gaps of one cause are joined without need.
+const JOINED_MICROS: i64 = 600 * 1_000_000;
+/// Longest reason, in characters.
+const MAX_REASON: usize = 300;
+/// Longest name of a source.
+const MAX_SOURCE_BYTES: usize = 128;
 
 /// Gaps that the log does not have yet.
 pub(crate) struct Gaps {
@@ -18,25 +38,71 @@ pub(crate) struct Gaps {
     node: String,
     pending: Vec<Gap>,
     /// How many at the front are on their way.
-    handed_out: usize,
+    sending: usize,
+    unsaved: bool,
+}
+
+/// Of what a gap tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Of<'a> {
+    pub(crate) kind: GapKind,
+    pub(crate) topic: &'a str,
+    pub(crate) partition: Option<u32>,
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line<'a> {
+    Head { count: usize, start: Timestamp, end: Timestamp },
+    Gap { n: usize, gap: Cow<'a, Gap> },
 }
 
 impl Gaps {
-    /// Reads what an agent before left; a file that cannot be read is said and begun anew.
-    pub(crate) fn open(dir: &Path, agent: &str, node: &str) -> Self {
-        let path = dir.join("gaps.json");
-        let pending = match file::read(&path) {
-            Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::error!(%error, path = %path.display(), "cannot read pending gaps");
-                Vec::new()
-            }),
-            Ok(None) => Vec::new(),
+    /// Reads what an agent before left. What is damaged becomes a gap of `topic`.
+    pub(crate) fn open(dir: &Path, agent: &str, node: &str, topic: &str, now: Timestamp) -> Self {
+        let path = dir.join("gaps");
+        let (agent, node) = (agent.to_owned(), node.to_owned());
+        let mut gaps = Gaps { path, agent, node, pending: Vec::new(), sending: 0, unsaved: false };
+        match file::read(&gaps.path) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => gaps.load(&bytes, topic, now),
             Err(error) => {
-                tracing::error!(%error, path = %path.display(), "cannot read pending gaps");
-                Vec::new()
+                tracing::error!(%error, path = %gaps.path.display(), "cannot read pending gaps");
+                gaps.load(b"unreadable\n", topic, now);
             }
+        }
+        gaps
+    }
+
+    fn load(&mut self, bytes: &[u8], topic: &str, now: Timestamp) {
+        let (whole, damaged) = lines::read::<Line<'_>>(bytes);
+        let (mut head, mut found) = (None, BTreeMap::new());
+        for line in whole {
+            match line {
+                Line::Head { count, start, end } => head = Some((count, start, end)),
+                Line::Gap { n, gap } => drop(found.insert(n, gap.into_owned())),
+            }
+        }
+        let written = modified(&self.path).unwrap_or(now).min(now);
+        let (missing, start, end) = match head {
+            Some((count, start, end)) => (count.saturating_sub(found.len()), start, end),
+            None => (usize::from(damaged > 0), written, now),
         };
-        Gaps { path, agent: agent.to_owned(), node: node.to_owned(), pending, handed_out: 0 }
+        self.pending = found.into_values().collect();
+        if damaged > 0 {
+            tracing::error!(damaged, missing, path = %self.path.display(), "damaged gaps");
+        }
+        if missing > 0 {
+            let reason = format!("{missing} gaps that were to be reported are damaged");
+            self.add(
+                self.gap(Of { kind: GapKind::Lost, topic, partition: None, start, end }, &reason),
+            );
+        }
+        if damaged > 0 || missing > 0 {
+            self.save();
+        }
     }
 
     /// Whether the log has all of them.
@@ -44,45 +110,63 @@ impl Gaps {
         self.pending.is_empty()
     }
 
-    /// Records that were dropped, one gap for each partition.
-    pub(crate) fn dropped(&mut self, topic: &str, entries: &[Entry], reason: &str) {
-        let mut gaps: HashMap<u32, Gap> = HashMap::new();
+    /// Records that are lost, one gap for each partition; on disk when this returns.
+    pub(crate) fn lost(&mut self, topic: &str, entries: &[Entry], reason: &str) {
+        let mut gaps: BTreeMap<u32, (Gap, BTreeSet<&str>)> = BTreeMap::new();
         for entry in entries {
-            let gap = gaps.entry(entry.partition).or_insert_with(|| {
-                self.gap(topic, Some(entry.partition), entry.start, entry.end, reason)
+            let Entry { start, end, partition, .. } = *entry;
+            let (gap, sources) = gaps.entry(partition).or_insert_with(|| {
+                let of = Of { kind: GapKind::Lost, topic, partition: Some(partition), start, end };
+                (self.gap(of, reason), BTreeSet::new())
             });
-            join(gap, entry.start, entry.end, 1, u64::from(entry.samples));
+            (gap.start, gap.end) = (gap.start.min(start), gap.end.max(end));
+            gap.records += 1;
+            gap.samples += u64::from(entry.samples);
+            sources.insert(&entry.source);
         }
-        let mut gaps: Vec<Gap> = gaps.into_values().collect();
-        gaps.sort_by_key(|gap| gap.partition);
-        gaps.into_iter().for_each(|gap| self.add(gap, true));
+        for (gap, sources) in gaps.into_values() {
+            let sources = sources.into_iter().map(str::to_owned).collect();
+            self.add(Gap { sources, ..gap });
+        }
+        self.save();
+    }
+
+    /// Something of which no record tells is lost; on disk when this returns.
+    pub(crate) fn lost_somehow(
+        &mut self,
+        (topic, partition): (&str, Option<u32>),
+        (start, end): (Timestamp, Timestamp),
+        (records, sources): (u64, Vec<String>),
+        reason: &str,
+    ) {
+        let gap = self.gap(Of { kind: GapKind::Lost, topic, partition, start, end }, reason);
+        self.add(Gap { records, sources, ..gap });
         self.save();
     }
 
     /// A time that was not observed as it should have been.
     pub(crate) fn unobserved(&mut self, topic: &str, start: Timestamp, end: Timestamp, why: &str) {
-        let gap = Gap { kind: GapKind::Unobserved, ..self.gap(topic, None, start, end, why) };
-        self.add(gap, false);
+        let of = Of { kind: GapKind::Unobserved, topic, partition: None, start, end };
+        self.add(self.gap(of, why));
         self.save();
     }
 
     /// A time whose records came late, and all of them.
-    pub(crate) fn late(&mut self, topic: &str, start: Timestamp, end: Timestamp, why: &str) {
-        let gap = Gap { kind: GapKind::Late, ..self.gap(topic, None, start, end, why) };
-        self.add(gap, false);
+    pub(crate) fn late(
+        &mut self,
+        (topic, partition): (&str, Option<u32>),
+        (start, end): (Timestamp, Timestamp),
+        why: &str,
+    ) {
+        let of = Of { kind: GapKind::Late, topic, partition, start, end };
+        self.add(self.gap(of, why));
         self.save();
     }
 
-    fn gap(
-        &self,
-        topic: &str,
-        partition: Option<u32>,
-        start: Timestamp,
-        end: Timestamp,
-        reason: &str,
-    ) -> Gap {
+    fn gap(&self, of: Of<'_>, reason: &str) -> Gap {
+        let Of { kind, topic, partition, start, end } = of;
         Gap {
-            kind: GapKind::Lost,
+            kind,
             agent: self.agent.clone(),
             node: self.node.clone(),
             sources: Vec::new(),
@@ -96,51 +180,126 @@ impl Gaps {
         }
     }
 
-    fn add(&mut self, gap: Gap, joins: bool) {
-        let alike = |known: &&mut Gap| {
-            (known.kind, &known.topic, known.partition, &known.reason)
-                == (gap.kind, &gap.topic, gap.partition, &gap.reason)
-        };
+    fn add(&mut self, mut gap: Gap) {
+        within_bounds(&mut gap);
         let full = self.pending.len() >= MAX_PENDING;
-        let known = self.pending.iter_mut().skip(self.handed_out).find(alike);
+        let same = |known: &Gap| {
+            (known.partition, &known.reason) == (gap.partition, &gap.reason)
+                && gap.kind == GapKind::Lost
+                && distance(known, &gap) <= JOINED_MICROS
+        };
+        let waiting = self.pending.iter_mut().skip(self.sending);
+        let alike = waiting.filter(|known| (known.kind, &known.topic) == (gap.kind, &gap.topic));
+        let mut alike: Vec<&mut Gap> = alike.collect();
+        let known = match alike.iter().position(|known| same(known)) {
+            Some(place) => Some(alike.swap_remove(place)),
+            None if full => alike.into_iter().min_by_key(|known| distance(known, &gap)),
+            None => None,
+        };
         match known {
-            Some(known) if joins || full => {
-                join(known, gap.start, gap.end, gap.records, gap.samples);
-            }
-            _ => self.pending.push(gap),
+            Some(known) => join(known, gap),
+            None => self.pending.push(gap),
         }
+        self.unsaved = true;
     }
 
-    /// Encoded gaps to send; nothing when there is none.
-    pub(crate) fn front(&mut self) -> Vec<Vec<u8>> {
-        let encoded: Vec<_> = self.pending.iter().map(Gap::encode).collect();
-        self.handed_out = self.pending.len();
-        let fine = encoded.into_iter().filter_map(|encoded| {
-            encoded.inspect_err(|error| tracing::error!(%error, "a gap cannot be told")).ok()
+    /// Encoded gaps to send, the oldest; they are pending until they are acknowledged.
+    pub(crate) fn front(&mut self) -> Vec<Bytes> {
+        let some = self.pending.iter().take(MAX_SENT);
+        let encoded = some.map_while(|gap| {
+            let failed = |error| tracing::error!(%error, "a gap cannot be encoded");
+            gap.encode().map(Bytes::from).map_err(failed).ok()
         });
-        fine.collect()
+        let encoded: Vec<Bytes> = encoded.collect();
+        self.sending = encoded.len();
+        encoded
     }
 
-    /// What was handed out is in the log, or not.
-    pub(crate) fn landed(&mut self, sent: bool) {
-        let handed_out = std::mem::take(&mut self.handed_out);
-        if sent && handed_out > 0 {
-            self.pending.drain(..handed_out);
-            self.save();
+    /// What was handed out is in the log.
+    pub(crate) fn acknowledged(&mut self) {
+        self.pending.drain(..std::mem::take(&mut self.sending));
+        self.unsaved = true;
+        self.save();
+    }
+
+    /// What was handed out may not be in the log.
+    pub(crate) fn failed(&mut self) {
+        self.sending = 0;
+    }
+
+    /// Writes them if that is due; what cannot be written is tried again with every call.
+    pub(crate) fn save(&mut self) {
+        if !self.unsaved {
+            return;
         }
-    }
-
-    fn save(&self) {
-        let bytes = serde_json::to_vec(&self.pending).unwrap_or_default();
-        if let Err(error) = file::replace(&self.path, &bytes) {
-            tracing::error!(%error, path = %self.path.display(), "cannot keep pending gaps");
+        let start = self.pending.iter().map(|gap| gap.start).min().unwrap_or_default();
+        let end = self.pending.iter().map(|gap| gap.end).max().unwrap_or_default();
+        let head = Line::Head { count: self.pending.len(), start, end };
+        let lines = self.pending.iter().enumerate();
+        let lines = lines.map(|(n, gap)| Line::Gap { n, gap: Cow::Borrowed(gap) });
+        let mut bytes = Vec::new();
+        for line in [head].into_iter().chain(lines) {
+            if let Err(error) = lines::write(&line, &mut bytes) {
+                tracing::error!(%error, "a pending gap cannot be written");
+            }
+        }
+        bytes.extend_from_within(..);
+        match file::replace(&self.path, &bytes) {
+            Ok(()) => self.unsaved = false,
+            Err(error) => {
+                tracing::error!(%error, path = %self.path.display(), "cannot keep pending gaps");
+            }
         }
     }
 }
 
-fn join(gap: &mut Gap, start: Timestamp, end: Timestamp, records: u64, samples: u64) {
-    gap.start = gap.start.min(start);
-    gap.end = gap.end.max(end);
-    gap.records += records;
-    gap.samples += samples;
+/// When a file was last written to.
+pub(crate) fn modified(path: &Path) -> Option<Timestamp> {
+    let modified = fs::metadata(path).and_then(|data| data.modified()).ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp(i64::try_from(since.as_micros()).ok()?))
 }
+
+/// Makes a gap one that can be encoded: better inexact than unsaid.
+fn within_bounds(gap: &mut Gap) {
+    let latest = Timestamp::MAX.plus_micros(-1);
+    gap.start = gap.start.clamp(Timestamp::MIN, latest);
+    gap.end = gap.end.clamp(gap.start, latest);
+    if let Some((end, _)) = gap.reason.char_indices().nth(MAX_REASON) {
+        gap.reason.truncate(end);
+    }
+    let too_long = gap.sources.iter().any(|source| source.len() > MAX_SOURCE_BYTES);
+    if too_long || gap.sources.len() > MAX_GAP_SOURCES {
+        gap.sources.clear();
+    }
+}
+
+/// Time between two gaps, none where they touch.
+fn distance(a: &Gap, b: &Gap) -> i64 {
+    let between = a.start.max(b.start).0.saturating_sub(a.end.min(b.end).0);
+    between.max(0)
+}
+
+fn join(known: &mut Gap, gap: Gap) {
+    known.start = known.start.min(gap.start);
+    known.end = known.end.max(gap.end);
+    known.records += gap.records;
+    known.samples += gap.samples;
+    if known.partition != gap.partition {
+        known.partition = None;
+    }
+    if !known.reason.contains(&gap.reason) {
+        known.reason = format!("{}; {}", known.reason, gap.reason);
+    }
+    // No source named means any.
+    if known.sources.is_empty() || gap.sources.is_empty() {
+        known.sources.clear();
+    } else {
+        let all: BTreeSet<String> = known.sources.drain(..).chain(gap.sources).collect();
+        known.sources = all.into_iter().collect();
+    }
+    within_bounds(known);
+}
+
+#[cfg(test)]
+mod tests;

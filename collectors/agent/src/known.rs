@@ -14,16 +14,18 @@
 //! file is replaced once a second at most; events younger than it are in the spool and applied
 //! to it at the start, so that nothing an agent told is forgotten when it is killed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::file;
+use crate::gaps::{self, Gaps};
+use crate::{file, lines};
 
-/// Most resources remembered; those beyond are told but not missed after a restart.
+/// Most resources remembered; those beyond are told but not missed after a restart, which a gap
+/// says then.
 const MAX_KNOWN: usize = 262_144;
 const VERSION: u32 = 1;
 
@@ -32,18 +34,32 @@ pub(crate) struct Known {
     path: PathBuf,
     sources: BTreeMap<String, Seen>,
     count: usize,
+    /// How many are not remembered.
+    forgotten: u64,
     /// What was known at the start and was not mentioned since.
     unconfirmed: HashMap<String, HashSet<String>>,
     dirty: bool,
 }
 
+/// A line of the file; `Head` is its first and its last.
 #[derive(Serialize, Deserialize)]
-struct Form {
-    version: u32,
-    sources: BTreeMap<String, Seen>,
+#[serde(rename_all = "snake_case")]
+enum Line<'a> {
+    Head {
+        version: u32,
+        /// When each source observed last.
+        seen: BTreeMap<String, Timestamp>,
+        /// Lines of resources.
+        count: usize,
+        forgotten: u64,
+    },
+    Alive {
+        source: Cow<'a, str>,
+        alive: Cow<'a, Alive>,
+    },
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default)]
 struct Seen {
     /// The last observation.
     at: Timestamp,
@@ -60,26 +76,65 @@ struct Alive {
 }
 
 impl Known {
-    /// Reads what an agent before knew; a file that cannot be read is said and begun anew.
-    pub(crate) fn open(dir: &Path) -> Self {
-        let path = dir.join("known.json");
-        let read = file::read(&path).and_then(|bytes| match bytes {
-            Some(bytes) => serde_json::from_slice::<Form>(&bytes).map_err(io::Error::other),
-            None => Ok(Form { version: VERSION, sources: BTreeMap::new() }),
+    /// Reads what an agent before knew. Of what is damaged or was not remembered the ends may be
+    /// missed, which becomes a gap of the topic of events.
+    pub(crate) fn open(dir: &Path, topic: &str, gaps: &mut Gaps, now: Timestamp) -> Self {
+        let path = dir.join("known");
+        let bytes = file::read(&path).unwrap_or_else(|error| {
+            tracing::error!(%error, path = %path.display(), "cannot read known resources");
+            Some(b"unreadable\n".to_vec())
         });
-        let sources = match read {
-            Ok(form) if form.version == VERSION => form.sources,
-            Ok(form) => {
-                tracing::error!(form.version, path = %path.display(), "unknown form of known resources");
-                BTreeMap::new()
-            }
-            Err(error) => {
-                tracing::error!(%error, path = %path.display(), "cannot read known resources");
-                BTreeMap::new()
-            }
+        let mut known = Known {
+            path,
+            sources: BTreeMap::new(),
+            count: 0,
+            forgotten: 0,
+            unconfirmed: HashMap::new(),
+            dirty: false,
         };
-        let count = sources.values().map(|seen| seen.alive.len()).sum();
-        Known { path, sources, count, unconfirmed: HashMap::new(), dirty: false }
+        let (lines, damaged) = lines::read::<Line<'_>>(&bytes.unwrap_or_default());
+        let mut expected = None;
+        for line in lines {
+            match line {
+                Line::Head { version: VERSION, seen, count, forgotten } => {
+                    expected = Some((count, forgotten));
+                    for (source, at) in seen {
+                        known.sources.entry(source).or_default().at = at;
+                    }
+                }
+                Line::Head { version, .. } => {
+                    tracing::error!(version, path = %known.path.display(), "unknown version");
+                }
+                Line::Alive { source, alive } => {
+                    let seen = known.sources.entry(source.into_owned()).or_default();
+                    seen.alive.insert(alive.state.id.clone(), alive.into_owned());
+                    known.count += 1;
+                }
+            }
+        }
+        let missing = match expected {
+            Some((count, forgotten)) => count.saturating_sub(known.count) as u64 + forgotten,
+            None => damaged as u64,
+        };
+        if missing > 0 {
+            known.misses(topic, missing, gaps, now);
+            known.dirty = true;
+        }
+        known
+    }
+
+    /// What happened to some resources after they were last seen may be missed.
+    fn misses(&mut self, topic: &str, missing: u64, gaps: &mut Gaps, now: Timestamp) {
+        let written = gaps::modified(&self.path).unwrap_or(now).min(now);
+        for seen in self.sources.values_mut().filter(|seen| seen.at == Timestamp::default()) {
+            seen.at = written;
+        }
+        let start = self.sources.values().map(|seen| seen.at).min().unwrap_or(written).min(now);
+        let sources = self.sources.keys().cloned().collect();
+        tracing::error!(missing, path = %self.path.display(), "known resources are missing");
+        let reason =
+            "resources alive before the start are not remembered, their ends may be missed";
+        gaps.lost_somehow((topic, None), (start, now), (missing, sources), reason);
     }
 
     /// Applies an event that was told before the start; then [`start`](Self::start).
@@ -156,19 +211,30 @@ impl Known {
         told.push(event);
     }
 
-    /// A source observed all there is; returns the ends of what it had and does not mention.
-    pub(crate) fn observed(&mut self, source: &str, at: Timestamp) -> Vec<LifecycleEvent> {
-        let missing = self.unconfirmed.remove(source).unwrap_or_default();
-        let seen = self.sources.entry(source.to_owned()).or_default();
-        let mut missing: Vec<&Alive> = missing.iter().filter_map(|id| seen.alive.get(id)).collect();
+    /// A source said all there is: the ends of what it had before the start and does not mention,
+    /// to be [`ended`](Self::ended) one by one. Then it is [`seen`](Self::seen).
+    pub(crate) fn missing(&self, source: &str) -> Vec<LifecycleEvent> {
+        let missing = self.unconfirmed.get(source).into_iter().flatten();
+        let Some(seen) = self.sources.get(source) else { return Vec::new() };
+        let mut missing: Vec<&Alive> = missing.filter_map(|id| seen.alive.get(id)).collect();
         // Children end before their parents: ids of devices extend their owner's.
         missing.sort_by(|a, b| b.state.id.cmp(&a.state.id));
-        let ends: Vec<LifecycleEvent> =
-            missing.into_iter().map(|known| ended(known, seen.at, source)).collect();
-        seen.at = at;
+        missing.into_iter().map(|known| ended(known, seen.at, source)).collect()
+    }
+
+    /// An end is recorded.
+    pub(crate) fn ended(&mut self, event: &LifecycleEvent) {
+        if let Some(ids) = self.unconfirmed.get_mut(&event.source) {
+            ids.remove(&event.resource.id);
+        }
+        self.apply(event);
+    }
+
+    /// A source observed all there is, and all that came of it is recorded.
+    pub(crate) fn seen(&mut self, source: &str, at: Timestamp) {
+        self.unconfirmed.remove(source);
+        self.sources.entry(source.to_owned()).or_default().at = at;
         self.dirty = true;
-        ends.iter().for_each(|event| self.apply(event));
-        ends
     }
 
     fn apply(&mut self, event: &LifecycleEvent) {
@@ -190,7 +256,10 @@ impl Known {
                 seen.alive.insert(id.clone(), alive);
                 self.count += 1;
             }
-            None => tracing::warn!(most = MAX_KNOWN, id, "too many resources to remember"),
+            None => {
+                self.forgotten += 1;
+                tracing::warn!(most = MAX_KNOWN, id, "too many resources to remember");
+            }
         }
     }
 
@@ -204,11 +273,20 @@ impl Known {
         if !std::mem::take(&mut self.dirty) {
             return None;
         }
-        let form = Form { version: VERSION, sources: std::mem::take(&mut self.sources) };
-        let bytes = serde_json::to_vec(&form);
-        self.sources = form.sources;
-        match bytes {
-            Ok(bytes) => Some((self.path.clone(), bytes)),
+        let seen = self.sources.iter().map(|(source, seen)| (source.clone(), seen.at)).collect();
+        let (count, forgotten) = (self.count, self.forgotten);
+        let head = Line::Head { version: VERSION, seen, count, forgotten };
+        let alive = self.sources.iter().flat_map(|(source, seen)| {
+            let alive = |alive| Line::Alive { source: source.into(), alive: Cow::Borrowed(alive) };
+            seen.alive.values().map(alive)
+        });
+        let mut bytes = Vec::new();
+        let mut write = |line: &Line<'_>| lines::write(line, &mut bytes);
+        let written = write(&head).and_then(|()| {
+            alive.into_iter().try_for_each(|line| write(&line)).and_then(|()| write(&head))
+        });
+        match written {
+            Ok(()) => Some((self.path.clone(), bytes)),
             Err(error) => {
                 tracing::error!(%error, "known resources cannot be written");
                 None

@@ -13,21 +13,30 @@
 //! sent before what is older in its partition. What is sent again after a crash is dropped
 //! downstream by its identity.
 //!
-//! Bounds: the spool has a size; past it the oldest go, are counted and become a gap. While the
-//! log takes records nothing is dropped: a source that pushes faster than the log takes waits.
+//! Partitions are sent, acknowledged and tried again each on its own: one that fails holds back no
+//! other. A record that the log refuses for good goes to the dead letters on the agent's disk.
+//!
+//! Bounds: the spool has a size; past it the oldest go, are counted and become a gap. Nothing is
+//! dropped while partitions take records: a source that is faster than they waits. Whatever is lost
+//! becomes a gap that says of when, of which partition and of which sources, and gaps are on disk
+//! before that of which they tell is gone. Which files outlive a loss of power: see `file`.
 
 mod agent;
 mod batch;
 mod config;
+mod dead_letters;
 mod entry;
 mod epochs;
 mod file;
-mod flight;
 mod gaps;
 mod known;
-mod lane;
-mod line;
+mod late;
+mod lines;
 mod metrics;
+mod partition;
+mod queue;
+mod retry;
+mod send;
 mod shipper;
 mod spool;
 mod status;

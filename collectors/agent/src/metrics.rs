@@ -15,6 +15,8 @@ pub(crate) struct Metrics {
     pub(crate) events: IntCounterVec,
     pub(crate) batches: IntCounterVec,
     pub(crate) append_errors: IntCounter,
+    pub(crate) failing_partitions: IntGaugeVec,
+    pub(crate) dead_letters: IntCounterVec,
     pub(crate) log_up: IntGauge,
     pub(crate) spool_bytes: IntGaugeVec,
     pub(crate) spool_errors: IntCounterVec,
@@ -54,7 +56,7 @@ impl Metrics {
         );
         let observe_seconds = HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["source"])?;
         registry.register(Box::new(observe_seconds.clone()))?;
-        let log_up = IntGauge::with_opts(opts("log_up", "1 while the log takes records."))?;
+        let log_up = IntGauge::with_opts(opts("log_up", "1 while every partition takes records."))?;
         registry.register(Box::new(log_up.clone()))?;
         Ok(Metrics {
             samples: counters("samples_total", "Samples taken in.", "source")?,
@@ -62,6 +64,12 @@ impl Metrics {
             events: counters("events_total", "Lifecycle events taken in.", "source")?,
             batches: counters("batches_total", "Records brought to the log.", "topic")?,
             append_errors: counter("append_errors_total", "Failed attempts at the log.")?,
+            failing_partitions: gauges(
+                "failing_partitions",
+                "Partitions that do not take records now.",
+                "topic",
+            )?,
+            dead_letters: counters("dead_letters_total", "Records the log refuses.", "topic")?,
             log_up,
             spool_bytes: gauges("spool_bytes", "Bytes of unsent records on disk.", "topic")?,
             spool_errors: counters("spool_errors_total", "Failures of the disk.", "topic")?,

@@ -1,59 +1,89 @@
 //! Takes in what sources see and brings it to the log; the one owner of all queues.
 //!
-//! Each turn of the loop waits for one of: an attempt at the log that landed, the second that
-//! keeps house, an observation, the time to try again. While an attempt is under way
-//! observations are taken in all the same.
+//! Each turn of the loop waits for one of: an attempt that ended, the second of upkeep, room for
+//! the next part of an observation, an observation, the time to try again. Every partition is sent,
+//! acknowledged and tried again on its own. Partitions of events come before those of samples when
+//! both could be sent, so that a resource is mostly known before it is sampled; nothing rests on it.
+//!
+//! Bounds: [`MAX_ATTEMPTS`] attempts at a time, of which those at failing partitions are at most
+//! [`MAX_FAILING`]; one observation is taken in, part by part, while no other is accepted.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::{LifecycleEvent, Timestamp};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use nilometer_contract::partition_of;
 use nilometer_log::LogError;
-use nilometer_source::{Observation, SharedClock};
+use nilometer_source::{Clock, EpochClock, Observation};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::batch;
-use crate::entry::Entry;
-use crate::file;
-use crate::flight::{Cargo, Landed, Partitions};
+use crate::dead_letters::DeadLetters;
 use crate::gaps::Gaps;
 use crate::known::Known;
-use crate::lane::Lane;
-use crate::line::{LONGEST_BACKOFF, Line};
+use crate::late::{Late, LateTopic};
 use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::retry::{LONGEST_BACKOFF, LONGEST_BACKOFF_ALONE, Outage, Retry};
+use crate::send::{Attempt, Outcome, Route, Topic};
 use crate::status::Status;
-use crate::watch::{Event, Observed};
+use crate::watch::Event;
 
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Shortest time over which the rate of samples is told.
-const RATE_WINDOW: Duration = Duration::from_secs(10);
+mod intake;
+mod upkeep;
+
+use intake::Intake;
+
+const UPKEEP: Duration = Duration::from_secs(1);
+/// Most attempts under way.
+const MAX_ATTEMPTS: usize = 64;
+/// Most of them at partitions of one topic that fail.
+const MAX_FAILING: usize = 16;
 
 /// The queues and what is known of the log.
 pub(crate) struct Shipper {
-    pub(crate) events: Lane,
-    pub(crate) samples: Lane,
+    pub(crate) events: Queue,
+    pub(crate) samples: Queue,
     pub(crate) gaps: Gaps,
+    pub(crate) dead_letters: DeadLetters,
     pub(crate) known: Known,
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<Status>,
-    pub(crate) names: Topics,
-    /// As configured until the log told.
-    pub(crate) partitions: Partitions,
-    pub(crate) line: Line,
+    pub(crate) route: Arc<Route>,
+    pub(crate) node: String,
     pub(crate) interval: Duration,
-    pub(crate) clock: SharedClock,
+    pub(crate) clock: Arc<EpochClock>,
+    pub(crate) log: LogState,
+    /// The observation that is being taken in.
+    pub(crate) intake: Option<Intake>,
     /// Samples taken in, by second.
     pub(crate) rate: VecDeque<(Instant, u64)>,
     pub(crate) started: Instant,
 }
 
-/// Names of the topics.
-pub(crate) struct Topics {
-    pub(crate) samples: String,
-    pub(crate) events: String,
+/// The attempts, and what came of those before.
+#[derive(Default)]
+pub(crate) struct LogState {
+    attempts: FuturesUnordered<Attempt>,
+    /// As in [`Topic`].
+    topics: [TopicState; 3],
+    gaps_sending: bool,
+    gaps_retry: Retry,
+    /// The partitions at which the last turn stopped, as in [`Topic`].
+    turn: [u32; 3],
+    /// When records were appended last.
+    worked_at: Option<Instant>,
+    late: Late,
+}
+
+#[derive(Default)]
+struct TopicState {
+    /// Partitions of the topic, once they are known.
+    partitions: Option<u32>,
+    asking: bool,
+    retry: Retry,
 }
 
 impl Shipper {
@@ -65,296 +95,295 @@ impl Shipper {
         mut pushed: mpsc::Receiver<Observation>,
         patience: Duration,
     ) {
-        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut more_pushed = true;
         loop {
             self.launch();
-            let takes = self.takes();
-            let waits = self.line.flight.is_none() && self.has_cargo();
-            let retry_at = self.line.retry_at;
+            let takes = self.intake.is_none() && self.has_room();
+            let feeds = self.intake.as_ref().is_some_and(|intake| self.has_room_for(intake));
+            let retry_at = self.next_retry();
             tokio::select! {
                 biased;
-                landed = self.line.landed() => self.land(landed),
-                _ = housekeeping.tick() => self.keep_house().await,
+                Some(outcome) = self.log.attempts.next() => self.settle(outcome).await,
+                _ = upkeep.tick() => self.keep_up().await,
+                () = tokio::task::yield_now(), if feeds => self.feed().await,
                 event = seen.recv(), if takes => match event {
                     Some(event) => self.take(event),
                     None => break,
                 },
                 observation = pushed.recv(), if takes && more_pushed => match observation {
-                    Some(observation) => self.take_in(observation, None, Vec::new()),
+                    Some(observation) => self.take_in(observation, None, None),
                     None => more_pushed = false,
                 },
-                () = tokio::time::sleep_until(retry_at), if waits => {}
+                () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)),
+                    if retry_at.is_some() => {}
             }
         }
-        while let Ok(observation) = pushed.try_recv() {
-            self.take_in(observation, None, Vec::new());
-        }
-        self.stop(patience).await;
+        self.stop(pushed, patience).await;
     }
 
-    async fn stop(&mut self, patience: Duration) {
-        let flush = async {
-            self.line.retry_at = Instant::now();
-            loop {
-                self.launch();
-                if self.line.flight.is_none() {
-                    return;
+    async fn stop(&mut self, mut pushed: mpsc::Receiver<Observation>, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        self.retry_all_soon();
+        while Instant::now() < deadline {
+            self.launch();
+            match &self.intake {
+                Some(intake) if self.has_room_for(intake) => self.feed().await,
+                None if self.has_room()
+                    && let Ok(observation) = pushed.try_recv() =>
+                {
+                    self.take_in(observation, None, None);
                 }
-                let landed = self.line.landed().await;
-                self.land(landed);
-                if self.line.away {
-                    return;
-                }
+                _ => match tokio::time::timeout_at(deadline, self.log.attempts.next()).await {
+                    Ok(Some(outcome)) => self.settle(outcome).await,
+                    Ok(None) | Err(_) => break,
+                },
             }
-        };
-        if tokio::time::timeout(patience, flush).await.is_err() {
-            self.line.flight = None;
         }
-        self.events.failed();
-        self.samples.failed();
-        self.keep_house().await;
+        self.log.attempts.clear();
+        self.gaps.failed();
+        self.events.stop();
+        self.samples.stop();
+        loop {
+            if self.intake.is_some() {
+                self.feed().await;
+            } else if let Ok(observation) = pushed.try_recv() {
+                self.take_in(observation, None, None);
+            } else {
+                break;
+            }
+        }
+        self.events.spill_all();
+        self.samples.spill_all();
+        self.keep_up().await;
         if !self.events.is_empty() || !self.samples.is_empty() {
             let bytes = self.events.spooled_bytes() + self.samples.spooled_bytes();
             tracing::warn!(bytes, "stopped with unsent records in the spool");
         }
     }
 
-    /// While the log is away everything is taken in, into the spool; while it is there, sources
-    /// wait rather than fill it.
-    fn takes(&self) -> bool {
-        self.line.away || (self.samples.has_room() && self.events.has_room())
+    fn has_room(&self) -> bool {
+        self.samples.has_room() && self.events.has_room()
     }
 
-    fn has_cargo(&self) -> bool {
-        let empty = self.events.is_empty() && self.samples.is_empty() && self.gaps.is_empty();
-        !self.line.ensured || !empty
+    fn queue(&mut self, topic: Topic) -> Option<&mut Queue> {
+        match topic {
+            Topic::Gaps => None,
+            Topic::Events => Some(&mut self.events),
+            Topic::Samples => Some(&mut self.samples),
+        }
     }
 
+    /// Begins all attempts that are due.
     fn launch(&mut self) {
-        let due = Instant::now() >= self.line.retry_at;
-        if self.line.flight.is_some() || !due || !self.has_cargo() {
+        let now = Instant::now();
+        for topic in [Topic::Gaps, Topic::Events, Topic::Samples] {
+            let state = &mut self.log.topics[topic as usize];
+            let Some(partitions) = state.partitions else {
+                if !state.asking && state.retry.at <= now {
+                    state.asking = true;
+                    self.log.attempts.push(self.route.make_ready(topic));
+                }
+                continue;
+            };
+            match topic {
+                Topic::Gaps => self.launch_gaps(partitions, now),
+                Topic::Events | Topic::Samples => self.launch_queue(topic, now),
+            }
+        }
+    }
+
+    fn launch_gaps(&mut self, partitions: u32, now: Instant) {
+        if self.log.gaps_sending || self.log.gaps_retry.at > now || self.gaps.is_empty() {
             return;
         }
-        let events = self.events.front();
-        // Samples follow only when no event is left behind that may belong to them.
-        let all_events = events.as_ref().map_or(self.events.is_empty(), |window| window.is_all);
-        let samples = if all_events { self.samples.front() } else { None };
-        let partitions = self.line.ensured.then_some(self.partitions);
-        let cargo = Cargo { partitions, gaps: self.gaps.front(), events, samples };
-        if cargo.is_empty() {
-            // Something waits, but the disk does not give it out now.
-            self.line.retry_at = Instant::now() + LONGEST_BACKOFF;
+        let encoded = self.gaps.front();
+        if encoded.is_empty() {
+            self.log.gaps_retry.at = now + LONGEST_BACKOFF_ALONE;
             return;
         }
-        self.line.flight = Some(Box::pin(self.line.route.clone().fly(cargo)));
+        self.log.gaps_sending = true;
+        let partition = partition_of(&self.node, partitions);
+        self.log.attempts.push(self.route.send(Topic::Gaps, partition, encoded));
     }
 
-    fn land(&mut self, landed: Landed) {
-        self.gaps.landed(landed.gaps_sent);
-        let lanes = [
-            (&mut self.events, landed.events_sent, landed.cargo.events, &self.names.events),
-            (&mut self.samples, landed.samples_sent, landed.cargo.samples, &self.names.samples),
-        ];
-        for (lane, sent, unsent, topic) in lanes {
-            if let Some(window) = sent {
-                lane.sent(&window);
-                let batches = self.metrics.batches.with_label_values(&[topic]);
-                batches.inc_by(window.entries.len() as u64);
+    fn launch_queue(&mut self, topic: Topic, now: Instant) {
+        let turn = self.log.turn[topic as usize];
+        let Some(queue) = self.queue(topic) else { return };
+        let mut ready = queue.ready(now);
+        let mut failing = queue.failing().filter(|(_, partition)| partition.is_sending()).count();
+        let from = ready.partition_point(|(number, _)| *number <= turn);
+        ready.rotate_left(from);
+        for (number, fails) in ready {
+            if self.log.attempts.len() >= MAX_ATTEMPTS {
+                break;
             }
-            if unsent.is_some() {
-                lane.failed();
+            if fails && failing >= MAX_FAILING {
+                continue;
             }
-        }
-        self.samples.trim();
-        if let (true, Some(partitions)) = (landed.gaps_sent, landed.cargo.partitions) {
-            self.partitions = partitions;
-            self.line.ensured = true;
-        }
-        match landed.result {
-            Ok(()) => self.log_is_there(),
-            Err(error) => self.log_is_away(&error),
-        }
-    }
-
-    fn log_is_there(&mut self) {
-        if std::mem::replace(&mut self.line.away, false) {
-            tracing::info!("log takes records");
-            self.status.update(|report| report.log_error = None);
-            self.metrics.log_up.set(1);
-        }
-        if let Some(outage) = self.line.works()
-            && outage.began.elapsed() > self.interval
-        {
-            // What waited for the log longer than for the next observation came late.
-            let (now, why) = (self.clock.now(), format!("the log was away: {}", outage.why));
-            let (start, end) = (outage.since.min(now), outage.since.max(now));
-            self.gaps.late(&self.names.samples, start, end, &why);
-        }
-    }
-
-    fn log_is_away(&mut self, error: &LogError) {
-        self.metrics.append_errors.inc();
-        self.metrics.log_up.set(0);
-        let cause = std::error::Error::source(error);
-        if !std::mem::replace(&mut self.line.away, true) || !self.line.ensured {
-            tracing::warn!(%error, cause, "log is away, records go to the spool");
-        } else {
-            tracing::debug!(%error, cause, "log is still away");
-        }
-        let text = error.to_string();
-        self.line.fails(self.clock.now(), &text);
-        self.status.update(|report| report.log_error = Some(text));
-        self.samples.spill();
-    }
-
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::Observed(observed) => self.take_observed(*observed),
-            Event::Unobserved { start, end, why } => {
-                self.gaps.unobserved(&self.names.samples, start, end, why);
+            let Some(queue) = self.queue(topic) else { return };
+            match queue.begin(number) {
+                Ok(payloads) if payloads.is_empty() => {}
+                Ok(payloads) => {
+                    failing += usize::from(fails);
+                    self.log.turn[topic as usize] = number;
+                    self.log.attempts.push(self.route.send(topic, number, payloads));
+                }
+                Err(error) => {
+                    queue.disk_failed(&error);
+                    self.fails(topic, Some(number), &error);
+                }
             }
         }
+        self.record_losses(topic);
     }
 
-    fn take_observed(&mut self, observed: Observed) {
-        let Observed { source, started, took, result } = observed;
+    /// When something that waits may be tried again; nothing when nothing waits for that.
+    fn next_retry(&self) -> Option<Instant> {
+        let topics = self.log.topics.iter();
+        let topics = topics.filter(|state| state.partitions.is_none() && !state.asking);
+        let topics = topics.map(|state| state.retry.at);
+        let gaps = !self.gaps.is_empty() && !self.log.gaps_sending;
+        let gaps = gaps.then_some(self.log.gaps_retry.at);
+        let is_ready = |topic: Topic| self.log.topics[topic as usize].partitions.is_some();
+        let events = is_ready(Topic::Events).then(|| self.events.next_retry()).flatten();
+        let samples = is_ready(Topic::Samples).then(|| self.samples.next_retry()).flatten();
+        let now = Instant::now();
+        // What is due and not begun waits for other attempts to end.
+        topics.chain(gaps).chain(events).chain(samples).filter(|at| *at > now).min()
+    }
+
+    /// Takes note of what came of an attempt.
+    async fn settle(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Ready(topic, Ok(partitions)) => {
+                let state = &mut self.log.topics[topic as usize];
+                (state.asking, state.partitions) = (false, Some(partitions));
+                if let Some(queue) = self.queue(topic) {
+                    queue.set_count(partitions);
+                }
+                self.works(topic, None);
+            }
+            Outcome::Ready(topic, Err(error)) => {
+                self.log.topics[topic as usize].asking = false;
+                if let Some(queue) = self.queue(topic) {
+                    queue.set_unreachable();
+                }
+                self.fails(topic, None, &error);
+            }
+            Outcome::Sent(Topic::Gaps, partition, result) => {
+                self.log.gaps_sending = false;
+                match result {
+                    Ok(()) => {
+                        self.gaps.acknowledged();
+                        self.works(Topic::Gaps, Some(partition));
+                    }
+                    Err(error) => {
+                        self.gaps.failed();
+                        self.fails(Topic::Gaps, Some(partition), &error);
+                    }
+                }
+            }
+            Outcome::Sent(topic, partition, result) => self.settle_sent(topic, partition, result),
+        }
+        self.bound(Topic::Events).await;
+        self.bound(Topic::Samples).await;
+        self.report_log();
+    }
+
+    fn settle_sent(&mut self, topic: Topic, partition: u32, result: Result<(), LogError>) {
         match result {
-            Ok(observation) => {
-                self.take_in(observation, Some(started), vec![source]);
-                let alive = self.known.alive(source);
-                let gauge = self.metrics.resources.with_label_values(&[source]);
-                gauge.set(i64::try_from(alive).unwrap_or(i64::MAX));
-                self.status.update_source(source, |status| {
-                    status.alive = alive;
-                    status.observed_at = Some(started);
-                    status.error = None;
-                });
+            Ok(()) => self.acknowledge(topic, partition),
+            Err(LogError::Refused(why)) => {
+                let refused = self.queue(topic).and_then(|queue| queue.refused(partition));
+                if let Some(entry) = refused {
+                    self.set_aside(topic, &entry, &why);
+                    self.acknowledge(topic, partition);
+                }
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error);
-                tracing::warn!(source, %error, cause, "source could not observe");
-                self.metrics.observe_errors.with_label_values(&[source]).inc();
-                self.status.update_source(source, |status| status.error = Some(error.to_string()));
+                self.fails(topic, Some(partition), &error);
+                if let Some(queue) = self.queue(topic) {
+                    queue.failed(partition);
+                }
             }
         }
-        self.status.update_source(source, |status| status.observe_time = Some(took));
     }
 
-    /// Takes in an observation; `full` names the source of which it tells all there is.
-    fn take_in(
+    fn acknowledge(&mut self, topic: Topic, partition: u32) {
+        let Some(queue) = self.queue(topic) else { return };
+        let records = queue.acknowledged(partition) as u64;
+        // Events are trimmed after what they tell is written elsewhere.
+        if topic == Topic::Samples && queue.can_trim() {
+            queue.trim();
+        }
+        let name = &self.route.topic(topic).name;
+        self.metrics.batches.with_label_values(&[name]).inc_by(records);
+        self.works(topic, Some(partition));
+    }
+
+    fn retry_of(&mut self, topic: Topic, partition: Option<u32>) -> &mut Retry {
+        match (topic, partition) {
+            (_, None) => &mut self.log.topics[topic as usize].retry,
+            (Topic::Gaps, _) => &mut self.log.gaps_retry,
+            (Topic::Events, Some(partition)) => &mut self.events.partition(partition).retry,
+            (Topic::Samples, Some(partition)) => &mut self.samples.partition(partition).retry,
+        }
+    }
+
+    /// An attempt went well. After an outage the others that fail are tried at once.
+    fn works(&mut self, topic: Topic, partition: Option<u32>) {
+        self.log.worked_at = Some(Instant::now());
+        let Some(outage) = self.retry_of(topic, partition).worked() else { return };
+        self.retry_all_soon();
+        let Outage { began, since, why } = outage;
+        // What waited for the log longer than for the next observation came late.
+        if began.elapsed() > self.interval && topic != Topic::Gaps {
+            let now = self.clock.now();
+            let (start, end) = (since.min(now), since.max(now));
+            self.log.late.add(LateTopic { topic, partition, start, end, why });
+        }
+    }
+
+    fn retry_all_soon(&mut self) {
+        let LogState { topics, gaps_retry, .. } = &mut self.log;
+        let topics = topics.iter_mut().map(|state| &mut state.retry).chain([gaps_retry]);
+        let queues = self.events.partitions().chain(self.samples.partitions());
+        let all = topics.chain(queues.map(|partition| &mut partition.retry));
+        all.filter(|retry| retry.fails()).for_each(Retry::soon);
+    }
+
+    /// An attempt failed.
+    fn fails(
         &mut self,
-        observation: Observation,
-        started: Option<Timestamp>,
-        full: Vec<&'static str>,
+        topic: Topic,
+        partition: Option<u32>,
+        error: &(dyn std::error::Error + 'static),
     ) {
-        let mut events = self.known.admit(observation.events, started);
-        for source in full {
-            let at = started.unwrap_or_default();
-            events.extend(self.known.observed(source, at));
-        }
-        self.take_events(&events);
-        let (epoch, samples) = (observation.epoch, observation.samples);
-        let (count, not_finite) = (samples.len(), samples.not_finite());
-        self.metrics.not_finite.inc_by(not_finite as u64);
-        if !epoch.is_none() && epoch != self.clock.epoch() {
-            // Some may be stamped within the epoch that began meanwhile; its gap covers them.
-            self.metrics.torn_samples.inc_by(count as u64);
-            return;
-        }
-        self.count_rate(count as u64);
-        if count == 0 {
-            return;
-        }
-        let records = batch::of_samples(samples.in_epoch(epoch), self.partitions.samples);
-        let taken = self.metrics.samples.with_label_values(&[&records.source]);
-        taken.inc_by(count as u64);
-        let topic = self.names.samples.clone();
-        self.lose(&topic, &records.refused, "breaks a bound of the contract");
-        let dropped = self.samples.push(records.entries, self.line.away);
-        self.lose(&topic, &dropped, "spool full");
-    }
-
-    fn take_events(&mut self, events: &[LifecycleEvent]) {
-        if events.is_empty() {
-            return;
-        }
-        for event in events {
-            self.metrics.events.with_label_values(&[&event.source]).inc();
-        }
-        let records = batch::of_events(events, self.partitions.events);
-        let topic = self.names.events.clone();
-        self.lose(&topic, &records.refused, "breaks a bound of the contract");
-        let dropped = self.events.push(records.entries, self.line.away);
-        self.lose(&topic, &dropped, "spool full");
-    }
-
-    fn lose(&mut self, topic: &str, entries: &[Entry], reason: &str) {
-        if entries.is_empty() {
-            return;
-        }
-        let samples = entries.iter().map(|entry| u64::from(entry.samples)).sum();
-        tracing::error!(topic, records = entries.len(), samples, reason, "records are lost");
-        self.metrics.dropped_records.with_label_values(&[topic]).inc_by(entries.len() as u64);
-        self.metrics.dropped_samples.inc_by(samples);
-        self.status.update(|report| report.dropped += entries.len() as u64);
-        self.gaps.dropped(topic, entries, reason);
-    }
-
-    fn count_rate(&mut self, samples: u64) {
-        self.rate.push_back((Instant::now(), samples));
-        self.trim_rate();
-    }
-
-    fn trim_rate(&mut self) {
-        let window = self.interval.max(RATE_WINDOW);
-        while self.rate.front().is_some_and(|(at, _)| at.elapsed() >= window) {
-            self.rate.pop_front();
+        self.metrics.append_errors.inc();
+        let (now, alone) = (self.clock.now(), self.failing() == 0);
+        let worked = self.log.worked_at.is_some_and(|at| at.elapsed() < LONGEST_BACKOFF_ALONE);
+        let longest = if worked { LONGEST_BACKOFF_ALONE } else { LONGEST_BACKOFF };
+        let first = self.retry_of(topic, partition).failed(now, &error.to_string(), longest);
+        let (topic, cause) = (&self.route.topic(topic).name, error.source());
+        if first && alone {
+            tracing::warn!(
+                error,
+                cause,
+                topic,
+                partition,
+                "the log fails, records go to the spool"
+            );
+        } else {
+            tracing::debug!(error, cause, topic, partition, "the log fails");
         }
     }
 
-    /// Every second: what is on disk is made to last, and what was sent is removed.
-    ///
-    /// Sent events are removed only after the resources they speak of are written, so that at
-    /// every instant the file and the spool together know all that was told.
-    async fn keep_house(&mut self) {
-        let draft = self.known.draft();
-        let mut files: Vec<Arc<File>> = self.events.take_unsynced();
-        files.extend(self.samples.take_unsynced());
-        let work = tokio::task::spawn_blocking(move || {
-            for file in files {
-                file.sync_data()?;
-            }
-            draft.map_or(Ok(()), |(path, bytes)| file::replace(&path, &bytes))
-        });
-        match work.await.map_err(std::io::Error::other).flatten() {
-            Ok(()) => self.events.trim(),
-            Err(error) => {
-                self.known.not_written();
-                self.events.disk_failed(&error);
-            }
-        }
-        self.tell_state();
-    }
-
-    fn tell_state(&mut self) {
-        for (lane, topic) in
-            [(&mut self.events, &self.names.events), (&mut self.samples, &self.names.samples)]
-        {
-            let bytes = i64::try_from(lane.spooled_bytes()).unwrap_or(i64::MAX);
-            self.metrics.spool_bytes.with_label_values(&[topic]).set(bytes);
-            let errors = std::mem::take(&mut lane.disk_errors);
-            self.metrics.spool_errors.with_label_values(&[topic]).inc_by(errors);
-        }
-        self.trim_rate();
-        let samples: u64 = self.rate.iter().map(|(_, samples)| samples).sum();
-        let window = self.interval.max(RATE_WINDOW).min(self.started.elapsed());
-        let seconds = window.max(HOUSEKEEPING).as_secs_f64();
-        let spool_bytes = self.events.spooled_bytes() + self.samples.spooled_bytes();
-        self.status.update(|report| {
-            report.samples_per_second = samples as f64 / seconds;
-            report.spool_bytes = spool_bytes;
-        });
+    /// How many partitions and topics fail.
+    fn failing(&self) -> usize {
+        let topics = self.log.topics.iter().filter(|state| state.retry.fails()).count();
+        let queues = self.events.failing().count() + self.samples.failing().count();
+        topics + queues + usize::from(self.log.gaps_retry.fails())
     }
 }

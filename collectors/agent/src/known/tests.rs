@@ -1,6 +1,6 @@
 //! What a restart tells of resources that changed while nobody looked.
 
-use nilometer_contract::ResourceKind;
+use nilometer_contract::{Gap, ResourceKind};
 
 use super::*;
 
@@ -14,6 +14,19 @@ fn event(change: Change, second: i64, id: &str, flavor: &str) -> LifecycleEvent 
     let mut resource = Resource::new(id, ResourceKind::Vm);
     resource.attributes.insert("flavor".to_owned(), flavor.to_owned());
     LifecycleEvent { change, at: at(second), resource, source: "s".to_owned() }
+}
+
+fn open(dir: &Path) -> Known {
+    let mut gaps = Gaps::open(dir, "a", "n", "samples", at(200));
+    Known::open(dir, "events", &mut gaps, at(200))
+}
+
+/// A source said all there is: what ended.
+fn observed(known: &mut Known, at: Timestamp) -> Vec<LifecycleEvent> {
+    let ends = known.missing("s");
+    ends.iter().for_each(|end| known.ended(end));
+    known.seen("s", at);
+    ends
 }
 
 /// Events as `change id flavor @second`.
@@ -31,19 +44,19 @@ fn text(events: &[LifecycleEvent]) -> Vec<String> {
 /// is told when the next finds `said` in an observation that starts at 200?
 fn check(said: &[LifecycleEvent], told: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let mut before = Known::open(dir.path());
+    let mut before = open(dir.path());
     before.start();
     before.admit(vec![event(Change::Created, 10, "vm", "small")], Some(at(100)));
     before.admit(vec![event(Change::Changed, 20, "vm", "big")], None);
-    before.observed("s", at(100));
+    observed(&mut before, at(100));
     let (path, bytes) = before.draft().unwrap();
     file::replace(&path, &bytes).unwrap();
-    let mut after = Known::open(dir.path());
+    let mut after = open(dir.path());
     after.start();
     let mut events = after.admit(said.to_vec(), Some(at(200)));
-    events.extend(after.observed("s", at(200)));
+    events.extend(observed(&mut after, at(200)));
     assert_eq!(text(&events), told);
-    assert!(after.observed("s", at(210)).is_empty(), "an end is told once");
+    assert!(observed(&mut after, at(210)).is_empty(), "an end is told once");
 }
 
 #[test]
@@ -80,13 +93,13 @@ fn an_end_that_the_source_knows_is_not_estimated() {
 #[test]
 fn events_in_the_spool_are_known_although_the_file_is_older() {
     let dir = tempfile::tempdir().unwrap();
-    let mut known = Known::open(dir.path());
+    let mut known = open(dir.path());
     known.replay(&event(Change::Created, 10, "a", "small"));
     known.replay(&event(Change::Created, 11, "b", "small"));
     known.replay(&event(Change::Deleted, 12, "b", "small"));
     known.start();
     assert_eq!(known.alive("s"), 1);
-    assert_eq!(text(&known.observed("s", at(20))), ["deleted a small @10 estimated"]);
+    assert_eq!(text(&observed(&mut known, at(20))), ["deleted a small @10 estimated"]);
 }
 
 /// An agent that saw a node of one boot, observed last at 100, died. What does the next tell of
@@ -98,13 +111,13 @@ fn check_boot(boot: &str, start: i64, told: &[&str]) {
         said
     };
     let dir = tempfile::tempdir().unwrap();
-    let mut before = Known::open(dir.path());
+    let mut before = open(dir.path());
     before.start();
     before.admit(vec![node(10, "one")], Some(at(50)));
-    before.observed("s", at(100));
+    observed(&mut before, at(100));
     let (path, bytes) = before.draft().unwrap();
     file::replace(&path, &bytes).unwrap();
-    let mut after = Known::open(dir.path());
+    let mut after = open(dir.path());
     after.start();
     assert_eq!(text(&after.admit(vec![node(start, boot)], Some(at(200)))), told);
 }
@@ -118,4 +131,30 @@ fn a_boot_is_told_by_its_id_and_not_by_a_clock() {
     check_boot("two", 150, &anew);
     // Another boot, by a clock that is behind: the new life begins after the old one.
     check_boot("two", 20, &["deleted node none @100 estimated", "created node none @100"]);
+}
+
+/// Wherever in the file a bit is flipped: what is still known is right, and a gap tells of what is not.
+#[test]
+fn damage_costs_the_resource_that_it_touches_and_a_gap_tells() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = open(dir.path());
+    before.start();
+    let created = |n: i64| event(Change::Created, n, &format!("vm-{n}"), "small");
+    before.admit((0..4).map(created).collect(), Some(at(50)));
+    observed(&mut before, at(100));
+    let (path, bytes) = before.draft().unwrap();
+    for place in (0..bytes.len()).step_by(5) {
+        let mut flipped = bytes.clone();
+        flipped[place] ^= 1 << (place % 8);
+        std::fs::write(&path, &flipped).unwrap();
+        let mut gaps = Gaps::open(dir.path(), "a", "n", "samples", at(200));
+        let after = Known::open(dir.path(), "events", &mut gaps, at(200));
+        let told: Vec<Gap> = gaps.front().iter().map(|gap| Gap::decode(gap).unwrap()).collect();
+        let lost: u64 = told.iter().map(|gap| gap.records).sum();
+        assert_eq!(after.alive("s") as u64 + lost, 4, "bit of byte {place}");
+        for gap in told {
+            assert_eq!((gap.start, gap.end, gap.sources), (at(100), at(200), vec!["s".to_owned()]));
+        }
+        gaps.acknowledged();
+    }
 }

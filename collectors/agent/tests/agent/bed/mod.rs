@@ -5,7 +5,7 @@
 mod fleet;
 mod log;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,7 +69,9 @@ pub struct Bed {
     pub log: Arc<BedLog>,
     pub clock: Arc<BedClock>,
     pub spool_max_bytes: u64,
-    dir: TempDir,
+    /// Where the agent keeps what it keeps.
+    dir: PathBuf,
+    _dir: TempDir,
 }
 
 /// An agent at work.
@@ -85,14 +87,21 @@ pub struct Run {
 
 impl Bed {
     pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let (stepped, stood_still) = (AtomicI64::new(0), AtomicI64::new(0));
         let clock = BedClock { start: Instant::now(), stepped, stood_still };
         Bed {
             log: Arc::new(BedLog::default()),
             clock: Arc::new(clock),
             spool_max_bytes: 1 << 24,
-            dir: tempfile::tempdir().unwrap(),
+            dir: dir.path().join("agent"),
+            _dir: dir,
         }
+    }
+
+    /// Lets the agent keep its files elsewhere, and leaves them there.
+    pub fn keep_in(&mut self, dir: &Path) {
+        self.dir = dir.to_owned();
     }
 
     pub fn start(&self, fleet: Fleet) -> Run {
@@ -100,7 +109,7 @@ impl Bed {
     }
 
     pub fn start_all(&self, fleets: Vec<Fleet>) -> Run {
-        let mut config = AgentConfig::new("n", self.dir.path());
+        let mut config = AgentConfig::new("n", &self.dir);
         config.spool_max_bytes = self.spool_max_bytes;
         let sources = fleets.into_iter().map(|fleet| watched(fleet, &self.clock)).collect();
         let (outlet, pushed) = mpsc::channel(16);
@@ -120,9 +129,14 @@ impl Bed {
         until(&self.clock, second).await;
     }
 
+    /// What the agent keeps.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Bytes in the spool's files.
     pub fn spooled_bytes(&self) -> u64 {
-        ["events", "samples"].iter().map(|lane| bytes_in(&self.dir.path().join(lane))).sum()
+        ["events", "samples"].iter().map(|lane| bytes_in(&self.dir.join(lane))).sum()
     }
 }
 

@@ -19,6 +19,10 @@ pub struct BedLog {
     /// The next failure takes the records in, but its answer is lost.
     answer_is_lost: AtomicBool,
     hanging: AtomicBool,
+    /// Partitions that take nothing.
+    failing: Mutex<BTreeSet<(String, u32)>>,
+    /// Records that hold this text are refused.
+    refused: Mutex<Option<&'static str>>,
 }
 
 impl BedLog {
@@ -29,6 +33,22 @@ impl BedLog {
 
     pub fn set_hanging(&self, hanging: bool) {
         self.hanging.store(hanging, Ordering::Relaxed);
+    }
+
+    pub fn set_failing(&self, topic: &str, partition: u32, failing: bool) {
+        let (mut all, partition) = (self.failing.lock().unwrap(), (topic.to_owned(), partition));
+        assert!(if failing { all.insert(partition) } else { all.remove(&partition) });
+    }
+
+    pub fn refuse(&self, text: &'static str) {
+        *self.refused.lock().unwrap() = Some(text);
+    }
+
+    /// How many records were appended, and how many different ones.
+    pub fn appended(&self) -> (usize, usize) {
+        let appended = self.appended.lock().unwrap();
+        let distinct: BTreeSet<_> = appended.iter().collect();
+        (appended.len(), distinct.len())
     }
 
     pub fn topics_in_order(&self) -> Vec<String> {
@@ -120,6 +140,15 @@ impl Log for BedLog {
         let away = self.away.load(Ordering::Relaxed);
         if away && !self.answer_is_lost.swap(false, Ordering::Relaxed) {
             return Err(Self::unavailable());
+        }
+        if self.failing.lock().unwrap().contains(&(to.topic.clone(), to.partition)) {
+            return Err(Self::unavailable());
+        }
+        if let Some(text) = *self.refused.lock().unwrap() {
+            let is_in = |payload: &Bytes| payload.windows(text.len()).any(|w| w == text.as_bytes());
+            if payloads.iter().any(is_in) {
+                return Err(LogError::Refused("told to refuse".to_owned()));
+            }
         }
         let mut appended = self.appended.lock().unwrap();
         let offset = appended.iter().filter(|(there, _)| there == to).count() as u64;

@@ -1,0 +1,110 @@
+//! What is kept of gaps, at the bound and under damage.
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_seconds(1_000_000_000 + second)
+}
+
+fn open(dir: &Path) -> Gaps {
+    Gaps::open(dir, "agent", "node", "samples", at(10_000))
+}
+
+fn pending(gaps: &mut Gaps) -> Vec<Gap> {
+    let mut all = Vec::new();
+    while !gaps.is_empty() {
+        all.extend(gaps.front().iter().map(|gap| Gap::decode(gap).unwrap()));
+        gaps.acknowledged();
+    }
+    all
+}
+
+fn entry(partition: u32, second: i64, source: &str) -> Entry {
+    let (start, end) = (at(second), at(second + 1));
+    let payload = Bytes::new();
+    Entry { partition, samples: 10, start, end, source: source.into(), payload }
+}
+
+#[test]
+fn records_lost_for_one_reason_are_one_gap_for_each_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    gaps.lost("samples", &[entry(1, 0, "b"), entry(2, 0, "a"), entry(1, 5, "a")], "full");
+    gaps.lost("samples", &[entry(1, 60, "a")], "full");
+    drop(gaps);
+    let told = pending(&mut open(dir.path()));
+    let line = |gap: &Gap| {
+        let span = (gap.start, gap.end);
+        (gap.partition, span, gap.records, gap.samples, gap.sources.join(" "))
+    };
+    let told: Vec<_> = told.iter().map(line).collect();
+    let first = (Some(1), (at(0), at(61)), 3, 30, "a b".to_owned());
+    assert_eq!(told, [first, (Some(2), (at(0), at(1)), 1, 10, "a".to_owned())]);
+}
+
+/// Also while some are under way.
+#[test]
+fn at_the_bound_gaps_are_joined_and_none_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    for n in 0..2_000 {
+        let topic = ["samples", "events"][n as usize % 2];
+        let kind = [GapKind::Lost, GapKind::Late, GapKind::Unobserved][n as usize % 3];
+        let of = Of { kind, topic, partition: Some(n), start: at(i64::from(n)), end: at(9_000) };
+        let gap = gaps.gap(of, &format!("reason {n}"));
+        gaps.add(Gap { records: 1, samples: u64::from(n), ..gap });
+        if n == 100 {
+            gaps.front();
+        }
+    }
+    assert!(gaps.pending.len() <= MAX_PENDING + 6, "{}", gaps.pending.len());
+    gaps.save();
+    let told = pending(&mut open(dir.path()));
+    assert_eq!(told.iter().map(|gap| gap.records).sum::<u64>(), 2_000);
+    assert_eq!(told.iter().map(|gap| gap.samples).sum::<u64>(), (0..2_000).sum::<u64>());
+    let lost = told.iter().filter(|gap| gap.kind == GapKind::Lost);
+    assert_eq!(lost.map(|gap| gap.records).sum::<u64>(), 667);
+}
+
+#[test]
+fn what_no_gap_could_carry_is_made_one_that_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    let source = "s".repeat(500);
+    let start = Timestamp(i64::MIN);
+    let wrong = Entry { start, end: Timestamp(i64::MAX), ..entry(0, 0, &source) };
+    gaps.lost("samples", &[wrong], &"\0".repeat(5_000));
+    let told = pending(&mut gaps);
+    assert_eq!((told.len(), told[0].start, told[0].records), (1, Timestamp::MIN, 1));
+    assert!(told[0].sources.is_empty());
+}
+
+#[test]
+fn no_flipped_bit_loses_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    gaps.lost("samples", &[entry(1, 0, "a"), entry(2, 7, "a")], "full");
+    gaps.late(("events", None), (at(3), at(5)), "away");
+    let path = dir.path().join("gaps");
+    let bytes = fs::read(&path).unwrap();
+    let expected = pending(&mut gaps);
+    for place in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[place] ^= 1 << (place % 8);
+        fs::write(&path, &flipped).unwrap();
+        assert_eq!(pending(&mut open(dir.path())), expected, "bit of byte {place}");
+    }
+}
+
+#[test]
+fn damage_to_both_copies_of_a_gap_is_a_gap_of_their_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    gaps.lost("samples", &[entry(1, 100, "a"), entry(2, 700, "a")], "full");
+    let path = dir.path().join("gaps");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"partition\":2", "\"partition\":3")).unwrap();
+    let told = pending(&mut open(dir.path()));
+    let spans: Vec<_> = told.iter().map(|gap| (gap.partition, gap.start, gap.end)).collect();
+    assert_eq!(spans, [(Some(1), at(100), at(101)), (None, at(100), at(701))]);
+}
