@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::record::DECISIONS;
 use crate::scheduler::{Progress, Scheduler, SchedulerError, lock};
 
-const WAIT: Duration = Duration::from_millis(500);
+/// How long one fetch waits for records; new ones end it at once.
+const WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 const LAG_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -194,15 +195,18 @@ async fn step(
     };
     let fetch_bytes = scheduler.config.fetch_bytes;
     let records = scheduler.log.fetch(at, log, next, fetch_bytes, WAIT).await?;
-    let next = records.last().map_or(next, |last| last.offset + 1);
+    let lag = scheduler.metrics.lag.with_label_values(&[&at.topic, &at.partition.to_string()]);
+    let Some(last) = records.last() else {
+        lag.set(0);
+        return Ok((log, next));
+    };
+    let next = last.offset + 1;
     scheduler.fold(at, &records);
     scheduler.advance(at, |progress| progress.next = next);
     if lag_known.is_none_or(|known| known.elapsed() >= LAG_EVERY) {
         *lag_known = Some(tokio::time::Instant::now());
         let high = scheduler.log.watermarks(at).await?.high;
-        let labels = [at.topic.as_str(), &at.partition.to_string()];
-        let lag = i64::try_from(high.saturating_sub(next)).unwrap_or(i64::MAX);
-        scheduler.metrics.lag.with_label_values(&labels).set(lag);
+        lag.set(i64::try_from(high.saturating_sub(next)).unwrap_or(i64::MAX));
     }
     Ok((log, next))
 }
