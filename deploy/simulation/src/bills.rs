@@ -64,7 +64,7 @@ pub(crate) async fn check(
 
     {
         let history = tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
-        lives(&history, &ground.estate, &found.stored, hosts).context("lives")?;
+        lives(&history, ground, found, hosts).context("lives")?;
     }
     let accounts = usage(ground, world, &engine, &tables, found, hosts).await?;
     let judge = Judge { ledger: &ledger, accounts: &accounts, tables: &tables, found };
@@ -90,7 +90,7 @@ async fn usage(
 ) -> anyhow::Result<BTreeMap<Account, i128>> {
     let newest = tables.now().newest;
     let history = tables.shared.history.read().unwrap_or_else(|e| e.into_inner()).clone();
-    let reckoned = reckon(&history, &found.stored, window()?, newest)?;
+    let reckoned = reckon(&history, &found.stored, window()?, newest);
     let mut metered: BTreeMap<Account, i128> = BTreeMap::new();
     for row in engine.meter().usage(window()?, &Selection::default()).await? {
         let account = Account::of(&row);

@@ -1,6 +1,6 @@
 //! The log's side of the network: topics in memory, and each host's view of them over its link.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) struct Broker {
     topics: Mutex<BTreeMap<String, Vec<Partition>>>,
     removed: Mutex<Vec<Landed>>,
     /// Topic, partition and offset of what must be refused.
-    hostile: Mutex<BTreeSet<(String, i64, i64)>>,
+    hostile: Mutex<Vec<(String, i64, i64)>>,
     appended: Notify,
 }
 
@@ -76,11 +76,11 @@ impl Broker {
         // Before the first process there are no topics.
         let Ok(offset) = self.append(to, &[payload]) else { return };
         let mut hostile = self.hostile.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        hostile.insert((to.topic.clone(), i64::from(to.partition), offset as i64));
+        hostile.push((to.topic.clone(), i64::from(to.partition), offset as i64));
     }
 
     /// Topic, partition and offset of what must be refused.
-    pub(crate) fn hostile(&self) -> BTreeSet<(String, i64, i64)> {
+    pub(crate) fn hostile(&self) -> Vec<(String, i64, i64)> {
         self.hostile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 

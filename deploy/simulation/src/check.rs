@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use nilometer_contract::{SAMPLES, decode, partition_of};
+use nilometer_contract::{EVENTS, LifecycleEvent, SAMPLES, decode, partition_of};
 
 use crate::bills;
 use crate::host::Host;
@@ -44,6 +44,8 @@ pub(crate) struct Found {
     pub(crate) stored: Vec<Reading>,
     /// Resources of which a reading is missing, or may be.
     pub(crate) touched: BTreeSet<String>,
+    /// Resources of which an event may be missing.
+    pub(crate) unannounced: BTreeSet<String>,
     /// Readings that are missing, all for a reason.
     missing: u64,
 }
@@ -69,6 +71,8 @@ pub(crate) async fn check(
     let touched = readings.iter().filter(|reading| may_be_touched(&stored, reading));
     found.touched.extend(touched.map(|reading| reading.resource.clone()));
     found.touched.extend(unsure(&found.stored));
+    found.unannounced = unannounced(ground);
+    found.touched.extend(found.unannounced.iter().cloned());
     let known = hosts.iter().map(|host| Known {
         host: host.clone(),
         killed: killed.iter().any(|killed| killed.host == host.name),
@@ -116,18 +120,35 @@ fn samples(
     Ok(found)
 }
 
-/// What was sent to be refused was refused, each record once, and nothing else was.
+/// What was sent to be refused was refused, each record once unless the log lost it, and nothing
+/// else was.
 fn letters(ground: &Ground, stored: &Stored) -> anyhow::Result<()> {
-    let mut left = ground.broker.hostile();
+    // Offsets come again in a log that was replaced.
+    let mut left: BTreeMap<(String, i64, i64), i64> = BTreeMap::new();
+    for place in ground.broker.hostile() {
+        *left.entry(place).or_default() += 1;
+    }
     for letter in &stored.letters {
         let place = (letter.topic.clone(), letter.partition, letter.offset);
-        ensure!(letter.row < 0 && left.remove(&place), "{letter:?} is not to be refused");
+        let of_place = left.entry(place).or_default();
+        *of_place -= 1;
+        ensure!(letter.row < 0 && *of_place >= 0, "{letter:?} is not to be refused");
     }
     for landed in ground.broker.removed() {
-        left.remove(&(landed.topic, i64::from(landed.partition), landed.record.offset as i64));
+        let offset = landed.record.offset as i64;
+        left.entry((landed.topic, i64::from(landed.partition), offset)).and_modify(|n| *n -= 1);
     }
+    left.retain(|_, count| *count > 0);
     ensure!(left.is_empty(), "not among the dead letters: {left:?}");
     Ok(())
+}
+
+/// Resources of which the log lost an event.
+fn unannounced(ground: &Ground) -> BTreeSet<String> {
+    let removed = ground.broker.removed();
+    let events = removed.iter().filter(|landed| landed.topic == EVENTS);
+    let events = events.filter_map(|landed| LifecycleEvent::decode(&landed.record.payload).ok());
+    events.map(|event| event.resource.id).collect()
 }
 
 /// Samples in records that a fault took from the log: partition and when it was appended.

@@ -70,13 +70,13 @@ pub const KINDS: &[Kind] = &[
     Kind::PowerLost,
     Kind::SpoolAway,
     Kind::LogTruncated,
+    Kind::LogReplaced,
 ];
 
 /// Kinds that the product does not stand yet, and what it does.
 pub const NOT_YET: &[(Kind, &str)] = &[
     (Kind::SpoolFlipped, "what follows in the segment is lost, and no gap says so"),
     (Kind::ClockStepped, "readings of before and after interleave, and usage is multiplied"),
-    (Kind::LogReplaced, "as many records as the old log held are skipped"),
     (Kind::DataFlipped, "a bit that flips within a page is read as another value"),
     (Kind::FarFuture, "usage counts up to that sample"),
 ];

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use nilometer_contract::{History, Segment, Timestamp};
 
+use crate::check::Found;
 use crate::estate::Thing;
 use crate::host::Host;
-use crate::source::Reading;
+use crate::sites::Ground;
 
 /// A host that meters, and what is known of its run.
 pub(crate) struct Known {
@@ -20,12 +21,15 @@ pub(crate) struct Known {
 /// one that nobody saw end is before the true one.
 pub(crate) fn lives(
     history: &History,
-    estate: &[Thing],
-    stored: &[Reading],
+    ground: &Ground,
+    found: &Found,
     hosts: &[Known],
 ) -> anyhow::Result<()> {
-    for thing in estate {
-        let first = stored.iter().find(|reading| reading.resource == thing.id);
+    for thing in ground.estate.iter() {
+        if found.unannounced.contains(&thing.id) {
+            continue;
+        }
+        let first = found.stored.iter().find(|reading| reading.resource == thing.id);
         let Some(first_seen) = first.map(|reading| reading.seen) else { continue };
         let known = hosts.iter().find(|known| known.host.name == thing.node);
         let known = known.context("every thing has a host")?;

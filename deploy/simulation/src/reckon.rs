@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context;
 use nilometer_contract::{History, MICROS_PER_HOUR, ResourceKind, Segment, Timestamp};
 use nilometer_usage::Window;
 
@@ -44,7 +43,7 @@ pub(crate) fn reckon(
     readings: &[Reading],
     window: Window,
     newest: Timestamp,
-) -> anyhow::Result<BTreeMap<Account, i128>> {
+) -> BTreeMap<Account, i128> {
     let mut series: BTreeMap<(&str, &str), Vec<&Reading>> = BTreeMap::new();
     for reading in readings {
         series.entry((&reading.resource, reading.meter)).or_default().push(reading);
@@ -52,7 +51,8 @@ pub(crate) fn reckon(
     let (start, end) = (window.start.0, window.end.0.min(newest.0));
     let mut reckoning = Reckoning { start, end, accounts: BTreeMap::new() };
     for ((resource, meter), readings) in series {
-        let lifetime = history.get(resource).with_context(|| format!("no event of {resource}"))?;
+        // Of one whose events were lost nothing is compared.
+        let Some(lifetime) = history.get(resource) else { continue };
         match meter {
             "cpu.time" => reckoning.counter(lifetime.segments(), &readings),
             _ => reckoning.gauge(lifetime.segments(), &readings),
@@ -62,7 +62,7 @@ pub(crate) fn reckon(
         reckoning.allocations(lifetime.segments());
     }
     reckoning.accounts.retain(|_, pico| *pico != 0);
-    Ok(reckoning.accounts)
+    reckoning.accounts
 }
 
 struct Reckoning {
