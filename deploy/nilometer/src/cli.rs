@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Plan,
     /// Say what this machine has to observe, and what not.
     Sources,
+    /// Read every file of the tables, and restore from the log what is damaged.
+    Repair,
     /// Print the configuration with every key documented; with --check, check a file.
     Config {
         /// Check the file given by --config instead.

@@ -7,6 +7,7 @@ mod crew;
 mod demo;
 mod http;
 mod parts;
+mod repair;
 mod roles;
 mod screen;
 mod simulated;
@@ -73,6 +74,7 @@ async fn dispatch(command: Command, config: Config, screen: bool) -> anyhow::Res
         Command::Explain(explain) => server.explain(&explain).await?,
         Command::Plan => server.plan().await?,
         Command::Sources => sources::print(&config).await?,
+        Command::Repair => return repair::run(&config).await,
         Command::Config { .. } => {}
     }
     Ok(ExitCode::SUCCESS)

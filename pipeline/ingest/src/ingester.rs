@@ -24,6 +24,7 @@ use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::{Overtaken, Sink, Tools, flush};
 use crate::metrics::Metrics;
+use crate::state::State;
 use crate::tail::{COMMIT_BYTES, Tail, prepare};
 use crate::view::Tables;
 
@@ -44,6 +45,12 @@ pub enum IngestError {
     /// A later ingester has the tables.
     #[error("ingestion stopped")]
     Overtaken(#[source] Overtaken),
+    /// The tables could not be repaired; what was done until then stays done.
+    #[error("the tables cannot be repaired now; try again")]
+    Repair(#[source] CommitError),
+    /// The metrics are no good.
+    #[error("the metrics cannot be set up")]
+    Metrics(#[source] prometheus::Error),
 }
 
 /// Moves records from the log into the tables, each exactly once.
@@ -170,7 +177,7 @@ impl Ingester {
         let mut cut = std::mem::take(&mut state.pending);
         cut.samples = state.memory.cut();
         cut.hours = state.memory.take_hours();
-        cut.series = self.new_series();
+        cut.series = series_batch(&mut self.tail.state);
         cut.at = self.tail.clock.now();
         cut.refresh = self.due_refresh();
         let cut = Arc::new(cut);
@@ -217,23 +224,24 @@ impl Ingester {
         self.tail.publish();
         Ok(())
     }
+}
 
-    fn new_series(&mut self) -> Option<RecordBatch> {
-        let slots = std::mem::take(&mut self.tail.state.new_series);
-        if slots.is_empty() {
-            return None;
-        }
-        let index = self.tail.state.shared.index.read().unwrap_or_else(|e| e.into_inner());
-        let ids = slots.iter().map(|&slot| index.id(slot));
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(ids))];
-        for column in 0..crate::index::COLUMNS {
-            let texts = slots.iter().map(|&slot| index.label(slot, column));
-            columns.push(Arc::new(StringArray::from_iter_values(texts)));
-        }
-        match RecordBatch::try_new(SERIES.schema(), columns) {
-            Ok(batch) => Some(batch),
-            Err(error) => panic!("labels fit the table of series: {error}"),
-        }
+/// The series that are new since the last time, for their table.
+pub(crate) fn series_batch(state: &mut State) -> Option<RecordBatch> {
+    let slots = std::mem::take(&mut state.new_series);
+    if slots.is_empty() {
+        return None;
+    }
+    let index = state.shared.index.read().unwrap_or_else(|e| e.into_inner());
+    let ids = slots.iter().map(|&slot| index.id(slot));
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(ids))];
+    for column in 0..crate::index::COLUMNS {
+        let texts = slots.iter().map(|&slot| index.label(slot, column));
+        columns.push(Arc::new(StringArray::from_iter_values(texts)));
+    }
+    match RecordBatch::try_new(SERIES.schema(), columns) {
+        Ok(batch) => Some(batch),
+        Err(error) => panic!("labels fit the table of series: {error}"),
     }
 }
 

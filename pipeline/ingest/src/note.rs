@@ -72,6 +72,23 @@ pub(crate) async fn note_damaged(
     note(gaps, format!("damaged/{name}/{path}"), 1, gap).await
 }
 
+/// Rows of files that were set aside are back, or some of them.
+pub(crate) async fn note_restored(
+    gaps: &mut Table,
+    table: &Table,
+    paths: &[String],
+    span: (i64, i64),
+    (restored, lost): (u64, u64),
+) -> Result<(), CommitError> {
+    let (name, files) = (table.def().name, paths.len());
+    let kind = if lost == 0 { GapKind::Late } else { GapKind::Lost };
+    let reason =
+        format!("of {files} damaged files of {name} {restored} rows are restored, {lost} are lost");
+    let span = (Timestamp(span.0), Timestamp(span.1.saturating_sub(1).max(span.0)));
+    let gap = Gap { reason, ..gap(kind, table, span, lost) };
+    note(gaps, format!("restored/{name}"), table.version(), gap).await
+}
+
 /// A commit cannot be read; what it changed is not known.
 pub(crate) async fn note_unread(
     gaps: &mut Table,

@@ -97,11 +97,14 @@ impl Table {
         paths
     }
 
-    /// Puts rows back in the place of a file that was set aside; none if all of them are lost.
+    /// Puts rows back in the place of files that were set aside; none if all of them are lost.
     /// Once only: a second time conflicts, or is stale.
-    pub async fn put_back(&mut self, path: &str, adds: Vec<Add>) -> Result<(), CommitError> {
-        let position = Position { app: format!("{ASIDE}{path}"), from: Some(OUT), next: BACK };
-        self.append(adds, &[position]).await
+    pub async fn put_back(&mut self, paths: &[String], adds: Vec<Add>) -> Result<(), CommitError> {
+        let positions = paths.iter().map(|path| {
+            let app = format!("{ASIDE}{path}");
+            Position { app, from: Some(OUT), next: BACK }
+        });
+        self.append(adds, &positions.collect::<Vec<_>>()).await
     }
 
     /// Reads a file that was set aside again; the action that puts it back as it is, if it is

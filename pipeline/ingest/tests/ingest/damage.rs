@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nilometer_ingest::{IngestConfig, Metrics, maintain};
+use nilometer_contract::SAMPLES as SAMPLES_TOPIC;
+use nilometer_ingest::{IngestConfig, Metrics, Repaired, maintain, repair};
+use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{EVENTS, SAMPLES, SERIES, TableDef};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -118,4 +120,79 @@ async fn a_commit_that_is_missing_is_said() {
     assert!(gaps[0].contains("commit 4 of table samples"), "{gaps:?}");
     let again = place.storage().table(&SAMPLES).await.unwrap();
     assert!(again.unread().is_empty());
+}
+
+async fn repaired(place: &Place) -> (Repaired, Vec<String>) {
+    let (log, mut said) = (std::sync::Arc::new(place.log.clone()), Vec::new());
+    let done = repair(&place.storage(), log, &patient(), |line| said.push(line)).await;
+    (done.unwrap(), said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_restores_what_the_log_has() {
+    let place = Place::new();
+    five_commits(&place).await;
+    let before = place.stored().await;
+    let (done, _) = repaired(&place).await;
+    assert_eq!((done.damaged, done.unread, done.restored, done.lost), (0, 0, 0, 0));
+    let broken = damage(&place, &SAMPLES, 2).await;
+    damage(&place, &SAMPLES, 3).await;
+    damage(&place, &EVENTS, 1).await;
+    damage(&place, &SERIES, 0).await;
+    let (done, said) = repaired(&place).await;
+    assert_eq!((done.damaged, done.restored, done.lost), (4, 4, 0), "{said:#?}");
+    let rows = |lines: &[String]| {
+        let kept = lines.iter().filter(|line| !line.starts_with("gaps"));
+        kept.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&place.stored().await), rows(&before));
+    let gaps = place.stored_in("gaps").await;
+    assert_eq!(gaps.iter().filter(|gap| gap.contains("are restored, 0 are lost")).count(), 3);
+    // Again it does nothing, and what was set aside is forgotten.
+    let (again, _) = repaired(&place).await;
+    assert_eq!((again.damaged, again.restored, again.lost), (0, 0, 0));
+    assert_eq!(rows(&place.stored().await), rows(&before));
+    assert!(broken.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_good_after_all_is_put_back() {
+    let place = Place::new();
+    five_commits(&place).await;
+    let before = place.stored_in("samples").await;
+    let table = place.storage().table(&SAMPLES).await.unwrap();
+    let path = place.tables_folder().join("samples").join(&table.files()[2].path);
+    let hidden = path.with_extension("away");
+    std::fs::rename(&path, &hidden).unwrap();
+    until_said(&place, 1).await;
+    std::fs::rename(&hidden, &path).unwrap();
+    let (done, said) = repaired(&place).await;
+    assert_eq!((done.damaged, done.lost), (1, 0), "{said:#?}");
+    assert_eq!(place.stored_in("samples").await.len(), before.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_has_no_more_is_lost() {
+    let place = Place::new();
+    five_commits(&place).await;
+    damage(&place, &SAMPLES, 2).await;
+    let all = TopicPartition { topic: SAMPLES_TOPIC.to_owned(), partition: 0 };
+    place.log.truncate(&all, 5).await.unwrap();
+    let (done, _) = repaired(&place).await;
+    assert_eq!((done.damaged, done.restored, done.lost), (1, 0, 1));
+    let gaps = place.stored_in("gaps").await;
+    assert!(gaps.iter().any(|gap| gap.contains("0 rows are restored, 1 are lost")), "{gaps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_commit_is_made_up_for() {
+    let place = Place::new();
+    five_commits(&place).await;
+    let before = place.stored_in("samples").await;
+    let log = place.tables_folder().join("samples/_delta_log");
+    std::fs::remove_file(log.join(format!("{:020}.json", 4))).unwrap();
+    let (done, said) = repaired(&place).await;
+    assert_eq!((done.unread, done.damaged, done.lost), (1, 0, 0), "{said:#?}");
+    place.ingest(patient()).await;
+    assert_eq!(place.stored_in("samples").await, before);
 }

@@ -113,3 +113,56 @@ async fn a_compactor_that_dies_at_any_write_changes_no_row() {
         assert_eq!(place.stored().await, lines(&sent));
     }
 }
+
+/// Maintenance under a clock, until it has gone round some times.
+async fn go_round(place: &Place, kept_days: u64, now: Timestamp) -> Metrics {
+    let kept = Duration::from_secs(kept_days * 86_400);
+    let config = IngestConfig {
+        maintenance_interval: Duration::from_millis(1),
+        expiry_interval: Duration::ZERO,
+        expiry_parts: 1,
+        retention: [("samples", kept)].into(),
+        ..patient()
+    };
+    let (storage, cancel) = (place.storage(), CancellationToken::new());
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let rounds = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = rounds.clone();
+    let clock = move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        now
+    };
+    let upkeep = tokio::spawn(maintain(storage, config, metrics.clone(), clock, cancel.clone()));
+    eventually("it goes round", async || rounds.load(std::sync::atomic::Ordering::SeqCst) > 50)
+        .await;
+    cancel.cancel();
+    upkeep.await.unwrap().unwrap();
+    metrics
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_far_ahead_lets_nothing_expire() {
+    let place = Place::new();
+    let sent: Vec<_> = (0..4).map(|day| ("cpu.time", "vm-a", day * 86_400, day as f64)).collect();
+    for sample in &sent {
+        place.samples(0, &[*sample]).await;
+        place.ingest(patient()).await;
+    }
+    let far = Timestamp::from_seconds(T0 + 500 * 86_400);
+    let metrics = go_round(&place, 30, far).await;
+    assert_eq!(metrics.expired_rows.get(), 0);
+    assert_eq!(place.stored_in("samples").await, lines(&sent));
+    // What is held stays, whatever its age.
+    let mut samples = place.storage().table(&SAMPLES).await.unwrap();
+    samples.hold("billing", Timestamp::from_seconds(T0 + 86_400)).await.unwrap();
+    let metrics = go_round(&place, 2, far).await;
+    assert_eq!(metrics.expired_rows.get(), 1);
+    samples.refresh().await.unwrap();
+    samples.hold("billing", far).await.unwrap();
+    let metrics = go_round(&place, 2, far).await;
+    assert_eq!(metrics.expired_rows.get(), 1);
+    assert_eq!(place.stored_in("samples").await, lines(&sent[2..]));
+    let gaps = place.stored_in("gaps").await;
+    assert_eq!(gaps.len(), 2, "{gaps:?}");
+    assert!(gaps.iter().all(|gap| gap.contains("older than the 2 days")), "{gaps:?}");
+}

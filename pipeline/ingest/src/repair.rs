@@ -1,0 +1,201 @@
+//! Making damage good: whatever the log still has of rows that the tables lost.
+//!
+//! ```text
+//! read every file ─▶ set aside what is damaged ─▶ good after all? put it back as it is
+//!                                              └▶ read the log again, store what is missing
+//! ```
+//!
+//! Rows of samples are told by their identity and others by their offset, so a repair that is
+//! broken off, or done twice, doubles nothing. One table at a time; in memory are the rows that
+//! come back, at about 60 bytes a sample.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use nilometer_contract::{DECISIONS, EVENTS, GAPS};
+use nilometer_log::Log;
+use nilometer_store::{CommitError, STORED, Storage, StoreError, Table};
+
+use crate::config::IngestConfig;
+use crate::flush::Sink;
+use crate::ingester::IngestError;
+use crate::note::{note_damaged, note_restored, note_unread};
+use crate::replay::{Replay, Spans};
+use crate::tail::prepare;
+use crate::tell::told;
+
+/// Said after so many files.
+const EVERY_FILES: usize = 1_000;
+
+/// What a repair came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Files that were read.
+    pub files: usize,
+    /// Files that were or had been set aside.
+    pub damaged: usize,
+    /// Commits of tables that cannot be read.
+    pub unread: usize,
+    /// Rows that are back.
+    pub restored: u64,
+    /// Rows that are gone.
+    pub lost: u64,
+}
+
+impl fmt::Display for Repaired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Repaired { files, damaged, unread, restored, lost } = self;
+        write!(
+            f,
+            "{files} files read; {damaged} damaged files and {unread} unreadable commits; \
+             {restored} rows restored, {lost} lost"
+        )
+    }
+}
+
+/// Reads all files of all tables, sets aside what is damaged, and restores from the log what it
+/// still has. `say` gets a line now and then. An ingester may be at work meanwhile.
+pub async fn repair(
+    storage: &Storage,
+    log: Arc<dyn Log>,
+    config: &IngestConfig,
+    mut say: impl FnMut(String),
+) -> Result<Repaired, IngestError> {
+    let topics = prepare(config, log.as_ref()).await.map_err(IngestError::Log)?;
+    let mut done = Repaired::default();
+    let mut gaps = storage.table(&nilometer_store::GAPS).await.map_err(IngestError::Store)?;
+    let mut replay = Replay::new(log, topics);
+    for def in STORED {
+        let mut table = storage.table(def).await.map_err(IngestError::Store)?;
+        let unread = table.unread().len();
+        done.unread += unread;
+        let checked = check(&mut table, &mut gaps, &mut done, &mut say).await;
+        checked.map_err(failed)?;
+        if unread > 0 && def.name == "samples" {
+            replay.all_samples();
+        }
+        for path in table.aside() {
+            done.damaged += 1;
+            let good = table.recovered(&path).await.map_err(IngestError::Store)?;
+            if let Some(add) = good {
+                say(format!("{}: file {path} is good after all", def.name));
+                table.put_back(&[path], vec![add]).await.map_err(failed)?;
+            }
+        }
+    }
+    let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
+    let told = facts(&gaps).await.map_err(IngestError::Store)?;
+    for def in STORED {
+        let mut table = storage.table(def).await.map_err(IngestError::Store)?;
+        let paths = table.aside();
+        let facts: Spans = told.iter().filter(|fact| fact.is_of(def.name, &paths)).collect();
+        if paths.is_empty() && !replay.wants(def.name) {
+            continue;
+        }
+        say(format!("{}: {} files to restore from the log", def.name, paths.len()));
+        let (restored, adds) = match def.name {
+            "samples" => replay.samples(&mut sink, config, &facts).await?,
+            "series" => replay.series(&mut sink, config).await?,
+            "events" => replay.records(&mut sink, config, EVENTS).await?,
+            "gaps" => replay.records(&mut sink, config, GAPS).await?,
+            "decisions" => replay.records(&mut sink, config, DECISIONS).await?,
+            _ => Default::default(),
+        };
+        let lost = facts.rows().saturating_sub(restored);
+        table.put_back(&paths, adds).await.map_err(failed)?;
+        if let Some(span) = facts.whole() {
+            let found = (restored, lost);
+            let noted = note_restored(&mut gaps, &table, &paths, span, found);
+            noted.await.map_err(failed)?;
+        }
+        done.restored += restored;
+        done.lost += lost;
+    }
+    Ok(done)
+}
+
+/// Reads every file of a table; what is damaged is said and set aside.
+async fn check(
+    table: &mut Table,
+    gaps: &mut Table,
+    done: &mut Repaired,
+    say: &mut impl FnMut(String),
+) -> Result<(), CommitError> {
+    let (name, files) = (table.def().name, table.files());
+    for unread in table.unread() {
+        say(format!("{name}: commit {} cannot be read: {}", unread.version, unread.reason));
+        note_unread(gaps, table, unread).await?;
+    }
+    if !table.unread().is_empty() {
+        table.go_without().await.map_err(CommitError::Store)?;
+    }
+    for (read, file) in files.iter().enumerate() {
+        if read % EVERY_FILES == 0 {
+            say(format!("{name}: {read} of {} files read", files.len()));
+        }
+        match table.read(file).await {
+            Err(error) if !error.is_damage() => return Err(CommitError::Store(error)),
+            _ => done.files += 1,
+        }
+    }
+    for (file, why) in table.damaged().await.map_err(CommitError::Store)? {
+        let why = told(&why);
+        say(format!("{name}: file {} is damaged: {why}", file.path));
+        note_damaged(gaps, table, &file, &why).await?;
+        table.set_aside(&file).await?;
+    }
+    Ok(())
+}
+
+fn failed(error: CommitError) -> IngestError {
+    match error {
+        CommitError::Store(error) => IngestError::Store(error),
+        error => IngestError::Repair(error),
+    }
+}
+
+/// What `gaps` tell of a file that was set aside.
+#[derive(Clone, Debug)]
+pub(crate) struct Fact {
+    table: String,
+    reason: String,
+    pub(crate) span: (i64, i64),
+    pub(crate) rows: u64,
+}
+
+impl Fact {
+    fn is_of(&self, table: &str, paths: &[String]) -> bool {
+        self.table == table && paths.iter().any(|path| self.reason.contains(path.as_str()))
+    }
+}
+
+async fn facts(gaps: &Table) -> Result<Vec<Fact>, StoreError> {
+    let mut facts = Vec::new();
+    for file in gaps.files().iter() {
+        for batch in gaps.read(file).await? {
+            facts.extend((0..batch.num_rows()).filter_map(|row| fact(&batch, row)));
+        }
+    }
+    // A file that was set aside is told once, but a table may have been restored before.
+    let mut known = HashSet::new();
+    facts.retain(|fact| known.insert(fact.reason.clone()));
+    Ok(facts)
+}
+
+fn fact(batch: &RecordBatch, row: usize) -> Option<Fact> {
+    let text = |name: &str| Some(batch.column_by_name(name)?.as_string::<i32>().value(row));
+    let at = |name: &str| {
+        let column = batch.column_by_name(name)?;
+        Some(column.as_primitive::<TimestampMicrosecondType>().value(row))
+    };
+    let rows = batch.column_by_name("samples")?.as_primitive::<Int64Type>().value(row);
+    (text("kind")? == "damaged").then_some(Fact {
+        table: text("of_topic")?.to_owned(),
+        reason: text("reason")?.to_owned(),
+        span: (at("start")?, at("end")?),
+        rows: u64::try_from(rows).unwrap_or(0),
+    })
+}

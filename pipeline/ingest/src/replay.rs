@@ -1,0 +1,333 @@
+//! The log read again for rows that the tables lost.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use nilometer_contract::{
+    Applied, DECISIONS, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES, Timestamp,
+};
+use nilometer_log::{Log, LogError, Record, TopicPartition};
+use nilometer_store::{Add, StoreError, Table, write_samples};
+use prometheus::Registry;
+
+use crate::config::IngestConfig;
+use crate::flush::Sink;
+use crate::ingester::{IngestError, series_batch};
+use crate::load::{event_of, load, load_positions};
+use crate::lookup::settle_suspects;
+use crate::memory::{MemoryTier, collect_rows};
+use crate::metrics::Metrics;
+use crate::record::Prepared;
+use crate::repair::Fact;
+use crate::rows::{Decision, TableRow, batch_of};
+use crate::state::State;
+use crate::stream::{Origin, Stream};
+use crate::tail::Topics;
+
+/// Bytes asked of the log at once.
+const FETCH_BYTES: usize = 4 << 20;
+
+/// Rows that came back, and their files, which are not committed.
+type Restored = (u64, Vec<Add>);
+/// A log with the first offset and the one past the last.
+type Range = (Stream, u64, u64);
+
+/// When the rows that are missing were of, and how many they were.
+#[derive(Default)]
+pub(crate) struct Spans(Vec<Fact>);
+
+impl<'f> FromIterator<&'f Fact> for Spans {
+    fn from_iter<I: IntoIterator<Item = &'f Fact>>(facts: I) -> Self {
+        Spans(facts.into_iter().cloned().collect())
+    }
+}
+
+impl Spans {
+    pub(crate) fn rows(&self) -> u64 {
+        self.0.iter().map(|fact| fact.rows).sum()
+    }
+
+    /// From the first of them to the last.
+    pub(crate) fn whole(&self) -> Option<(i64, i64)> {
+        let starts = self.0.iter().map(|fact| fact.span.0);
+        starts.min().zip(self.0.iter().map(|fact| fact.span.1).max())
+    }
+
+    fn hold(&self, low: i64, high: i64) -> bool {
+        self.0.iter().any(|fact| fact.span.0 <= high && low < fact.span.1)
+    }
+}
+
+/// Reads the log again.
+pub(crate) struct Replay {
+    log: Arc<dyn Log>,
+    topics: Topics,
+    all_samples: bool,
+}
+
+impl Replay {
+    pub(crate) fn new(log: Arc<dyn Log>, topics: Topics) -> Self {
+        Replay { log, topics, all_samples: false }
+    }
+
+    /// It is not known what is missing of the samples.
+    pub(crate) fn all_samples(&mut self) {
+        self.all_samples = true;
+    }
+
+    pub(crate) fn wants(&self, table: &str) -> bool {
+        self.all_samples && table == "samples"
+    }
+
+    /// Samples of the spans that are in the log and not in the table.
+    pub(crate) async fn samples(
+        &self,
+        sink: &mut Sink,
+        config: &IngestConfig,
+        spans: &Spans,
+    ) -> Result<Restored, IngestError> {
+        let mut state = self.begin(sink, config).await?;
+        let mut ranges = self.ranges(&state, SAMPLES).await?;
+        if !self.all_samples && sink.commits.aside().is_empty() {
+            let covered = covered(&sink.commits, spans).await.map_err(IngestError::Store)?;
+            ranges.retain_mut(|(stream, low, high)| {
+                let of = covered.get(&(stream.partition, stream.log.to_string()));
+                (*low, *high) = of.map_or((0, 0), |of| ((*low).max(of.0), (*high).min(of.1)));
+                low < high
+            });
+        }
+        self.run(sink, &mut state, ranges).await?;
+        let mut rows = collect_rows(&state.memory.batches());
+        rows.retain(|row| self.all_samples || spans.hold(row.at, row.at));
+        let many = rows.len() as u64;
+        let adds = write_samples(&sink.samples, rows).await.map_err(IngestError::Store)?;
+        Ok((many, adds))
+    }
+
+    /// Series that records in the log are of and that the table does not have.
+    pub(crate) async fn series(
+        &self,
+        sink: &mut Sink,
+        config: &IngestConfig,
+    ) -> Result<Restored, IngestError> {
+        let mut state = self.begin(sink, config).await?;
+        let ranges = self.ranges(&state, SAMPLES).await?;
+        self.run(sink, &mut state, ranges).await?;
+        let Some(batch) = series_batch(&mut state) else { return Ok(Restored::default()) };
+        let add = sink.series.write(std::slice::from_ref(&batch), None).await;
+        Ok((batch.num_rows() as u64, vec![add.map_err(IngestError::Store)?]))
+    }
+
+    /// What the log holds below the stored positions of a topic.
+    async fn ranges(&self, state: &State, topic: &str) -> Result<Vec<Range>, IngestError> {
+        let mut ranges = Vec::new();
+        for (&stream, &next) in state.next.iter().filter(|(stream, _)| stream.topic == topic) {
+            if state.reading.get(&(stream.topic, stream.partition)) != Some(&stream.log) {
+                continue;
+            }
+            let at = TopicPartition { topic: topic.to_owned(), partition: stream.partition };
+            let marks = self.log.watermarks(&at).await.map_err(IngestError::Log)?;
+            ranges.push((stream, marks.low, next.min(marks.high)));
+        }
+        Ok(ranges)
+    }
+
+    /// A state that takes every sample for a suspect, and knows which logs are read.
+    async fn begin(&self, sink: &mut Sink, config: &IngestConfig) -> Result<State, IngestError> {
+        let metrics = Metrics::register(&Registry::new()).map_err(IngestError::Metrics)?;
+        let config = IngestConfig { identity_window: Duration::ZERO, ..config.clone() };
+        let mut state = load(sink, &config, metrics).await.map_err(IngestError::Store)?;
+        let of = (self.log.as_ref(), self.topics.as_slice());
+        load_positions(&mut state, sink, of, Timestamp::default()).await?;
+        let identities = {
+            let index = state.shared.index.read().unwrap_or_else(|e| e.into_inner());
+            index.identities()
+        };
+        state.memory = MemoryTier::new(identities, i64::MAX);
+        Ok(state)
+    }
+
+    /// Applies the samples of ranges.
+    async fn run(
+        &self,
+        sink: &Sink,
+        state: &mut State,
+        ranges: Vec<Range>,
+    ) -> Result<(), IngestError> {
+        let (files, finder) = (sink.samples.files(), sink.samples.finder());
+        for (stream, low, high) in ranges {
+            state.next.insert(stream, low);
+            let mut at = low;
+            while at < high {
+                for record in self.fetch(stream, &mut at, high).await? {
+                    state.apply_samples(stream, Prepared::of(record));
+                }
+                let settled = settle_suspects(state, &files, &finder).await;
+                settled.map_err(IngestError::Store)?;
+                // They are stored already, or were said when they were lost.
+                state.pending = Default::default();
+            }
+        }
+        Ok(())
+    }
+
+    /// The next records of a range; moves on past them.
+    async fn fetch(
+        &self,
+        stream: Stream,
+        at: &mut u64,
+        high: u64,
+    ) -> Result<Vec<Record>, IngestError> {
+        let Stream { topic, partition, log } = stream;
+        let from = TopicPartition { topic: topic.to_owned(), partition };
+        let log = log.incarnation();
+        let fetched = self.log.fetch(&from, log, *at, FETCH_BYTES, Duration::ZERO).await;
+        let mut records = match fetched {
+            Err(LogError::Truncated { low, .. }) if low > *at => {
+                *at = low;
+                return Ok(Vec::new());
+            }
+            fetched => fetched.map_err(IngestError::Log)?,
+        };
+        *at = records.last().map_or(high, |last| last.offset + 1);
+        records.retain(|record| record.offset < high);
+        Ok(records)
+    }
+
+    /// Records of another topic that are in the log and not in its table.
+    pub(crate) async fn records(
+        &self,
+        sink: &mut Sink,
+        config: &IngestConfig,
+        topic: &'static str,
+    ) -> Result<Restored, IngestError> {
+        let state = self.begin(sink, config).await?;
+        let ranges = self.ranges(&state, topic).await?;
+        let known = known(sink.home(topic)).await.map_err(IngestError::Store)?;
+        let mut missing = Vec::new();
+        for (stream, low, high) in ranges {
+            let mut at = low;
+            while at < high {
+                let records = self.fetch(stream, &mut at, high).await?;
+                let lacking =
+                    records.into_iter().map(|record| (Origin::at(stream, record.offset), record));
+                missing.extend(lacking.filter(|(origin, _)| !known.holds(origin)));
+            }
+        }
+        let table = sink.home(topic);
+        match topic {
+            EVENTS => {
+                let mut history = known.history;
+                let mut events = decoded(missing, |record| LifecycleEvent::decode(record).ok());
+                events.retain(|(_, event)| history.apply(event.clone()) == Applied::New);
+                write(table, events).await
+            }
+            GAPS => write(table, decoded(missing, |record| Gap::decode(record).ok())).await,
+            DECISIONS => {
+                write(table, decoded(missing, |record| Decision::decode(record).ok())).await
+            }
+            other => panic!("topic {other} has a table of its records"),
+        }
+    }
+}
+
+/// Offsets of each partition that commits of the spans covered: from the first to the last.
+async fn covered(
+    commits: &Table,
+    spans: &Spans,
+) -> Result<BTreeMap<(u32, String), (u64, u64)>, StoreError> {
+    let mut covered: BTreeMap<(u32, String), (u64, u64)> = BTreeMap::new();
+    for file in commits.files().iter() {
+        for batch in commits.read(file).await? {
+            let number = |name: &str, row: usize| {
+                let column = batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
+                u64::try_from(column.value(row)).ok()
+            };
+            let at = |name: &str, row: usize| {
+                let column = batch.column_by_name(name)?;
+                Some(column.as_primitive_opt::<TimestampMicrosecondType>()?.value(row))
+            };
+            let log = |row: usize| {
+                Some(batch.column_by_name("log")?.as_string_opt::<i32>()?.value(row).to_owned())
+            };
+            for row in 0..batch.num_rows() {
+                let read = (|| {
+                    let span = (at("first_at", row)?, at("last_at", row)?);
+                    let offsets = (number("start_offset", row)?, number("end_offset", row)?);
+                    let partition = u32::try_from(number("partition", row)?).ok()?;
+                    Some(((partition, log(row)?), span, offsets))
+                })();
+                if let Some((partition, span, offsets)) = read
+                    && spans.hold(span.0, span.1)
+                {
+                    let all = covered.entry(partition).or_insert(offsets);
+                    *all = (all.0.min(offsets.0), all.1.max(offsets.1));
+                }
+            }
+        }
+    }
+    Ok(covered)
+}
+
+/// What a table has: where its rows came from, and what its events add up to.
+#[derive(Default)]
+struct Known {
+    origins: HashSet<(u32, String, u64)>,
+    history: History,
+}
+
+impl Known {
+    fn holds(&self, origin: &Origin) -> bool {
+        let log = origin.stream().log.to_string();
+        self.origins.contains(&(origin.partition, log, origin.offset))
+    }
+}
+
+async fn known(table: &Table) -> Result<Known, StoreError> {
+    let mut known = Known::default();
+    for file in table.files().iter() {
+        for batch in table.read(file).await? {
+            let column = |name: &str| batch.column_by_name(name);
+            let (Some(partitions), Some(logs), Some(offsets)) =
+                (column("partition"), column("log"), column("offset"))
+            else {
+                continue;
+            };
+            let partitions = partitions.as_primitive::<Int64Type>().values().iter();
+            let offsets = offsets.as_primitive::<Int64Type>().values().iter();
+            let logs = logs.as_string::<i32>().iter().map(|log| log.unwrap_or_default());
+            let origins = partitions.zip(logs).zip(offsets);
+            let origins =
+                origins.map(|((of, log), offset)| (*of as u32, log.to_owned(), *offset as u64));
+            known.origins.extend(origins);
+            if table.def().name == "events" {
+                for event in (0..batch.num_rows()).filter_map(|row| event_of(&batch, row)) {
+                    known.history.apply(event);
+                }
+            }
+        }
+    }
+    Ok(known)
+}
+
+fn decoded<R>(
+    records: Vec<(Origin, Record)>,
+    decode: impl Fn(&[u8]) -> Option<R>,
+) -> Vec<(Origin, R)> {
+    let rows = records.into_iter();
+    rows.filter_map(|(origin, record)| Some((origin, decode(&record.payload)?))).collect()
+}
+
+async fn write<R: TableRow>(
+    table: &Table,
+    rows: Vec<(Origin, R)>,
+) -> Result<Restored, IngestError> {
+    if rows.is_empty() {
+        return Ok(Restored::default());
+    }
+    let add = table.write(&[batch_of(&rows)], None).await.map_err(IngestError::Store)?;
+    Ok((rows.len() as u64, vec![add]))
+}
