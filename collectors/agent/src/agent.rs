@@ -24,7 +24,7 @@ use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::queue::{DAMAGED, Queue, Waiting};
 use crate::send::Route;
-use crate::shipper::{LogState, Shipper};
+use crate::shipper::{Intake, LogState, Shipper};
 use crate::spool::{Found, Spool, SpoolError};
 use crate::status::{SourceStatus, Status};
 use crate::watch::Watch;
@@ -87,6 +87,8 @@ struct Kept {
     dead_letters: DeadLetters,
     gaps: Gaps,
     known: Known,
+    /// Ends to record again.
+    again: Vec<LifecycleEvent>,
     epochs: Epochs,
     /// Held while the agent runs; the kernel lets go of it when the process dies.
     _lock: File,
@@ -165,7 +167,7 @@ impl Agent {
             route: Arc::new(Route::new(&config, self.log)),
             node: config.node.clone(),
             log: LogState::default(),
-            intake: None,
+            intake: Some(Intake::of_ends(kept.again)),
             interval: config.interval,
             clock: self.clock,
             rate: VecDeque::new(),
@@ -198,16 +200,19 @@ impl Kept {
             Ok(event) => known.replay(&event),
             Err(error) => tracing::error!(%error, "cannot read a spooled event"),
         };
-        let events = open_queue(config, &config.events, for_events, &mut gaps, now, replay)?;
+        let (events, damaged) =
+            open_queue(config, &config.events, for_events, &mut gaps, now, replay)?;
+        let again = if damaged { known.ends() } else { Vec::new() };
         known.start();
         let for_samples = config.spool_max_bytes - for_events;
-        let samples = open_queue(config, &config.samples, for_samples, &mut gaps, now, |_| ())?;
-        Ok(Kept { events, samples, dead_letters, gaps, known, epochs, _lock: lock })
+        let (samples, _) =
+            open_queue(config, &config.samples, for_samples, &mut gaps, now, |_| ())?;
+        Ok(Kept { events, samples, dead_letters, gaps, known, again, epochs, _lock: lock })
     }
 }
 
 /// Opens a topic's queue with what an agent before left in its spool; `each` is given the records.
-/// What is damaged becomes a gap.
+/// What is damaged becomes a gap; also returns whether anything is.
 fn open_queue(
     config: &AgentConfig,
     topic: &TopicConfig,
@@ -215,20 +220,22 @@ fn open_queue(
     gaps: &mut Gaps,
     now: Timestamp,
     mut each: impl FnMut(&Entry),
-) -> Result<Queue, AgentError> {
+) -> Result<(Queue, bool), AgentError> {
     let is_events = topic.name == config.events.name;
     let dir = config.spool_dir.join(if is_events { "events" } else { "samples" });
-    let mut waiting = Waiting::default();
+    let (mut waiting, mut damaged) = (Waiting::default(), false);
     let opened = Spool::open(&dir, max_bytes, |position, found| match found {
         Found::Record(entry, size) => {
             each(&entry);
             waiting.add(position, &entry, size);
         }
         Found::Damaged(entry, _) => {
+            damaged = true;
             tracing::error!(topic = topic.name, ?position, "a record in the spool is damaged");
             gaps.lost(&topic.name, std::slice::from_ref(&entry), DAMAGED);
         }
         Found::Unknown(unknown) => {
+            damaged = true;
             let bytes = unknown.bytes;
             tracing::error!(topic = topic.name, ?position, bytes, "the spool is damaged");
             let (start, end) = unknown.span();
@@ -241,7 +248,7 @@ fn open_queue(
     });
     let spool = opened.map_err(AgentError::Spool)?;
     let memory = config.memory_max_bytes;
-    Ok(Queue::new(spool, waiting, is_events, memory, topic.partitions))
+    Ok((Queue::new(spool, waiting, is_events, memory, topic.partitions), damaged))
 }
 
 fn lock(dir: &Path) -> Result<File, AgentError> {

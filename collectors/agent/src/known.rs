@@ -15,7 +15,7 @@
 //! to it at the start, so that nothing an agent told is forgotten when it is killed.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
@@ -27,6 +27,8 @@ use crate::{file, lines};
 /// Most resources remembered; those beyond are told but not missed after a restart, which a gap
 /// says then.
 const MAX_KNOWN: usize = 262_144;
+/// Most ends remembered until the log has them; they are needed when the spool is damaged.
+const MAX_ENDS: usize = 4_096;
 const VERSION: u32 = 1;
 
 /// The resources that are alive, by source.
@@ -36,6 +38,8 @@ pub(crate) struct Known {
     count: usize,
     /// How many are not remembered.
     forgotten: u64,
+    /// Ends of which the record may still be on its way, oldest first.
+    ends: VecDeque<LifecycleEvent>,
     /// What was known at the start and was not mentioned since.
     unconfirmed: HashMap<String, HashSet<String>>,
     dirty: bool,
@@ -56,6 +60,10 @@ enum Line<'a> {
     Alive {
         source: Cow<'a, str>,
         alive: Cow<'a, Alive>,
+    },
+    /// An event as it is on the wire.
+    Ended {
+        event: String,
     },
 }
 
@@ -89,6 +97,7 @@ impl Known {
             sources: BTreeMap::new(),
             count: 0,
             forgotten: 0,
+            ends: VecDeque::new(),
             unconfirmed: HashMap::new(),
             dirty: false,
         };
@@ -109,6 +118,9 @@ impl Known {
                     let seen = known.sources.entry(source.into_owned()).or_default();
                     seen.alive.insert(alive.state.id.clone(), alive.into_owned());
                     known.count += 1;
+                }
+                Line::Ended { event } => {
+                    known.ends.extend(LifecycleEvent::decode(event.as_bytes()))
                 }
             }
         }
@@ -242,7 +254,11 @@ impl Known {
         let seen = self.sources.entry(event.source.clone()).or_default();
         self.dirty = true;
         if event.change == Change::Deleted {
-            self.count -= usize::from(seen.alive.remove(id).is_some());
+            if seen.alive.remove(id).is_some() {
+                self.count -= 1;
+                self.ends.truncate(MAX_ENDS - 1);
+                self.ends.push_front(event.clone());
+            }
             return;
         }
         let alive = Alive { born: event.at, since: event.at, state: event.resource.clone() };
@@ -263,6 +279,17 @@ impl Known {
         }
     }
 
+    /// The log has all records of events.
+    pub(crate) fn all_sent(&mut self) {
+        self.dirty |= !self.ends.is_empty();
+        self.ends.clear();
+    }
+
+    /// The ends of which a record may be lost, oldest first: of what is alive sources say all again.
+    pub(crate) fn ends(&self) -> Vec<LifecycleEvent> {
+        self.ends.iter().rev().cloned().collect()
+    }
+
     /// How many resources of a source are alive.
     pub(crate) fn alive(&self, source: &str) -> usize {
         self.sources.get(source).map_or(0, |seen| seen.alive.len())
@@ -280,10 +307,14 @@ impl Known {
             let alive = |alive| Line::Alive { source: source.into(), alive: Cow::Borrowed(alive) };
             seen.alive.values().map(alive)
         });
+        let ends = self.ends.iter().filter_map(|event| {
+            let event = String::from_utf8(event.encode().ok()?).ok()?;
+            Some(Line::Ended { event })
+        });
         let mut bytes = Vec::new();
         let mut write = |line: &Line<'_>| lines::write(line, &mut bytes);
         let written = write(&head).and_then(|()| {
-            alive.into_iter().try_for_each(|line| write(&line)).and_then(|()| write(&head))
+            alive.chain(ends).try_for_each(|line| write(&line)).and_then(|()| write(&head))
         });
         match written {
             Ok(()) => Some((self.path.clone(), bytes)),

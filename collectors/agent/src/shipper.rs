@@ -34,7 +34,7 @@ use crate::watch::Event;
 mod intake;
 mod upkeep;
 
-use intake::Intake;
+pub(crate) use intake::Intake;
 
 const UPKEEP: Duration = Duration::from_secs(1);
 /// Most attempts under way.

@@ -158,3 +158,21 @@ fn damage_costs_the_resource_that_it_touches_and_a_gap_tells() {
         gaps.acknowledged();
     }
 }
+
+/// Until the log has them all, ends are remembered: damage may cost their records.
+#[test]
+fn ends_are_remembered_until_they_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut known = open(dir.path());
+    known.start();
+    known.admit(vec![event(Change::Created, 10, "a", "small")], Some(at(50)));
+    known.admit(vec![event(Change::Deleted, 60, "a", "small")], None);
+    let (path, bytes) = known.draft().unwrap();
+    file::replace(&path, &bytes).unwrap();
+    let mut known = open(dir.path());
+    assert_eq!(text(&known.ends()), ["deleted a small @60"]);
+    known.all_sent();
+    let (path, bytes) = known.draft().unwrap();
+    file::replace(&path, &bytes).unwrap();
+    assert!(open(dir.path()).ends().is_empty());
+}

@@ -34,6 +34,13 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
+    /// Ends that are recorded again.
+    pub(crate) fn of_ends(ends: Vec<LifecycleEvent>) -> Self {
+        let (events, ends) = (Vec::new().into_iter(), ends.into_iter());
+        let entries = VecDeque::new();
+        Intake { started: None, events, full: None, ends, samples: None, entries }
+    }
+
     fn has_events(&self) -> bool {
         self.events.len() + self.ends.len() > 0
     }

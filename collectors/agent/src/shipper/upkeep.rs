@@ -17,6 +17,9 @@ impl Shipper {
     /// Sent events are removed only after the resources they speak of are written, so that at
     /// every instant the file and the spool together know all that was said.
     pub(super) async fn keep_up(&mut self) {
+        if self.events.is_empty() && self.intake.is_none() {
+            self.known.all_sent();
+        }
         let draft = self.known.draft();
         let unsynced = [self.events.take_unsynced(), self.samples.take_unsynced()];
         let work = tokio::task::spawn_blocking(move || {
