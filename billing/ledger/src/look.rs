@@ -2,7 +2,7 @@
 //!
 //! Usage of an hour rests on samples and on lifecycle events, so both are watched by their log
 //! offsets: `commits` tells which offsets each commit of samples covered and over which instants,
-//! `events` carries the offset of each event. Up to where all this was taken into account is
+//! `events` and `gaps` carry the offset of each event and gap. Up to where all this was taken into account is
 //! stored beside the usage (application ids `seen/<topic>/<partition>`), so that what came in
 //! just before a crash is looked at again after it. Within a run the ingester tells more exactly
 //! which hours a commit touched.
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
-use nilometer_contract::{EVENTS, MICROS_PER_HOUR, SAMPLES};
-use nilometer_ingest::View;
+use nilometer_contract::{EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
+use nilometer_ingest::{TableView, View};
 use nilometer_store::{Position, Table};
 use tokio::time::Instant;
 
@@ -23,6 +23,10 @@ use crate::rows_read::{instants, integers};
 
 /// Offset up to which each partition of a topic was taken into account.
 type Seen = BTreeMap<(&'static str, i64), i64>;
+
+/// Topics whose records tell of gaps, with the names under which it is kept how far they were
+/// looked at: those that agents tell, and those that the ingester finds in the topics themselves.
+const GAPS_OF: [(&str, &str); 2] = [(GAPS, "gaps/told"), (SAMPLES, "gaps/found")];
 
 /// What was seen so far.
 #[derive(Default)]
@@ -36,6 +40,7 @@ pub(crate) struct Look {
     /// What `commits` and `events` looked like last.
     commits: Option<i64>,
     events: Option<(i64, usize)>,
+    gaps: Option<(i64, usize)>,
     /// The last version that touched an hour, and when that was noticed.
     touched: HashMap<i64, (i64, Instant)>,
 }
@@ -80,6 +85,11 @@ fn hours(low: i64, high: i64) -> impl Iterator<Item = i64> {
     (hour(low)..=hour(high)).map(|hour| hour * MICROS_PER_HOUR)
 }
 
+/// Tells whether a table has other rows than before.
+fn state_of(table: &TableView) -> (i64, usize) {
+    (table.version, table.memory.iter().map(RecordBatch::num_rows).sum())
+}
+
 impl Ledger {
     /// Takes into account what came in since the last look.
     pub(crate) async fn look(&self, desk: &mut Desk, view: &View) -> Result<(), LedgerError> {
@@ -89,6 +99,7 @@ impl Ledger {
         if !view.touched.is_empty() && !first {
             changed.clear();
         }
+        changed.extend(self.look_at_gaps(desk, view, &settled).await?);
         let look = &mut desk.look;
         for (&hour, &version) in &view.touched {
             match look.touched.get(&hour) {
@@ -165,8 +176,7 @@ impl Ledger {
         view: &View,
     ) -> Result<Option<i64>, LedgerError> {
         let Some(events) = view.tables.get("events") else { return Ok(None) };
-        let memory = events.memory.iter().map(RecordBatch::num_rows).sum();
-        let state = Some((events.version, memory));
+        let state = Some(state_of(events));
         if desk.look.events == state {
             return Ok(None);
         }
@@ -191,6 +201,44 @@ impl Ledger {
         desk.look.advance(EVENTS, &partitions);
         desk.look.events = state;
         Ok(earliest)
+    }
+
+    /// Settled hours that gaps since the last look lie in: what was read before one does not reach
+    /// into it.
+    async fn look_at_gaps(
+        &self,
+        desk: &mut Desk,
+        view: &View,
+        settled: &BTreeSet<i64>,
+    ) -> Result<BTreeSet<i64>, LedgerError> {
+        let mut changed = BTreeSet::new();
+        let Some(state) = view.tables.get("gaps").map(state_of) else { return Ok(changed) };
+        if desk.look.gaps == Some(state) {
+            return Ok(changed);
+        }
+        for (topic, key) in GAPS_OF {
+            let of = format!("of_topic = '{SAMPLES}' AND kind <> 'late' AND topic = '{topic}'");
+            let partitions = self
+                .newest_offsets(&format!(
+                    "SELECT partition, max(\"offset\") + 1 AS next FROM gaps WHERE {of} GROUP BY 1"
+                ))
+                .await?;
+            let since = desk.since(key, &partitions).await?;
+            if !since.is_empty() {
+                let later = later_than(&since, "\"offset\" >=");
+                let sql = format!("SELECT start, \"end\" FROM gaps WHERE {of} AND ({later})");
+                for batch in &self.inner.engine.query(&sql).await?.batches {
+                    let (low, high) = (instants(batch, "start")?, instants(batch, "end")?);
+                    for (low, high) in low.into_iter().zip(high) {
+                        let first = Timestamp(low).hour().0;
+                        changed.extend(settled.range(first..=high.max(first)));
+                    }
+                }
+            }
+            desk.look.advance(key, &partitions);
+        }
+        desk.look.gaps = Some(state);
+        Ok(changed)
     }
 
     async fn newest_offsets(&self, sql: &str) -> Result<Vec<(i64, i64)>, LedgerError> {

@@ -60,7 +60,9 @@ impl Running {
 }
 
 fn config() -> IngestConfig {
-    IngestConfig { partitions: PARTITIONS, ..IngestConfig::default() }
+    // The load is of a date of its own.
+    let (ahead_max, retention) = (std::time::Duration::MAX, std::collections::BTreeMap::new());
+    IngestConfig { partitions: PARTITIONS, ahead_max, retention, ..IngestConfig::default() }
 }
 
 /// What the process of a run is told.

@@ -155,6 +155,8 @@ pub(crate) struct Ingest {
     pub(crate) commit_rows: usize,
     pub(crate) memory_rows: usize,
     #[serde(deserialize_with = "duration")]
+    pub(crate) ahead_max: Duration,
+    #[serde(deserialize_with = "duration")]
     pub(crate) vacuum_after: Duration,
 }
 

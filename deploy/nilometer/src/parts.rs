@@ -99,6 +99,7 @@ impl Config {
             busy_interval: self.ingest.busy_interval,
             commit_rows: self.ingest.commit_rows,
             memory_rows: self.ingest.memory_rows,
+            ahead_max: self.ingest.ahead_max,
             vacuum_after: self.ingest.vacuum_after,
             retention: self.retention(),
             ..IngestConfig::default()

@@ -32,8 +32,8 @@ pub struct IngestConfig {
     pub fetch_bytes: usize,
     /// How far back identities are kept in memory at start; older samples are looked up.
     pub identity_window: Duration,
-    /// How far a sample may lie ahead of the log's clock; beyond, it goes to the dead letters. No
-    /// bound by default, so that a simulated fleet may run ahead of time.
+    /// How far a sample may lie ahead of the log's clock; beyond, it goes to the dead letters, as
+    /// does one that is older than the retention of samples.
     pub ahead_max: Duration,
     /// How often the tables are looked at for what others committed to them.
     pub refresh_interval: Duration,
@@ -67,7 +67,7 @@ impl Default for IngestConfig {
             publish_interval: Duration::from_millis(200),
             fetch_bytes: 4 << 20,
             identity_window: Duration::from_secs(6 * 3_600),
-            ahead_max: Duration::MAX,
+            ahead_max: Duration::from_secs(600),
             refresh_interval: Duration::from_secs(30),
             retry_pause: Duration::from_secs(1),
             compaction: CompactionPolicy::default(),

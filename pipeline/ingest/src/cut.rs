@@ -17,6 +17,7 @@ pub(crate) type Spans = BTreeMap<Stream, (Option<i64>, i64)>;
 pub(crate) struct Cut {
     pub(crate) samples: Vec<RecordBatch>,
     pub(crate) series: Option<RecordBatch>,
+    pub(crate) epochs: Option<RecordBatch>,
     pub(crate) events: Vec<(Origin, LifecycleEvent)>,
     pub(crate) gaps: Vec<(Origin, Gap)>,
     pub(crate) dead_letters: Vec<(Origin, DeadLetter)>,

@@ -5,7 +5,7 @@
 //! replays the records, and the tables that were ahead drop the rows they have by their position.
 //!
 //! ```text
-//! series → dead letters → copies to the log → gaps → events → decisions → commits → samples
+//! series, epochs → dead letters → copies to the log → gaps → events → decisions → commits → samples
 //! ```
 //!
 //! What fails is tried again until it is done; only a later ingester of the same tables ends that.
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
 use nilometer_source::SharedClock;
@@ -39,6 +40,7 @@ const OWNER: &str = "ingest/owner";
 pub(crate) struct Sink {
     pub(crate) samples: Table,
     pub(crate) series: Table,
+    pub(crate) epochs: Table,
     pub(crate) commits: Table,
     pub(crate) events: Table,
     pub(crate) gaps: Table,
@@ -64,6 +66,7 @@ pub(crate) struct Tools {
 struct Progress {
     refreshed: bool,
     series: bool,
+    epochs: bool,
     copied: bool,
     samples: Option<(Instant, Vec<Add>)>,
 }
@@ -138,6 +141,7 @@ impl Sink {
         Ok(Sink {
             samples: storage.table(&nilometer_store::SAMPLES).await?,
             series: storage.table(&nilometer_store::SERIES).await?,
+            epochs: storage.table(&nilometer_store::EPOCHS).await?,
             commits: storage.table(&nilometer_store::COMMITS).await?,
             events: storage.table(&nilometer_store::EVENTS).await?,
             gaps: storage.table(&nilometer_store::GAPS).await?,
@@ -176,15 +180,19 @@ impl Sink {
     }
 
     /// All tables, for a view.
-    pub(crate) fn tables(&self) -> [&Table; 7] {
-        let Sink { samples, series, commits, events, gaps, dead_letters, decisions, .. } = self;
-        [samples, series, commits, events, gaps, dead_letters, decisions]
+    pub(crate) fn tables(&self) -> [&Table; 8] {
+        let Sink {
+            samples, series, epochs, commits, events, gaps, dead_letters, decisions, ..
+        } = self;
+        [samples, series, epochs, commits, events, gaps, dead_letters, decisions]
     }
 
     /// All tables, to refresh: samples before series, so that no row is seen whose labels are not.
-    pub(crate) fn tables_mut(&mut self) -> [&mut Table; 7] {
-        let Sink { samples, series, commits, events, gaps, dead_letters, decisions, .. } = self;
-        [samples, series, commits, events, gaps, dead_letters, decisions]
+    pub(crate) fn tables_mut(&mut self) -> [&mut Table; 8] {
+        let Sink {
+            samples, series, epochs, commits, events, gaps, dead_letters, decisions, ..
+        } = self;
+        [samples, series, epochs, commits, events, gaps, dead_letters, decisions]
     }
 
     async fn store(
@@ -200,11 +208,8 @@ impl Sink {
             progress.refreshed = true;
         }
         self.check(&cut.spans).await?;
-        if let (Some(series), false) = (&cut.series, progress.series) {
-            let add = self.series.write(std::slice::from_ref(series), None).await?;
-            self.series.append(vec![add], &[]).await?;
-            progress.series = true;
-        }
+        dimension(&mut self.series, cut.series.as_ref(), &mut progress.series).await?;
+        dimension(&mut self.epochs, cut.epochs.as_ref(), &mut progress.epochs).await?;
         guarded(&mut self.dead_letters, &cut.dead_letters, &cut.spans).await?;
         if !progress.copied {
             copy_to_log(&cut.dead_letters, tools.log.as_ref()).await.map_err(Failure::Log)?;
@@ -267,6 +272,20 @@ impl Sink {
         info!(samples, version = self.samples.version(), "committed");
         Ok(())
     }
+}
+
+/// Rows that samples refer to; stored again after a crash, they say the same twice.
+async fn dimension(
+    table: &mut Table,
+    rows: Option<&RecordBatch>,
+    done: &mut bool,
+) -> Result<(), Failure> {
+    if let (Some(rows), false) = (rows, *done) {
+        let add = table.write(std::slice::from_ref(rows), None).await?;
+        table.append(vec![add], &[]).await?;
+        *done = true;
+    }
+    Ok(())
 }
 
 async fn claim(table: &mut Table, choose: impl Fn(Option<i64>) -> i64) -> Result<i64, CommitError> {

@@ -25,7 +25,9 @@ use tracing::warn;
 use crate::config::IngestConfig;
 use crate::flush::Sink;
 use crate::ingester::IngestError;
-use crate::load::{load_history_file, load_series_file, unless_damaged};
+use crate::load::{
+    load_epochs_file, load_gaps_file, load_history_file, load_series_file, unless_damaged,
+};
 use crate::metrics::Metrics;
 use crate::noted::has;
 use crate::stream::{LogId, Origin, Stream};
@@ -54,7 +56,7 @@ impl Follower {
         let topics = prepare(&config, log.as_ref()).await.map_err(IngestError::Log)?;
         let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
         let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await?;
-        let files = [sink.series.files(), sink.events.files()];
+        let files = [&sink.series, &sink.events, &sink.epochs, &sink.gaps].map(Table::files);
         let loaded = files.iter().flat_map(|files| files.iter()).map(|file| file.path.clone());
         let loaded = loaded.collect();
         Ok(Follower { tail, sink, loaded, behind: false })
@@ -123,19 +125,21 @@ impl Follower {
         Ok(())
     }
 
-    /// Series and lifetimes of files not seen before.
+    /// Series, lifetimes, epochs and gaps of files not seen before.
     async fn load(&mut self) -> Result<(), StoreError> {
         let shared = &self.tail.state.shared;
-        for file in self.sink.series.files().iter() {
-            if !self.loaded.contains(&file.path) {
-                let read = load_series_file(&self.sink.series, file, shared).await;
-                unless_damaged(file, read)?;
-                self.loaded.insert(file.path.clone());
-            }
-        }
-        for file in self.sink.events.files().iter() {
-            if !self.loaded.contains(&file.path) {
-                let read = load_history_file(&self.sink.events, file, shared).await;
+        let Sink { series, events, epochs, gaps, .. } = &self.sink;
+        for table in [series, events, epochs, gaps] {
+            for file in table.files().iter() {
+                if self.loaded.contains(&file.path) {
+                    continue;
+                }
+                let read = match table.def().name {
+                    "series" => load_series_file(table, file, shared).await,
+                    "events" => load_history_file(table, file, shared).await,
+                    "epochs" => load_epochs_file(table, file, shared).await,
+                    _ => load_gaps_file(table, file, shared).await,
+                };
                 unless_damaged(file, read)?;
                 self.loaded.insert(file.path.clone());
             }
@@ -173,6 +177,7 @@ impl Follower {
         state.forget_stored_samples();
         // What only an ingester needs.
         state.new_series.clear();
+        state.new_epochs.clear();
         state.memory.take_hours();
         let pending = &mut state.pending;
         forget(&mut self.sink.events, &mut pending.events).await?;

@@ -24,6 +24,7 @@ use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::{Overtaken, Sink, Tools, flush};
 use crate::metrics::Metrics;
+use crate::rows::epochs_batch;
 use crate::state::State;
 use crate::tail::{COMMIT_BYTES, Tail, prepare};
 use crate::view::Tables;
@@ -178,6 +179,8 @@ impl Ingester {
         cut.samples = state.memory.cut();
         cut.hours = state.memory.take_hours();
         cut.series = series_batch(&mut self.tail.state);
+        let epochs = std::mem::take(&mut self.tail.state.new_epochs);
+        cut.epochs = (!epochs.is_empty()).then(|| epochs_batch(&epochs));
         cut.at = self.tail.clock.now();
         cut.refresh = self.due_refresh();
         let cut = Arc::new(cut);

@@ -5,9 +5,11 @@
 
 mod config;
 mod cut;
+mod epochs;
 mod fetch;
 mod flush;
 mod follow;
+mod gaps;
 mod index;
 mod ingester;
 mod load;
@@ -17,6 +19,7 @@ mod memory;
 mod metrics;
 mod note;
 mod noted;
+mod plausible;
 mod publish;
 mod record;
 mod repair;
@@ -29,8 +32,10 @@ mod tell;
 mod view;
 
 pub use config::IngestConfig;
+pub use epochs::{Epochs, Reach};
 pub use flush::Overtaken;
 pub use follow::Follower;
+pub use gaps::KnownGaps;
 pub use index::{COLUMNS, Collision, LABEL_NAMES, SeriesIndex};
 pub use ingester::{IngestError, Ingester};
 pub use maintain::maintain;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::{Change, Epoch, LifecycleEvent, Resource, Timestamp};
 use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
 use tracing::warn;
@@ -17,6 +17,7 @@ use crate::flush::Sink;
 use crate::ingester::IngestError;
 use crate::memory::MemoryTier;
 use crate::metrics::Metrics;
+use crate::plausible::Plausible;
 use crate::state::State;
 use crate::stream::{LogId, Mark, Stream};
 use crate::view::Shared;
@@ -31,6 +32,12 @@ pub(crate) async fn load(
     let shared = Shared::default();
     load_series(&sink.series, &shared).await?;
     load_history(&sink.events, &shared).await?;
+    for file in sink.epochs.files().iter() {
+        unless_damaged(file, load_epochs_file(&sink.epochs, file, &shared).await)?;
+    }
+    for file in sink.gaps.files().iter() {
+        unless_damaged(file, load_gaps_file(&sink.gaps, file, &shared).await)?;
+    }
     let window = micros(config.identity_window);
     let (memory, newest) = load_identities(&sink.samples, &shared, window).await?;
     Ok(State {
@@ -44,10 +51,12 @@ pub(crate) async fn load(
         pending: Cut::default(),
         flushing: None,
         new_series: Vec::new(),
+        new_epochs: Vec::new(),
         newest,
+        now: Timestamp::default(),
         touched: BTreeMap::new(),
         arrivals: Vec::new(),
-        ahead_max_micros: micros(config.ahead_max),
+        plausible: Plausible::of(config),
         dirty: true,
         metrics,
     })
@@ -162,6 +171,41 @@ pub(crate) async fn load_series_file(
             }
         }
     }
+    Ok(())
+}
+
+/// Adds the epochs of one file.
+pub(crate) async fn load_epochs_file(
+    table: &Table,
+    file: &DataFile,
+    shared: &Shared,
+) -> Result<(), StoreError> {
+    let batches = table.read(file).await?;
+    let mut epochs = shared.epochs.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for batch in batches {
+        let instances = batch.column(1).as_string::<i32>();
+        let sequences = batch.column(2).as_primitive::<Int64Type>();
+        let starts = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        for row in 0..batch.num_rows() {
+            epochs.insert(&Epoch {
+                instance: instances.value(row).to_owned(),
+                sequence: sequences.value(row).unsigned_abs(),
+                start: Timestamp(starts.value(row)),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Adds the gaps of one file.
+pub(crate) async fn load_gaps_file(
+    table: &Table,
+    file: &DataFile,
+    shared: &Shared,
+) -> Result<(), StoreError> {
+    let batches = table.read(file).await?;
+    let mut gaps = shared.gaps.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    batches.iter().for_each(|batch| gaps.add_rows(batch));
     Ok(())
 }
 

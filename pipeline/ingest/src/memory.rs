@@ -51,6 +51,7 @@ pub(crate) struct MemoryTier {
     series: Vec<i64>,
     at: Vec<i64>,
     value: Vec<f64>,
+    epoch: Vec<i64>,
     runs: Vec<Run>,
     rows: usize,
     newest_by_identity: Vec<i64>,
@@ -124,6 +125,7 @@ impl MemoryTier {
         self.series.push(row.series);
         self.at.push(row.at);
         self.value.push(row.value);
+        self.epoch.push(row.epoch);
         self.rows += 1;
         let Origin { partition, log, offset, .. } = *origin;
         match self.runs.last_mut() {
@@ -151,7 +153,8 @@ impl MemoryTier {
         }
         let take = |column: &mut Vec<i64>| std::mem::take(column);
         let (series, at) = (take(&mut self.series), take(&mut self.at));
-        let batch = sample_batch(series, at, std::mem::take(&mut self.value));
+        let (value, epoch) = (std::mem::take(&mut self.value), take(&mut self.epoch));
+        let batch = sample_batch(series, at, value, epoch);
         let mut chunk = Chunk { batch, runs: std::mem::take(&mut self.runs) };
         // Merging with chunks of like size keeps them few, however often readers ask.
         while self.chunks.len() > self.in_cut

@@ -1,6 +1,6 @@
 //! One record of the samples topic on its way in: decoded, with the digests of its labels.
 
-use nilometer_contract::{SampleBatch, WireError, catalogue, decode};
+use nilometer_contract::{EpochId, SampleBatch, WireError, catalogue, decode};
 use nilometer_log::Record;
 use nilometer_store::{SeriesId, SeriesKey, subject_hash, text_hash};
 
@@ -27,13 +27,16 @@ pub(crate) struct Content {
     meter_known: Vec<bool>,
     subjects: Vec<u64>,
     source: u64,
+    pub(crate) epoch: EpochId,
+    /// The record as it came.
+    pub(crate) payload: bytes::Bytes,
 }
 
 impl Prepared {
     /// Decodes a record; never fails, a bad record is a value.
     pub(crate) fn of(record: Record) -> Self {
         let content = match decode(&record.payload) {
-            Ok(batch) => Ok(Content::of(batch)),
+            Ok(batch) => Ok(Content::of(batch, record.payload)),
             Err(error) => Err(Undecodable { payload: record.payload, reason: reason(&error) }),
         };
         Prepared { offset: record.offset, appended_at_micros: record.appended_at_micros, content }
@@ -52,7 +55,7 @@ fn reason(error: &WireError) -> String {
 }
 
 impl Content {
-    fn of(batch: SampleBatch) -> Self {
+    fn of(batch: SampleBatch, payload: bytes::Bytes) -> Self {
         let names = || batch.meters.iter().flatten();
         let subjects = &batch.subjects;
         let hash = |at: usize| {
@@ -64,7 +67,9 @@ impl Content {
             meter_known: names().map(|name| catalogue().find(name).is_some()).collect(),
             subjects: (0..subjects.len()).map(hash).collect(),
             source: text_hash(&batch.source),
+            epoch: batch.epoch.id(),
             batch,
+            payload,
         }
     }
 
@@ -92,5 +97,17 @@ impl Content {
             node: subjects.node.value(at),
             source: &self.batch.source,
         }
+    }
+
+    /// One sample for the dead letters.
+    pub(crate) fn sample_json(&self, row: usize) -> bytes::Bytes {
+        let labels = self.labels(row);
+        let value = self.batch.value[row];
+        let sample = serde_json::json!({
+            "meter": labels.meter, "resource": labels.resource, "kind": labels.kind,
+            "project": labels.project, "node": labels.node, "source": labels.source,
+            "at": self.batch.at[row], "value": value.to_string(),
+        });
+        bytes::Bytes::from(sample.to_string())
     }
 }

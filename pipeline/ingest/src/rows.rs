@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use nilometer_contract::{Gap, LifecycleEvent, Timestamp};
-use nilometer_store::{COMMITS, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Position, TableDef};
+use nilometer_contract::{Epoch, Gap, LifecycleEvent, Timestamp};
+use nilometer_store::{COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, Position, TableDef};
 use serde::Deserialize;
 
 use crate::stream::{Origin, Stream};
@@ -212,5 +212,19 @@ pub(crate) fn commits_batch(
     match RecordBatch::try_new(COMMITS.schema(), columns) {
         Ok(batch) => batch,
         Err(error) => panic!("rows of commits fit their schema: {error}"),
+    }
+}
+
+/// Rows of `epochs`.
+pub(crate) fn epochs_batch(epochs: &[Epoch]) -> RecordBatch {
+    let columns: Vec<ArrayRef> = vec![
+        integers(epochs.iter().map(Epoch::id)),
+        texts(epochs.iter().map(|epoch| epoch.instance.as_str())),
+        integers(epochs.iter().map(|epoch| i64::try_from(epoch.sequence).unwrap_or(i64::MAX))),
+        instants(epochs.iter().map(|epoch| epoch.start)),
+    ];
+    match RecordBatch::try_new(EPOCHS.schema(), columns) {
+        Ok(batch) => batch,
+        Err(error) => panic!("rows of epochs fit their schema: {error}"),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    Applied, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, SAMPLES, Timestamp,
+    Applied, DECISIONS, EVENTS, Epoch, GAPS, Gap, GapKind, LifecycleEvent, SAMPLES, Timestamp,
 };
 use nilometer_log::Record;
 use nilometer_store::Row;
@@ -15,9 +15,11 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::cut::{Cut, Spans};
+use crate::epochs::MAX_EPOCHS;
 use crate::index::SeriesIndex;
 use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
+use crate::plausible::Plausible;
 use crate::record::{Content, Prepared};
 use crate::rows::{DeadLetter, Decision, TableRow};
 use crate::stream::{LogId, Mark, Origin, Stream};
@@ -37,10 +39,13 @@ pub(crate) struct State {
     pub(crate) pending: Cut,
     pub(crate) flushing: Option<Arc<Cut>>,
     pub(crate) new_series: Vec<u32>,
+    pub(crate) new_epochs: Vec<Epoch>,
     pub(crate) newest: Timestamp,
+    /// The ingester's own clock, as it was last looked at.
+    pub(crate) now: Timestamp,
     pub(crate) touched: BTreeMap<i64, i64>,
     pub(crate) arrivals: Vec<i64>,
-    pub(crate) ahead_max_micros: i64,
+    pub(crate) plausible: Plausible,
     /// Something was applied that no view has.
     pub(crate) dirty: bool,
     pub(crate) metrics: Metrics,
@@ -68,6 +73,12 @@ impl State {
                 return;
             }
         };
+        if let Err(reason) = self.take_epoch(&content, record.appended_at_micros) {
+            let at = Timestamp(record.appended_at_micros);
+            self.bury(origin, at, -1, reason, content.payload);
+            self.warn_of_letters(buried);
+            return;
+        }
         let index = self.shared.index.clone();
         let mut index = index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         for row in 0..content.batch.len() {
@@ -75,12 +86,28 @@ impl State {
                 self.apply_sample(&mut index, &origin, &content, row, record.appended_at_micros)
             {
                 let at = Timestamp(record.appended_at_micros);
-                let payload = sample_json(&content, row);
+                let payload = content.sample_json(row);
                 self.bury(origin.clone(), at, row as i64, reason, payload);
             }
         }
         self.metrics.series.set(index.len() as i64);
         self.warn_of_letters(buried);
+    }
+
+    /// Learns of the epoch of a record, if it is new.
+    fn take_epoch(&mut self, content: &Content, appended_at_micros: i64) -> Result<(), String> {
+        let mut epochs = self.shared.epochs.write().unwrap_or_else(|e| e.into_inner());
+        if epochs.knows(content.epoch) {
+            return Ok(());
+        }
+        let epoch = &content.batch.epoch;
+        if epochs.len() >= MAX_EPOCHS {
+            return Err(format!("more than {MAX_EPOCHS} epochs"));
+        }
+        self.plausible.check(epoch.start.0, appended_at_micros, self.now.0)?;
+        epochs.insert(epoch);
+        self.new_epochs.push(epoch.clone());
+        Ok(())
     }
 
     /// Learns the identities of a record that is stored already.
@@ -107,19 +134,14 @@ impl State {
         if !value.is_finite() {
             return Err("the value is not finite".to_owned());
         }
-        if !Timestamp(at).is_plausible() {
-            return Err("the instant lies outside the years 2000 to 2199".to_owned());
-        }
-        if at > appended_at_micros.saturating_add(self.ahead_max_micros) {
-            return Err("the instant lies too far ahead of the log's clock".to_owned());
-        }
+        self.plausible.check(at, appended_at_micros, self.now.0)?;
         let series = content.series(row_in_record);
         let slot = match index.slot(series) {
             Some(slot) => slot,
             None => self.meet(index, content, row_in_record)?,
         };
         let identity = index.identity(slot);
-        let row = Row { series, at, value };
+        let row = Row { series, at, value, epoch: content.epoch };
         if self.memory.push_newer(identity, row, origin) {
             self.newest = self.newest.max(Timestamp(at));
             self.metrics.samples.inc();
@@ -188,8 +210,12 @@ impl State {
         }
         let applied = match stream.topic {
             EVENTS => LifecycleEvent::decode(&record.payload)
-                .map(|event| self.apply_event(origin.clone(), event))
-                .map_err(|error| error.to_string()),
+                .map_err(|error| error.to_string())
+                .and_then(|event| {
+                    self.plausible.check_ahead(event.at.0, at.0, self.now.0)?;
+                    self.apply_event(origin.clone(), event);
+                    Ok(())
+                }),
             GAPS => Gap::decode(&record.payload)
                 .map(|gap| self.note_gap(origin.clone(), gap))
                 .map_err(|error| error.to_string()),
@@ -216,6 +242,7 @@ impl State {
 
     fn note_gap(&mut self, origin: Origin, gap: Gap) {
         self.metrics.gaps.inc();
+        self.shared.gaps.write().unwrap_or_else(|e| e.into_inner()).add(&gap);
         self.pending.bytes += gap.weight();
         self.pending.gaps.push((origin, gap));
     }
@@ -382,16 +409,4 @@ impl State {
     pub(crate) fn bytes(&self) -> usize {
         self.pending.bytes + self.flushing.as_ref().map_or(0, |cut| cut.bytes)
     }
-}
-
-fn sample_json(content: &Content, row: usize) -> Bytes {
-    let labels = content.labels(row);
-    let batch = &content.batch;
-    let value = batch.value[row];
-    let sample = json!({
-        "meter": labels.meter, "resource": labels.resource, "kind": labels.kind,
-        "project": labels.project, "node": labels.node, "source": labels.source,
-        "at": batch.at[row], "value": value.to_string(),
-    });
-    Bytes::from(sample.to_string())
 }

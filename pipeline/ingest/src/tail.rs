@@ -86,6 +86,10 @@ impl Tail {
             finder: sink.samples.finder(),
             settle_at: Instant::now(),
         };
+        let samples = tail.topics.iter().find(|(topic, _)| *topic == SAMPLES);
+        let mut gaps = tail.state.shared.gaps.write().unwrap_or_else(|e| e.into_inner());
+        gaps.set_partitions(samples.map_or(0, |(_, partitions)| *partitions));
+        drop(gaps);
         tail.publisher.list(sink);
         tail.publish();
         Ok(tail)
@@ -125,6 +129,7 @@ impl Tail {
     }
 
     pub(crate) async fn apply(&mut self, event: Event) {
+        self.state.now = self.clock.now();
         match event {
             Event::Samples { stream, records, mark } => {
                 self.count(SAMPLES, records.len());

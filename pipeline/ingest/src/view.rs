@@ -12,6 +12,8 @@ use nilometer_contract::{History, Timestamp};
 use nilometer_store::{Files, TableDef};
 use tokio::sync::watch;
 
+use crate::epochs::Epochs;
+use crate::gaps::KnownGaps;
 use crate::index::SeriesIndex;
 
 /// One table as readers see it.
@@ -46,6 +48,10 @@ pub struct Shared {
     pub index: Arc<RwLock<SeriesIndex>>,
     /// The lifetimes of all resources.
     pub history: Arc<RwLock<History>>,
+    /// The order of the samples' epochs.
+    pub epochs: Arc<RwLock<Epochs>>,
+    /// What is known to be missing.
+    pub gaps: Arc<RwLock<KnownGaps>>,
 }
 
 /// A reader's handle.

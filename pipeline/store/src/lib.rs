@@ -40,8 +40,8 @@ pub use log::{Beaten, Unread};
 pub use probe::{Answer, PlaceError};
 pub use samples::{Row, rows_of, sample_batch, split_by_day, write_samples};
 pub use schema::{
-    CHARGES, COMMITS, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, INVOICES,
-    SAMPLES, SERIES, STORED, TableDef, USAGE,
+    CHARGES, COMMITS, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS,
+    INVOICES, SAMPLES, SERIES, STORED, TableDef, USAGE,
 };
 pub use series::{Labels, SeriesId, SeriesKey, subject_hash, text_hash};
 pub use storage::{Storage, StorageConfig};

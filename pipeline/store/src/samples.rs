@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use deltalake_core::kernel::Add;
-use nilometer_contract::Timestamp;
+use nilometer_contract::{EpochId, Timestamp};
 
 use crate::file::{FileError, encode_parquet, stats_of};
 use crate::schema::SAMPLES;
@@ -26,18 +26,26 @@ pub struct Row {
     pub at: i64,
     /// Value.
     pub value: f64,
+    /// Epoch in which it was read.
+    pub epoch: EpochId,
 }
 
 /// Rows as a batch with the columns of a data file.
-pub fn sample_batch(series: Vec<i64>, at: Vec<i64>, value: Vec<f64>) -> RecordBatch {
+pub fn sample_batch(
+    series: Vec<i64>,
+    at: Vec<i64>,
+    value: Vec<f64>,
+    epoch: Vec<EpochId>,
+) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from(series)),
         Arc::new(TimestampMicrosecondArray::from(at).with_timezone("UTC")),
         Arc::new(Float64Array::from(value)),
+        Arc::new(Int64Array::from(epoch)),
     ];
     match RecordBatch::try_new(SAMPLES.file_schema(), columns) {
         Ok(batch) => batch,
-        Err(error) => panic!("three columns of equal length fit the schema: {error}"),
+        Err(error) => panic!("four columns of equal length fit the schema: {error}"),
     }
 }
 
@@ -46,7 +54,9 @@ pub fn rows_of(batch: &RecordBatch) -> impl Iterator<Item = Row> + '_ {
     let series = batch.column(0).as_primitive::<Int64Type>().values();
     let at = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
     let value = batch.column(2).as_primitive::<Float64Type>().values();
-    (0..batch.num_rows()).map(|n| Row { series: series[n], at: at[n], value: value[n] })
+    let epoch = batch.column(3).as_primitive::<Int64Type>().values();
+    let row = |n| Row { series: series[n], at: at[n], value: value[n], epoch: epoch[n] };
+    (0..batch.num_rows()).map(row)
 }
 
 /// Sorts rows and cuts them by day; days in order.
@@ -76,6 +86,7 @@ pub async fn write_samples(table: &Table, rows: Vec<Row>) -> Result<Vec<Add>, St
                 rows.iter().map(|row| row.series).collect(),
                 rows.iter().map(|row| row.at).collect(),
                 rows.iter().map(|row| row.value).collect(),
+                rows.iter().map(|row| row.epoch).collect(),
             );
             drop(rows);
             let bytes = encode_parquet(&SAMPLES, std::slice::from_ref(&batch))?;

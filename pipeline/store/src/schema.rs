@@ -91,6 +91,7 @@ pub const SAMPLES: TableDef = TableDef {
         column("series", Int, "", "Which series; see the table `series`."),
         column("at", Instant, "", "Instant of observation."),
         column("value", Float, "meter's unit", "What was observed."),
+        column("epoch", Int, "", "Epoch in which it was read, see the table `epochs`; 0 is none."),
     ],
     partition: Some("day"),
     order: &["series", "at"],
@@ -113,6 +114,23 @@ pub const SERIES: TableDef = TableDef {
     ],
     partition: None,
     order: &["series"],
+    time: None,
+    retention_days: 0,
+};
+
+/// The order of the samples' epochs.
+pub const EPOCHS: TableDef = TableDef {
+    name: "epochs",
+    doc: "Stretches of the clocks by which samples were read; a row may stand more than once. \
+          A sample counts if no later epoch of its instance starts at or before it.",
+    columns: &[
+        column("epoch", Int, "", "Digest of the other columns."),
+        column("instance", Text, "", "Source instance, whose epochs are in order."),
+        column("sequence", Int, "", "Number of the epoch within its instance, from 1."),
+        column("start", Instant, "", "First instant."),
+    ],
+    partition: None,
+    order: &["instance", "sequence"],
     time: None,
     retention_days: 0,
 };
@@ -322,9 +340,10 @@ pub const COMMITS: TableDef = TableDef {
 };
 
 /// Every table that lies in the store.
-pub const STORED: [&TableDef; 10] = [
+pub const STORED: [&TableDef; 11] = [
     &SAMPLES,
     &SERIES,
+    &EPOCHS,
     &COMMITS,
     &EVENTS,
     &USAGE,

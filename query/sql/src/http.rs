@@ -94,7 +94,7 @@ async fn tables(State(engine): State<Engine>) -> Json<Value> {
     Json(json!({ "tables": tables }))
 }
 
-const SAMPLES_COLUMNS: [(&str, &str); 8] = [
+const SAMPLES_COLUMNS: [(&str, &str); 9] = [
     ("", "Instant of observation."),
     ("", "Meter; the catalogue has its unit and kind."),
     ("", "Resource id."),
@@ -103,6 +103,7 @@ const SAMPLES_COLUMNS: [(&str, &str); 8] = [
     ("", "Node that it ran on."),
     ("", "Source that saw it."),
     ("meter's unit", "What was observed."),
+    ("", "Epoch in which it was read, see the table `epochs`; 0 is none."),
 ];
 
 const RESOURCES_COLUMNS: [(&str, &str); 10] = [

@@ -79,7 +79,8 @@ impl Labeler {
         let columns = self.columns.iter().map(|&column| -> Result<ArrayRef> {
             match column {
                 0 => Ok(batch.column(1).clone()),
-                value if value > COLUMNS => Ok(batch.column(2).clone()),
+                // Value and epoch follow the labels, as they follow series and instant in files.
+                other if other > COLUMNS => Ok(batch.column(other - COLUMNS + 1).clone()),
                 label => self.column(label - 1, &slots),
             }
         });

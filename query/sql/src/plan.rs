@@ -9,8 +9,8 @@ use nilometer_contract::{
 use nilometer_ingest::Shared;
 use nilometer_store::Labels;
 use nilometer_usage::{
-    Names, Neighbours, ParentUsage, Points, Reach, Tenure, UsageRow, Window, allocation_usage,
-    neighbours, series_usage, series_usage_by_parent,
+    Names, Neighbours, ParentUsage, Points, Reach, Sample, Series, Tenure, UsageRow, Window,
+    allocation_usage, neighbours, series_usage, series_usage_by_parent,
 };
 
 use crate::points::Point;
@@ -39,6 +39,10 @@ pub(crate) struct Subject {
     death: i64,
     /// Instants at which its attributes change while it lives.
     cuts: Vec<i64>,
+    /// First instants of the gaps that concern it, in order.
+    gaps: Vec<i64>,
+    /// Nodes on which its samples were read.
+    nodes: HashSet<String>,
 }
 
 /// The series that a selection wants, by identity.
@@ -80,6 +84,8 @@ impl Plan {
                 birth: lifetime.start().map_or(i64::MIN, |start| start.0),
                 death: latest.end.map_or(i64::MAX, |end| end.0),
                 cuts: cuts(lifetime),
+                gaps: Vec::new(),
+                nodes: HashSet::new(),
             });
         }
         let mut by_identity: HashMap<u32, u32> = HashMap::new();
@@ -107,8 +113,21 @@ impl Plan {
                 (plan.places.len() - 1) as u32
             });
             plan.series.insert(index.id(slot), place);
+            let nodes = &mut plan.subjects[subject].nodes;
+            if !nodes.contains(labels.node) {
+                nodes.insert(labels.node.to_owned());
+            }
         }
+        plan.find_gaps(shared);
         plan
+    }
+
+    fn find_gaps(&mut self, shared: &Shared) {
+        let gaps = shared.gaps.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for subject in &mut self.subjects {
+            let nodes = subject.nodes.iter().map(String::as_str);
+            subject.gaps = gaps.of(&subject.resource, nodes, (subject.birth, subject.death));
+        }
     }
 
     /// Places that need the nearest reading before the window, and those that need it after.
@@ -142,12 +161,14 @@ impl Plan {
         if matches!(definition.kind, MeterKind::Allocation { .. }) {
             return;
         }
-        let collected = Points::collect(points.iter().map(|point| (point.at, point.value)));
+        let samples =
+            points.iter().map(|&Point { at, value, clock, .. }| Sample { at, value, clock });
+        let collected = Points::collect(samples);
         let collected = match collected {
             Ok(collected) => collected,
             Err(error) => panic!("invariant 3: one value per identity: {error}"),
         };
-        let series = collected.series(meter, definition);
+        let series = Series { gaps: &subject.gaps, ..collected.series(meter, definition) };
         let sighted;
         let tenure = match &subject.tenure {
             Some(tenure) => tenure,
@@ -239,6 +260,8 @@ impl Subject {
             birth: i64::MIN,
             death: i64::MAX,
             cuts: Vec::new(),
+            gaps: Vec::new(),
+            nodes: HashSet::new(),
         })
     }
 }

@@ -10,10 +10,10 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
-use nilometer_ingest::{TableView, View};
+use nilometer_contract::{EpochId, MICROS_PER_HOUR, Timestamp};
+use nilometer_ingest::{Epochs, Reach, TableView, View};
 use nilometer_store::DataFile;
-use nilometer_usage::Window;
+use nilometer_usage::{ClockId, Window};
 
 use crate::meter::Meter;
 use crate::plan::{Out, Plan};
@@ -30,6 +30,21 @@ pub(crate) struct Point {
     pub(crate) place: u32,
     pub(crate) at: i64,
     pub(crate) value: f64,
+    pub(crate) clock: ClockId,
+}
+
+/// The epochs met on the way, each looked up once.
+struct Clocks<'a> {
+    epochs: &'a Epochs,
+    known: HashMap<EpochId, Reach>,
+}
+
+impl Clocks<'_> {
+    /// By whose clock a sample was read; none if a later epoch of the instance starts before it.
+    fn of(&mut self, epoch: EpochId, at: i64) -> Option<ClockId> {
+        let reach = self.known.entry(epoch).or_insert_with(|| self.epochs.reach(epoch));
+        (at < reach.end).then_some(ClockId { instance: reach.instance, epoch })
+    }
 }
 
 impl Meter {
@@ -99,19 +114,25 @@ impl Meter {
         };
         let plan = self.files.plan(samples, schema, wanted)?;
         let mut rows = datafusion::physical_plan::execute_stream(plan, self.context.task_ctx())?;
+        let epochs = self.tables.shared.epochs.clone();
         let mut points = Vec::new();
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             let ids = batch.column(0).as_primitive::<Int64Type>().values();
             let at = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
             let value = batch.column(2).as_primitive::<Float64Type>().values();
+            let epoch = batch.column(3).as_primitive::<Int64Type>().values();
+            let epochs = epochs.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut clocks = Clocks { epochs: &epochs, known: HashMap::new() };
             let mut last: (i64, Option<u32>) = (-1, None);
             for row in 0..batch.num_rows() {
                 if ids[row] != last.0 {
                     last = (ids[row], series.get(&ids[row]).copied());
                 }
-                if let (Some(place), true) = (last.1, (low..high).contains(&at[row])) {
-                    points.push(Point { place, at: at[row], value: value[row] });
+                if let (Some(place), true) = (last.1, (low..high).contains(&at[row]))
+                    && let Some(clock) = clocks.of(epoch[row], at[row])
+                {
+                    points.push(Point { place, at: at[row], value: value[row], clock });
                 }
             }
         }

@@ -45,12 +45,13 @@ impl std::fmt::Debug for SamplesTable {
     }
 }
 
-/// Schema of `samples`: `at, meter, resource, kind, project, node, source, value`.
+/// Schema of `samples`: `at, meter, resource, kind, project, node, source, value, epoch`.
 pub(crate) fn schema() -> SchemaRef {
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut fields = vec![Field::new("at", instant, true)];
     fields.extend(LABEL_NAMES.iter().map(|name| Field::new(*name, DataType::Utf8View, true)));
     fields.push(Field::new("value", DataType::Float64, true));
+    fields.push(Field::new("epoch", DataType::Int64, true));
     Arc::new(Schema::new(fields))
 }
 
@@ -126,7 +127,7 @@ fn is_label_filter(filter: &Expr) -> bool {
 }
 
 fn is_file_filter(filter: &Expr) -> bool {
-    uses_only(filter, &["at", "value"]) && !filter.is_volatile()
+    uses_only(filter, &["at", "value", "epoch"]) && !filter.is_volatile()
 }
 
 #[async_trait]

@@ -18,6 +18,7 @@
 //! ask for every series that a living resource has, not only for those with samples lately.
 
 mod allocated;
+mod claims;
 mod conserve;
 mod fixed;
 mod merge;
@@ -31,7 +32,9 @@ mod walk;
 pub use allocated::{allocation_usage, capacity_attribute, capacity_usage};
 pub use conserve::{Breakdown, NegativeUsage, conserve};
 pub use merge::merge;
-pub use points::{ConflictingSamples, Neighbours, Points, Reach, Series, is_reading, neighbours};
+pub use points::{
+    ClockId, ConflictingSamples, Neighbours, Points, Reach, Sample, Series, is_reading, neighbours,
+};
 pub use quantity::{InvalidQuantity, Quantity};
 pub use row::{ParentUsage, UsageRow};
 pub use sampled::{series_usage, series_usage_by_parent};

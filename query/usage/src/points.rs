@@ -1,6 +1,6 @@
 //! The samples of one series as usage reads them, and which of them a window needs.
 
-use nilometer_contract::{Meter, MeterId, MeterKind, Timestamp};
+use nilometer_contract::{EpochId, Meter, MeterId, MeterKind, Timestamp};
 
 use crate::fixed::{NANO, fixed};
 
@@ -18,6 +18,35 @@ pub struct Series<'a> {
     pub at: &'a [i64],
     /// Values in the meter's base unit, as many as instants.
     pub value: &'a [f64],
+    /// By whose clock each was read, as many as instants.
+    pub clock: &'a [ClockId],
+    /// First instants of the gaps that concern the series, in order: nobody knows what was from
+    /// there to the next reading.
+    pub gaps: &'a [i64],
+}
+
+/// By which clock a sample was read.
+///
+/// Readings of one epoch follow each other in the source's own order. Between two epochs of an
+/// instance the counter may have gone on or not, which its start says; readings of two instances
+/// are of two observers, and nothing follows from one to the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClockId {
+    /// The source instance. Of two that observe one resource at one time, the lesser counts.
+    pub instance: u64,
+    /// Its epoch.
+    pub epoch: EpochId,
+}
+
+/// One sample as it comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Instant, microseconds since the epoch.
+    pub at: i64,
+    /// Value in the meter's base unit.
+    pub value: f64,
+    /// By whose clock it was read.
+    pub clock: ClockId,
 }
 
 /// Samples of one series in order of time, each instant once, however they came.
@@ -25,6 +54,7 @@ pub struct Series<'a> {
 pub struct Points {
     at: Vec<i64>,
     value: Vec<f64>,
+    clock: Vec<ClockId>,
 }
 
 /// Two values under one identity; the store sends the second one to the dead letters, so they
@@ -95,13 +125,15 @@ pub fn is_reading(kind: &MeterKind, value: f64) -> bool {
 
 impl Points {
     /// Sorts samples by instant and drops repeats.
-    pub fn collect(
-        samples: impl IntoIterator<Item = (i64, f64)>,
+    pub fn collect<S: Into<Sample>>(
+        samples: impl IntoIterator<Item = S>,
     ) -> Result<Self, ConflictingSamples> {
-        let mut samples: Vec<(i64, f64)> = samples.into_iter().collect();
-        samples.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let mut samples: Vec<Sample> = samples.into_iter().map(Into::into).collect();
+        samples.sort_by(|a, b| {
+            a.at.cmp(&b.at).then(a.value.total_cmp(&b.value)).then(a.clock.cmp(&b.clock))
+        });
         let mut points = Points::default();
-        for (at, value) in samples {
+        for Sample { at, value, clock } in samples {
             match (points.at.last(), points.value.last()) {
                 (Some(&last), Some(&known)) if last == at => {
                     if known != value && known.to_bits() != value.to_bits() {
@@ -112,30 +144,40 @@ impl Points {
                 _ => {
                     points.at.push(at);
                     points.value.push(value);
+                    points.clock.push(clock);
                 }
             }
         }
         Ok(points)
     }
 
-    /// These samples as a series of a meter.
+    /// These samples as a series of a meter, without gaps.
     pub fn series<'a>(&'a self, id: MeterId, meter: &'a Meter) -> Series<'a> {
-        Series { id, meter, at: &self.at, value: &self.value }
+        Series { id, meter, at: &self.at, value: &self.value, clock: &self.clock, gaps: &[] }
+    }
+}
+
+impl From<(i64, f64)> for Sample {
+    /// Of no epoch: in order by its instant alone.
+    fn from((at, value): (i64, f64)) -> Self {
+        Sample { at, value, clock: ClockId::default() }
     }
 }
 
 impl<'a> Series<'a> {
     /// The part whose instants the contract allows.
-    pub(crate) fn plausible(&self) -> (&'a [i64], &'a [f64]) {
-        assert!(self.at.len() == self.value.len(), "a series has a value for each instant");
+    pub(crate) fn plausible(&self) -> (&'a [i64], &'a [f64], &'a [ClockId]) {
+        let count = self.at.len();
+        assert!(count == self.value.len(), "a series has a value for each instant");
+        assert!(count == self.clock.len(), "a series has a clock for each instant");
         let from = self.at.partition_point(|&at| at < Timestamp::MIN.0);
         let upto = self.at.partition_point(|&at| at < Timestamp::MAX.0);
-        (&self.at[from..upto], &self.value[from..upto])
+        (&self.at[from..upto], &self.value[from..upto], &self.clock[from..upto])
     }
 
     /// First and last instant with a reading.
     pub(crate) fn extent(&self) -> Option<(i64, i64)> {
-        let (at, value) = self.plausible();
+        let (at, value, _) = self.plausible();
         let reading = |&i: &usize| is_reading(&self.meter.kind, value[i]);
         let first = (0..at.len()).find(reading)?;
         let last = (0..at.len()).rfind(reading)?;

@@ -1,5 +1,6 @@
 //! A log, tables, an ingester, an engine and a ledger in a temporary folder.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,7 +92,7 @@ impl Bed {
             let topic = TopicConfig { name: name.to_owned(), partitions, retention };
             self.log.ensure_topic(&topic).await.unwrap();
         }
-        let mut parts: std::collections::BTreeMap<(&str, u32), Vec<Bytes>> = Default::default();
+        let mut parts: BTreeMap<(&str, u32), Vec<Bytes>> = Default::default();
         for record in records {
             let topic = match record.topic {
                 Topic::Samples => SAMPLES,
@@ -116,6 +117,9 @@ impl Bed {
             partitions: PARTITIONS,
             commit_interval: Duration::from_millis(50),
             publish_interval: Duration::from_millis(10),
+            // Fleets live at a date of their own, whenever the tests run.
+            ahead_max: Duration::MAX,
+            retention: BTreeMap::new(),
             ..IngestConfig::default()
         };
         let metrics = nilometer_ingest::Metrics::register(&registry).unwrap();

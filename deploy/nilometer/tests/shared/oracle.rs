@@ -101,6 +101,9 @@ factor = {FACTOR}
 end = "{end}"
 [ingest]
 commit_interval = "700ms"
+ahead_max = "100years"
+[store.retention]
+samples = "forever"
 "#,
             seed = fleet.seed,
             nodes = fleet.nodes,

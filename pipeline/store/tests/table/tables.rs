@@ -26,7 +26,7 @@ async fn append(table: &mut Table, rows: Vec<Row>, position: Position) -> Result
 }
 
 pub(crate) fn row(series: i64, at: i64) -> Row {
-    Row { series, at, value: series as f64 }
+    Row { series, at, value: series as f64, epoch: 0 }
 }
 
 pub(crate) async fn series_of(table: &Table) -> Vec<i64> {

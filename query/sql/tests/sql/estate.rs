@@ -53,6 +53,8 @@ impl Estate {
             partitions: PARTITIONS,
             commit_interval: Duration::from_secs(3_600),
             publish_interval: Duration::from_millis(5),
+            // The log's clock stands still.
+            ahead_max: Duration::MAX,
             ..IngestConfig::default()
         };
         let metrics = Metrics::register(&Registry::new()).unwrap();
@@ -70,7 +72,8 @@ impl Estate {
     pub(crate) async fn follower(&self) -> Follower {
         let metrics = Metrics::register_follower(&Registry::new()).unwrap();
         let log: Arc<dyn Log> = Arc::new(self.log.clone());
-        let config = IngestConfig { partitions: PARTITIONS, ..IngestConfig::default() };
+        let (partitions, ahead_max) = (PARTITIONS, Duration::MAX);
+        let config = IngestConfig { partitions, ahead_max, ..IngestConfig::default() };
         Follower::open(config, log, &self.storage, Arc::new(SystemClock), metrics).await.unwrap()
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // test code throughout, helpers too
 
+mod clocks;
 mod estate;
 mod golden;
 mod http;

@@ -4,5 +4,6 @@
 
 mod breakdowns;
 mod cases;
+mod clocks;
 mod properties;
 mod script;

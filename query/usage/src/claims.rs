@@ -1,0 +1,113 @@
+//! Whose counter counts, where several source instances observe one resource at one time.
+//!
+//! Each instance tells increases over the times between its own readings. Over any time, only
+//! those of one instance count: of the one that comes first in order among those that read before
+//! and after, within the hold time.
+//!
+//! ```text
+//! a  ●────●────●────●              │ counts whole
+//! b        ●────●────●────●────●   │ counts from where a has no more pairs
+//! ```
+//!
+//! So two agents on one node, or both ends of a migration, never bill one unit twice.
+
+use crate::fixed::share;
+use crate::sampled::{Near, Sum, amounts};
+use crate::tenure::Life;
+
+/// One addition.
+#[derive(Clone, Copy)]
+enum Part {
+    Spread { from: i64, to: i64, seen: i64, whole: i128 },
+    At { instant: i64, amount: i128 },
+}
+
+/// What one instance tells, and the times between its readings, as far as they are its own.
+struct Told {
+    hold: i64,
+    parts: Vec<Part>,
+    pairs: Vec<(i64, i64)>,
+}
+
+impl Part {
+    fn start(&self) -> i64 {
+        match *self {
+            Part::Spread { from, .. } => from,
+            Part::At { instant, .. } => instant,
+        }
+    }
+}
+
+impl Sum for Told {
+    fn spread(&mut self, from: i64, to: i64, seen: i64, whole: i128) {
+        self.parts.push(Part::Spread { from, to, seen, whole });
+        // Nobody else read within a longer pause, or it would not be told.
+        self.pairs.push((from, to.min(from.saturating_add(self.hold))));
+    }
+
+    fn at(&mut self, instant: i64, amount: i128) {
+        self.parts.push(Part::At { instant, amount });
+    }
+}
+
+/// Adds what counts of all instances, in order of time.
+pub(crate) fn settle(near: Near<'_>, life: &Life, hold: i64, sum: &mut impl Sum) {
+    let mut taken: Vec<(i64, i64)> = Vec::new();
+    let mut counted: Vec<Part> = Vec::new();
+    for instance in near.instances() {
+        let mut told = Told { hold, parts: Vec::new(), pairs: Vec::new() };
+        amounts(near, life, hold, Some(instance), &mut told);
+        told.parts.iter().for_each(|part| add_free(*part, &taken, &mut counted));
+        taken.extend(told.pairs);
+        taken = joined(taken);
+    }
+    counted.sort_by_key(Part::start);
+    for part in counted {
+        match part {
+            Part::Spread { from, to, seen, whole } => sum.spread(from, to, seen, whole),
+            Part::At { instant, amount } => sum.at(instant, amount),
+        }
+    }
+}
+
+/// The part outside what is taken, cut by cumulative shares.
+fn add_free(part: Part, taken: &[(i64, i64)], out: &mut Vec<Part>) {
+    match part {
+        Part::At { instant, .. } => {
+            let next = taken.partition_point(|&(_, end)| end <= instant);
+            if taken.get(next).is_none_or(|&(start, _)| instant < start) {
+                out.push(part);
+            }
+        }
+        Part::Spread { from, to, seen, whole } => {
+            let until = |at: i64| share(whole, at - from, to - from);
+            let mut free = from;
+            let next = taken.partition_point(|&(_, end)| end <= from);
+            for &(start, end) in taken[next..].iter().chain([&(to, to)]) {
+                let (a, b) = (free, start.clamp(free, to));
+                if a < b {
+                    let whole = until(b) - until(a);
+                    out.push(Part::Spread { from: a, to: b, seen: seen.clamp(a, b), whole });
+                }
+                free = free.max(end);
+                if free >= to {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Periods in order, those that touch as one.
+fn joined(mut periods: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    periods.retain(|&(start, end)| start < end);
+    periods.sort_unstable();
+    let mut joined: Vec<(i64, i64)> = Vec::with_capacity(periods.len());
+    for (start, end) in periods {
+        match joined.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
