@@ -52,7 +52,7 @@ pub(crate) fn rows_of_file(end: i64) -> Vec<Row> {
     let rows = series.flat_map(|series| {
         (0..OF_A_FILE).map(move |n| {
             let at = end - n * 10 * MICROS_PER_SECOND;
-            Row { series, at, value: at as f64 / 1e6 }
+            Row { series, at, value: at as f64 / 1e6, epoch: 0 }
         })
     });
     rows.collect()

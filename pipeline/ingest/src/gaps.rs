@@ -87,6 +87,7 @@ mod tests {
             kind,
             agent: String::new(),
             node: node.to_owned(),
+            sources: Vec::new(),
             topic: SAMPLES.to_owned(),
             partition,
             start: Timestamp(start),

@@ -89,6 +89,7 @@ async fn a_level_does_not_reach_into_a_gap() {
         kind: GapKind::Unobserved,
         agent: node.to_owned(),
         node: node.to_owned(),
+        sources: Vec::new(),
         topic: SAMPLES.to_owned(),
         partition: None,
         start: Timestamp::from_seconds(T0 + 105),
