@@ -48,7 +48,7 @@ pub(crate) fn patient() -> IngestConfig {
         commit_interval: Duration::from_secs(3_600),
         publish_interval: Duration::from_millis(5),
         retry_pause: Duration::from_millis(5),
-        ahead_max: Duration::from_secs(86_400),
+        ahead_max: Duration::from_secs(30 * 86_400),
         ..IngestConfig::default()
     }
 }
