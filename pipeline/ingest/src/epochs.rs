@@ -10,6 +10,9 @@ use std::sync::Arc;
 use nilometer_contract::{Epoch, EpochId};
 use nilometer_store::text_hash;
 
+use crate::record::Content;
+use crate::state::State;
+
 /// Most epochs known; a sample of one more goes to the dead letters. An agent begins one when it
 /// starts and one at each step of its clock.
 pub(crate) const MAX_EPOCHS: usize = 1 << 20;
@@ -77,6 +80,24 @@ impl Epochs {
             Some(Reach { instance, end: later.min().unwrap_or(i64::MAX) })
         });
         found.unwrap_or(Reach { instance: 0, end: i64::MAX })
+    }
+}
+
+impl State {
+    /// Learns of the epoch of a record, if it is new.
+    pub(crate) fn take_epoch(&mut self, content: &Content, appended: i64) -> Result<(), String> {
+        let mut epochs = self.shared.epochs.write().unwrap_or_else(|e| e.into_inner());
+        if epochs.knows(content.epoch) {
+            return Ok(());
+        }
+        let epoch = &content.batch.epoch;
+        if epochs.len() >= MAX_EPOCHS {
+            return Err(format!("more than {MAX_EPOCHS} epochs"));
+        }
+        self.plausible.check(epoch.start.0, appended, self.now.0)?;
+        epochs.insert(epoch);
+        self.new_epochs.push(epoch.clone());
+        Ok(())
     }
 }
 

@@ -65,8 +65,7 @@ pub(crate) struct Tools {
 #[derive(Default)]
 struct Progress {
     refreshed: bool,
-    series: bool,
-    epochs: bool,
+    dimensions: [bool; 2],
     copied: bool,
     samples: Option<(Instant, Vec<Add>)>,
 }
@@ -208,8 +207,9 @@ impl Sink {
             progress.refreshed = true;
         }
         self.check(&cut.spans).await?;
-        dimension(&mut self.series, cut.series.as_ref(), &mut progress.series).await?;
-        dimension(&mut self.epochs, cut.epochs.as_ref(), &mut progress.epochs).await?;
+        let [series, epochs] = &mut progress.dimensions;
+        dimension(&mut self.series, cut.series.as_ref(), series).await?;
+        dimension(&mut self.epochs, cut.epochs.as_ref(), epochs).await?;
         guarded(&mut self.dead_letters, &cut.dead_letters, &cut.spans).await?;
         if !progress.copied {
             copy_to_log(&cut.dead_letters, tools.log.as_ref()).await.map_err(Failure::Log)?;
@@ -280,11 +280,10 @@ async fn dimension(
     rows: Option<&RecordBatch>,
     done: &mut bool,
 ) -> Result<(), Failure> {
-    if let (Some(rows), false) = (rows, *done) {
-        let add = table.write(std::slice::from_ref(rows), None).await?;
-        table.append(vec![add], &[]).await?;
-        *done = true;
-    }
+    let Some(rows) = rows.filter(|_| !*done) else { return Ok(()) };
+    let add = table.write(std::slice::from_ref(rows), None).await?;
+    table.append(vec![add], &[]).await?;
+    *done = true;
     Ok(())
 }
 

@@ -15,7 +15,6 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::cut::{Cut, Spans};
-use crate::epochs::MAX_EPOCHS;
 use crate::index::SeriesIndex;
 use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
@@ -92,22 +91,6 @@ impl State {
         }
         self.metrics.series.set(index.len() as i64);
         self.warn_of_letters(buried);
-    }
-
-    /// Learns of the epoch of a record, if it is new.
-    fn take_epoch(&mut self, content: &Content, appended_at_micros: i64) -> Result<(), String> {
-        let mut epochs = self.shared.epochs.write().unwrap_or_else(|e| e.into_inner());
-        if epochs.knows(content.epoch) {
-            return Ok(());
-        }
-        let epoch = &content.batch.epoch;
-        if epochs.len() >= MAX_EPOCHS {
-            return Err(format!("more than {MAX_EPOCHS} epochs"));
-        }
-        self.plausible.check(epoch.start.0, appended_at_micros, self.now.0)?;
-        epochs.insert(epoch);
-        self.new_epochs.push(epoch.clone());
-        Ok(())
     }
 
     /// Learns the identities of a record that is stored already.

@@ -121,8 +121,7 @@ pub const SERIES: TableDef = TableDef {
 /// The order of the samples' epochs.
 pub const EPOCHS: TableDef = TableDef {
     name: "epochs",
-    doc: "Stretches of the clocks by which samples were read; a row may stand more than once. \
-          A sample counts if no later epoch of its instance starts at or before it.",
+    doc: "Stretches of the agents' clocks; a later one of an instance ends the earlier ones.",
     columns: &[
         column("epoch", Int, "", "Digest of the other columns."),
         column("instance", Text, "", "Source instance, whose epochs are in order."),

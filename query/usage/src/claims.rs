@@ -11,15 +11,24 @@
 //!
 //! So two agents on one node, or both ends of a migration, never bill one unit twice.
 
-use crate::fixed::share;
 use crate::sampled::{Near, Sum, amounts};
 use crate::tenure::Life;
+use crate::walk::{Piece, Walk};
 
 /// One addition.
 #[derive(Clone, Copy)]
 enum Part {
-    Spread { from: i64, to: i64, seen: i64, whole: i128 },
-    At { instant: i64, amount: i128 },
+    /// What lies within `part` of `whole`, spread over `span`.
+    Spread {
+        span: (i64, i64),
+        part: (i64, i64),
+        seen: i64,
+        whole: i128,
+    },
+    At {
+        instant: i64,
+        amount: i128,
+    },
 }
 
 /// What one instance tells, and the times between its readings, as far as they are its own.
@@ -32,7 +41,7 @@ struct Told {
 impl Part {
     fn start(&self) -> i64 {
         match *self {
-            Part::Spread { from, .. } => from,
+            Part::Spread { part, .. } => part.0,
             Part::At { instant, .. } => instant,
         }
     }
@@ -40,7 +49,8 @@ impl Part {
 
 impl Sum for Told {
     fn spread(&mut self, from: i64, to: i64, seen: i64, whole: i128) {
-        self.parts.push(Part::Spread { from, to, seen, whole });
+        let span = (from, to);
+        self.parts.push(Part::Spread { span, part: span, seen, whole });
         // Nobody else read within a longer pause, or it would not be told.
         self.pairs.push((from, to.min(from.saturating_add(self.hold))));
     }
@@ -51,7 +61,12 @@ impl Sum for Told {
 }
 
 /// Adds what counts of all instances, in order of time.
-pub(crate) fn settle(near: Near<'_>, life: &Life, hold: i64, sum: &mut impl Sum) {
+pub(crate) fn settle<'a, E: FnMut(Piece<'a>)>(
+    near: Near<'_>,
+    life: &Life,
+    hold: i64,
+    walk: &mut Walk<'a, E>,
+) {
     let mut taken: Vec<(i64, i64)> = Vec::new();
     let mut counted: Vec<Part> = Vec::new();
     for instance in near.instances() {
@@ -64,13 +79,13 @@ pub(crate) fn settle(near: Near<'_>, life: &Life, hold: i64, sum: &mut impl Sum)
     counted.sort_by_key(Part::start);
     for part in counted {
         match part {
-            Part::Spread { from, to, seen, whole } => sum.spread(from, to, seen, whole),
-            Part::At { instant, amount } => sum.at(instant, amount),
+            Part::Spread { span, part, seen, whole } => walk.spread_part(span, part, seen, whole),
+            Part::At { instant, amount } => walk.at(instant, amount),
         }
     }
 }
 
-/// The part outside what is taken, cut by cumulative shares.
+/// The parts outside what is taken.
 fn add_free(part: Part, taken: &[(i64, i64)], out: &mut Vec<Part>) {
     match part {
         Part::At { instant, .. } => {
@@ -79,15 +94,13 @@ fn add_free(part: Part, taken: &[(i64, i64)], out: &mut Vec<Part>) {
                 out.push(part);
             }
         }
-        Part::Spread { from, to, seen, whole } => {
-            let until = |at: i64| share(whole, at - from, to - from);
-            let mut free = from;
-            let next = taken.partition_point(|&(_, end)| end <= from);
+        Part::Spread { span, seen, whole, .. } => {
+            let (mut free, to) = span;
+            let next = taken.partition_point(|&(_, end)| end <= free);
             for &(start, end) in taken[next..].iter().chain([&(to, to)]) {
-                let (a, b) = (free, start.clamp(free, to));
-                if a < b {
-                    let whole = until(b) - until(a);
-                    out.push(Part::Spread { from: a, to: b, seen: seen.clamp(a, b), whole });
+                let part = (free, start.clamp(free, to));
+                if part.0 < part.1 {
+                    out.push(Part::Spread { span, part, seen, whole });
                 }
                 free = free.max(end);
                 if free >= to {

@@ -53,8 +53,20 @@ impl<'a, E: FnMut(Piece<'a>)> Walk<'a, E> {
             self.quantity = fits(self.quantity.checked_add(whole));
             self.observed_micros += seen - from;
         } else {
-            self.cut(from, to, seen, whole);
+            self.cut((from, to), (from, to), seen, whole);
         }
+    }
+
+    /// Adds what lies within `part` of `whole`, spread evenly over all of `span`. Parts that make
+    /// up the span add up to the whole, wherever they meet.
+    pub(crate) fn spread_part(
+        &mut self,
+        span: (i64, i64),
+        part: (i64, i64),
+        seen: i64,
+        whole: i128,
+    ) {
+        self.cut(span, part, seen, whole);
     }
 
     /// Adds `amount` at one instant.
@@ -75,15 +87,15 @@ impl<'a, E: FnMut(Piece<'a>)> Walk<'a, E> {
     }
 
     #[cold]
-    fn cut(&mut self, from: i64, to: i64, seen: i64, whole: i128) {
-        while self.start < to && self.is_open() {
-            let (a, b) = (from.max(self.start), to.min(self.end));
+    fn cut(&mut self, (from, to): (i64, i64), part: (i64, i64), seen: i64, whole: i128) {
+        while self.start < part.1 && self.is_open() {
+            let (a, b) = (part.0.max(self.start), part.1.min(self.end));
             if a < b {
                 let until = |at: i64| share(whole, at - from, to - from);
                 self.quantity = fits(self.quantity.checked_add(until(b) - until(a)));
                 self.observed_micros += (seen.min(b) - a).max(0);
             }
-            if to <= self.end {
+            if part.1 <= self.end {
                 return;
             }
             self.next();
