@@ -53,7 +53,7 @@ pub(crate) async fn load(
         new_series: Vec::new(),
         new_epochs: Vec::new(),
         newest,
-        now: Timestamp::default(),
+        now: Timestamp(i64::MAX),
         touched: BTreeMap::new(),
         arrivals: Vec::new(),
         plausible: Plausible::of(config),

@@ -99,6 +99,7 @@ pub async fn repair(
         let (restored, adds) = match def.name {
             "samples" => replay.samples(&mut sink, config, &facts).await?,
             "series" => replay.series(&mut sink, config).await?,
+            "epochs" => replay.epochs(&mut sink, config).await?,
             "events" => replay.records(&mut sink, config, EVENTS).await?,
             "gaps" => replay.records(&mut sink, config, GAPS).await?,
             "decisions" => replay.records(&mut sink, config, DECISIONS).await?,

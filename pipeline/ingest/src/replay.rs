@@ -22,7 +22,7 @@ use crate::memory::{MemoryTier, collect_rows};
 use crate::metrics::Metrics;
 use crate::record::Prepared;
 use crate::repair::Fact;
-use crate::rows::{Decision, TableRow, batch_of};
+use crate::rows::{Decision, TableRow, batch_of, epochs_batch};
 use crate::state::State;
 use crate::stream::{Origin, Stream};
 use crate::tail::Topics;
@@ -119,6 +119,22 @@ impl Replay {
         let Some(batch) = series_batch(&mut state) else { return Ok(Restored::default()) };
         let add = sink.series.write(std::slice::from_ref(&batch), None).await;
         Ok((batch.num_rows() as u64, vec![add.map_err(IngestError::Store)?]))
+    }
+
+    /// Epochs that records in the log are of and that the table does not have.
+    pub(crate) async fn epochs(
+        &self,
+        sink: &mut Sink,
+        config: &IngestConfig,
+    ) -> Result<Restored, IngestError> {
+        let mut state = self.begin(sink, config).await?;
+        let ranges = self.ranges(&state, SAMPLES).await?;
+        self.run(sink, &mut state, ranges).await?;
+        if state.new_epochs.is_empty() {
+            return Ok(Restored::default());
+        }
+        let add = sink.epochs.write(&[epochs_batch(&state.new_epochs)], None).await;
+        Ok((state.new_epochs.len() as u64, vec![add.map_err(IngestError::Store)?]))
     }
 
     /// What the log holds below the stored positions of a topic.

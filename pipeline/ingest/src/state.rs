@@ -40,7 +40,7 @@ pub(crate) struct State {
     pub(crate) new_series: Vec<u32>,
     pub(crate) new_epochs: Vec<Epoch>,
     pub(crate) newest: Timestamp,
-    /// The ingester's own clock, as it was last looked at.
+    /// The ingester's own clock, as it was last looked at; the largest instant before.
     pub(crate) now: Timestamp,
     pub(crate) touched: BTreeMap<i64, i64>,
     pub(crate) arrivals: Vec<i64>,

@@ -37,7 +37,7 @@ async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
     place.append(DECISIONS, 0, "[]").await;
     place.samples(0, &[A]).await;
     let running = place.start(hasty()).await;
-    eventually("letters are copied", async || place.records_of(DEAD_LETTERS).await.len() == 6)
+    eventually("letters are copied", async || place.records_of(DEAD_LETTERS).await.len() >= 6)
         .await;
     assert_eq!(running.metrics.dead_letters.get(), 6);
     assert_eq!(place.seen(&running.tables, "dead_letters").await.len(), 6);

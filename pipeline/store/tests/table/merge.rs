@@ -38,6 +38,7 @@ fn letters(instants: &[i64], bytes: usize) -> RecordBatch {
         Arc::new(TimestampMicrosecondArray::from(instants.to_vec()).with_timezone("UTC")),
         texts(),
         numbers(),
+        texts(),
         numbers(),
         numbers(),
         texts(),
