@@ -92,10 +92,15 @@ struct CloudEvent {
 impl LifecycleEvent {
     /// Digest of everything the event says; equal events have equal ids.
     pub fn id(&self) -> String {
+        format!("{:032x}", self.digest())
+    }
+
+    /// The number that [`id`](Self::id) writes.
+    pub fn digest(&self) -> u128 {
         let said =
             serde_json::to_vec(&(self.change.as_str(), self.at, &self.source, &self.resource))
                 .unwrap_or_default();
-        format!("{:032x}", xxh3_128(&said))
+        xxh3_128(&said)
     }
 
     /// The CloudEvent in structured JSON mode.

@@ -13,134 +13,99 @@
 //! `created` revives, so a straggling report cannot.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
 
-use crate::event::{Change, LifecycleEvent};
-use crate::resource::{Resource, ResourceKind};
+use crate::event::LifecycleEvent;
+use crate::lifetime::{Lifetime, Segment};
+use crate::resource::ResourceKind;
 use crate::time::Timestamp;
 
-/// One state of a resource over `[start, end)`; `end` is open while it lasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// First instant of the state.
-    pub start: Timestamp,
-    /// First instant past the state.
-    pub end: Option<Timestamp>,
-    /// The state.
-    pub state: Arc<Resource>,
-}
-
-/// All that is known of one resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lifetime {
-    events: Vec<Arc<LifecycleEvent>>,
-    segments: Vec<Segment>,
-}
-
-/// Whether an event said something new.
+/// What came of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// It was not known yet.
     New,
     /// The same event had been applied before.
     Duplicate,
+    /// Refused: there are as many resources as there may be, and this would be another.
+    TooManyResources,
+    /// Refused: the resource has as many events as it may.
+    TooManyChanges,
+}
+
+/// How much a history holds; what is beyond is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryBounds {
+    /// Most resources.
+    pub resources: usize,
+    /// Most events of one resource. Deletions may be twice as many, so that it can still end.
+    pub changes_per_resource: usize,
 }
 
 /// The lifetimes of all resources.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     resources: HashMap<String, Lifetime>,
+    bounds: HistoryBounds,
 }
 
-impl Lifetime {
-    /// The states in order of time; they do not overlap.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
+impl Default for HistoryBounds {
+    /// None.
+    fn default() -> Self {
+        HistoryBounds { resources: usize::MAX, changes_per_resource: usize::MAX }
     }
-
-    /// The events in order of time.
-    pub fn events(&self) -> &[Arc<LifecycleEvent>] {
-        &self.events
-    }
-
-    /// The state in force at `at`, if the resource was alive then.
-    pub fn at(&self, at: Timestamp) -> Option<&Segment> {
-        self.segments
-            .iter()
-            .rev()
-            .find(|segment| segment.start <= at && segment.end.is_none_or(|end| at < end))
-    }
-
-    /// The newest state, alive or not.
-    pub fn latest(&self) -> Option<&Segment> {
-        self.segments.last()
-    }
-
-    /// First instant at which the resource is known to have been.
-    pub fn start(&self) -> Option<Timestamp> {
-        self.segments.first().map(|segment| segment.start)
-    }
-
-    fn apply(&mut self, event: Arc<LifecycleEvent>) -> Applied {
-        let key = |event: &LifecycleEvent| (event.at, event.change);
-        let from = self.events.partition_point(|known| key(known) < key(&event));
-        let upto = self.events.partition_point(|known| key(known) <= key(&event));
-        if self.events[from..upto].contains(&event) {
-            return Applied::Duplicate;
-        }
-        // Events that share instant and change are ordered by what they say, not by arrival.
-        let tie = event.id();
-        let offset = self.events[from..upto].partition_point(|known| known.id() < tie);
-        self.events.insert(from + offset, event);
-        self.segments = fold(&self.events);
-        Applied::New
-    }
-}
-
-fn fold(events: &[Arc<LifecycleEvent>]) -> Vec<Segment> {
-    let mut segments: Vec<Segment> = Vec::new();
-    for event in events {
-        let last = segments.last_mut();
-        let seen = last.is_some();
-        let alive = last.filter(|segment| segment.end.is_none());
-        match (event.change, alive) {
-            (Change::Deleted, Some(segment)) => segment.end = Some(event.at),
-            (Change::Deleted, None) => continue,
-            (Change::Changed, None) if seen => continue,
-            (_, Some(segment)) if *segment.state == event.resource => continue,
-            (_, alive) => {
-                if let Some(segment) = alive {
-                    segment.end = Some(event.at);
-                }
-                let state = Arc::new(event.resource.clone());
-                segments.push(Segment { start: event.at, end: None, state });
-            }
-        }
-        if segments.last().is_some_and(|segment| segment.end == Some(segment.start)) {
-            segments.pop();
-        }
-        // A state replaced at its own first instant was never in force.
-        let replaced = segments
-            .len()
-            .checked_sub(2)
-            .filter(|&previous| segments[previous].end == Some(segments[previous].start));
-        if let Some(previous) = replaced {
-            segments.remove(previous);
-        }
-    }
-    segments
 }
 
 impl History {
-    /// Applies one event; says whether it was new.
+    /// An empty history that holds no more than it is allowed.
+    pub fn bounded(bounds: HistoryBounds) -> Self {
+        History { bounds, ..History::default() }
+    }
+
+    /// Applies one event.
     pub fn apply(&mut self, event: LifecycleEvent) -> Applied {
-        match self.resources.get_mut(&event.resource.id) {
-            Some(lifetime) => lifetime.apply(Arc::new(event)),
-            None => {
-                let lifetime = self.resources.entry(event.resource.id.clone()).or_default();
-                lifetime.apply(Arc::new(event))
+        self.apply_to(&event.resource.id.clone(), vec![event])[0]
+    }
+
+    /// Applies events in order of arrival; says of each what came of it. Of n events of one
+    /// resource it takes O(n log n), whatever their order.
+    pub fn apply_all(&mut self, events: Vec<LifecycleEvent>) -> Vec<Applied> {
+        let mut applied = vec![Applied::Duplicate; events.len()];
+        let mut order: Vec<&str> = Vec::new();
+        let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (place, event) in events.iter().enumerate() {
+            let id = event.resource.id.as_str();
+            match places.entry(id) {
+                Entry::Occupied(mut known) => known.get_mut().push(place),
+                Entry::Vacant(free) => {
+                    order.push(id);
+                    free.insert(vec![place]);
+                }
             }
         }
+        let groups: Vec<(String, Vec<usize>)> = order
+            .into_iter()
+            .map(|id| (id.to_owned(), places.remove(id).unwrap_or_default()))
+            .collect();
+        let mut events: Vec<Option<LifecycleEvent>> = events.into_iter().map(Some).collect();
+        for (id, places) in groups {
+            let theirs = places.iter().filter_map(|&place| events[place].take()).collect();
+            for (place, came) in places.iter().zip(self.apply_to(&id, theirs)) {
+                applied[*place] = came;
+            }
+        }
+        applied
+    }
+
+    fn apply_to(&mut self, id: &str, events: Vec<LifecycleEvent>) -> Vec<Applied> {
+        let most = self.bounds.changes_per_resource;
+        if let Some(lifetime) = self.resources.get_mut(id) {
+            return lifetime.apply(events, most);
+        }
+        if self.resources.len() >= self.bounds.resources {
+            return vec![Applied::TooManyResources; events.len()];
+        }
+        self.resources.entry(id.to_owned()).or_default().apply(events, most)
     }
 
     /// What is known of one resource.
@@ -171,10 +136,10 @@ impl History {
         self.resources.is_empty()
     }
 
-    /// Forgets resources that ended before `horizon`; the bound on this structure is retention.
+    /// Forgets what was over before `horizon`: resources that ended, and states of others that
+    /// were replaced. What is told of the time from `horizon` on stays the same, also after more
+    /// events of that time; only a `changed` of a resource that ended and was forgotten starts it.
     pub fn forget_before(&mut self, horizon: Timestamp) {
-        self.resources.retain(|_, lifetime| {
-            lifetime.latest().is_none_or(|segment| segment.end.is_none_or(|end| end >= horizon))
-        });
+        self.resources.retain(|_, lifetime| lifetime.forget_before(horizon));
     }
 }

@@ -11,6 +11,7 @@ mod epoch;
 mod event;
 mod gap;
 mod history;
+mod lifetime;
 mod meter;
 mod resource;
 mod sample;
@@ -21,7 +22,8 @@ mod wire;
 pub use epoch::{Epoch, EpochId};
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
 pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES, MAX_GAP_SOURCES};
-pub use history::{Applied, History, Lifetime, Segment};
+pub use history::{Applied, History, HistoryBounds};
+pub use lifetime::{Lifetime, Segment};
 pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
 pub use resource::{
     BOOT_ID, InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind,

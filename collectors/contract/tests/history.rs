@@ -1,7 +1,10 @@
 //! The history is a function of the set of events.
 
+use std::sync::Arc;
+
 use nilometer_contract::{
-    Applied, Change, History, LifecycleEvent, Resource, ResourceKind, Timestamp,
+    Applied, Change, History, HistoryBounds, LifecycleEvent, Resource, ResourceKind, Segment,
+    Timestamp,
 };
 use proptest::prelude::*;
 
@@ -51,32 +54,142 @@ fn repeats_are_duplicates() {
     assert_eq!(history.apply(event(2, Change::Created, "a")), Applied::New);
 }
 
+#[test]
+fn bounds_refuse_what_is_beyond_them_and_let_a_resource_end() {
+    let bounds = HistoryBounds { resources: 1, changes_per_resource: 2 };
+    let mut history = History::bounded(bounds);
+    let mut other = event(1, Change::Created, "a");
+    other.resource.id = "vm-2".to_owned();
+    let applied = history.apply_all(vec![
+        event(1, Change::Created, "a"),
+        other.clone(),
+        event(2, Change::Changed, "b"),
+        event(1, Change::Created, "a"),
+        event(3, Change::Changed, "c"),
+        event(9, Change::Deleted, "b"),
+        event(8, Change::Deleted, "b"),
+        event(7, Change::Deleted, "b"),
+    ]);
+    use Applied::{Duplicate, New, TooManyChanges, TooManyResources};
+    let expected =
+        [New, TooManyResources, New, Duplicate, TooManyChanges, New, New, TooManyChanges];
+    assert_eq!(applied, expected);
+    assert_eq!(history.get("vm-1").unwrap().latest().unwrap().end, Some(Timestamp(8)));
+    history.forget_before(Timestamp(20));
+    assert_eq!(history.apply(other), New);
+}
+
+/// With a fold of all events at each of them this takes an hour.
+#[test]
+fn two_hundred_thousand_changes_are_applied_in_linear_time() {
+    const CHANGES: i64 = 200_000;
+    let change = |at: i64| event(at, Change::Changed, if at % 2 == 0 { "a" } else { "b" });
+    let mut in_order = History::default();
+    for at in 0..CHANGES {
+        assert_eq!(in_order.apply(change(at)), Applied::New);
+    }
+    assert_eq!(in_order.get("vm-1").unwrap().segments().len(), CHANGES as usize);
+    let mut scattered = History::default();
+    // A step that shares no factor with the number of changes reaches each of them once.
+    let order: Vec<i64> = (0..CHANGES).map(|n| n * 7_919 % CHANGES).collect();
+    for some in order.chunks(50_000) {
+        scattered.apply_all(some.iter().map(|&at| change(at)).collect());
+    }
+    assert_eq!(in_order.get("vm-1"), scattered.get("vm-1"));
+}
+
+/// The definition: all events, each once and in order, folded from the first.
+fn refolded(events: &[LifecycleEvent]) -> Vec<Segment> {
+    let mut events = events.to_vec();
+    events.sort_by_key(|event| (event.at, event.change, event.id()));
+    events.dedup();
+    let mut segments: Vec<Segment> = Vec::new();
+    for event in events {
+        let seen = !segments.is_empty();
+        let alive = segments.last().is_some_and(|segment| segment.end.is_none());
+        let repeats = alive && *segments[segments.len() - 1].state == event.resource;
+        let begins = match event.change {
+            Change::Deleted => false,
+            Change::Changed => (alive || !seen) && !repeats,
+            Change::Created => !repeats,
+        };
+        if let Some(last) = segments.last_mut()
+            && alive
+            && (begins || event.change == Change::Deleted)
+        {
+            last.end = Some(event.at);
+        }
+        if begins {
+            let state = Arc::new(event.resource);
+            segments.push(Segment { start: event.at, end: None, state });
+        }
+        segments.retain(|segment| segment.end != Some(segment.start));
+    }
+    segments
+}
+
+fn segments_of(history: &History) -> Vec<Segment> {
+    history.get("vm-1").map(|lifetime| lifetime.segments().to_vec()).unwrap_or_default()
+}
+
+fn some_events(most: usize) -> impl Strategy<Value = Vec<LifecycleEvent>> {
+    let changes = [Change::Created, Change::Changed, Change::Deleted];
+    let one = (0..12_i64, prop::sample::select(changes.to_vec()), "[abc]")
+        .prop_map(|(at, change, project)| event(at, change, &project));
+    proptest::collection::vec(one, 0..most)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn order_and_repeats_change_nothing(
-        events in proptest::collection::vec((0..12_i64, 0..3_usize, "[abc]"), 0..12),
-        shuffle in proptest::collection::vec(any::<prop::sample::Index>(), 0..24),
+    fn order_repeats_and_batches_change_nothing(
+        events in some_events(14),
+        shuffle in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..24),
     ) {
-        let changes = [Change::Created, Change::Changed, Change::Deleted];
-        let events: Vec<_> = events.iter().map(|(at, change, project)| event(*at, changes[*change], project)).collect();
+        let expected = refolded(&events);
         let mut ordered = History::default();
+        for event in &events {
+            ordered.apply(event.clone());
+            prop_assert!(segments_of(&ordered).windows(2).all(|pair| pair[0].end.is_some_and(|end| end <= pair[1].start)));
+        }
+        prop_assert_eq!(&segments_of(&ordered), &expected);
         let mut shuffled = History::default();
-        if !events.is_empty() {
-            for place in shuffle {
-                shuffled.apply(events[place.index(events.len())].clone());
+        let mut batch = Vec::new();
+        for (place, ends) in shuffle {
+            if !events.is_empty() {
+                batch.push(events[place.index(events.len())].clone());
+            }
+            if ends {
+                shuffled.apply_all(std::mem::take(&mut batch));
             }
         }
-        for event in events.iter().rev() {
-            shuffled.apply(event.clone());
-        }
-        for event in events {
-            ordered.apply(event);
-        }
+        batch.extend(events.iter().rev().cloned());
+        shuffled.apply_all(batch);
         prop_assert_eq!(ordered.get("vm-1"), shuffled.get("vm-1"));
-        let segments = ordered.get("vm-1").map(|lifetime| lifetime.segments().to_vec()).unwrap_or_default();
-        prop_assert!(segments.windows(2).all(|pair| pair[0].end.is_some_and(|end| end <= pair[1].start)));
-        prop_assert!(segments.iter().all(|segment| segment.end.is_none_or(|end| segment.start < end)));
+        prop_assert!(expected.iter().all(|segment| segment.end.is_none_or(|end| segment.start < end)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_missed_by_nothing_later(
+        before in some_events(14),
+        later in some_events(8),
+        horizon in 0..12_i64,
+    ) {
+        let at = Timestamp(horizon);
+        let mut whole = History::default();
+        whole.apply_all(before);
+        let mut trimmed = whole.clone();
+        trimmed.forget_before(at);
+        let gone = trimmed.get("vm-1").is_none();
+        for event in later.into_iter().filter(|event| event.at >= at && !gone) {
+            whole.apply(event.clone());
+            trimmed.apply(event);
+        }
+        let told = |history: &History| -> Vec<Option<Arc<Resource>>> {
+            let alive = |at| Some(history.get("vm-1")?.at(Timestamp(at))?.state.clone());
+            (horizon..13).map(alive).collect()
+        };
+        prop_assert_eq!(told(&whole), told(&trimmed));
     }
 }

@@ -155,15 +155,14 @@ fn spans<'a>(
 
 fn lives(lifetime: &Lifetime) -> Vec<Life> {
     let mut lives: Vec<Life> = Vec::new();
+    let created = lifetime.events().filter(|event| event.change == Change::Created);
+    let created: Vec<_> = created.map(|event| event.at).collect();
     for segment in lifetime.segments() {
         let (start, end) = bounds(segment);
         match lives.last_mut() {
             Some(life) if life.death == start => life.death = end,
             _ => {
-                let born = lifetime
-                    .events()
-                    .iter()
-                    .any(|event| event.change == Change::Created && event.at == segment.start);
+                let born = created.binary_search(&segment.start).is_ok();
                 lives.push(Life { birth: start, death: end, born });
             }
         }

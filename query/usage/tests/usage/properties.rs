@@ -102,7 +102,7 @@ fn lives(lifetime: &Lifetime) -> Vec<(Range<i64>, bool)> {
         if let Some((life, _)) = lives.last_mut().filter(|(life, _)| life.end == start) {
             life.end = end;
         } else {
-            let mut creations = lifetime.events().iter().filter(|e| e.change == Change::Created);
+            let mut creations = lifetime.events().filter(|e| e.change == Change::Created);
             lives.push((start..end, creations.any(|event| event.at.0 == start)));
         }
     }
