@@ -65,6 +65,28 @@ impl Table {
         self.commit(adds, Vec::new(), positions, "WRITE").await
     }
 
+    /// Lets no transaction of an earlier generation of `app` happen from here on. A transaction
+    /// that states the generation in force as a position, from and next, conflicts with this.
+    pub async fn claim(&mut self, app: &str, generation: i64) -> Result<(), CommitError> {
+        loop {
+            let found = self.position(app).await.map_err(CommitError::Store)?;
+            if found == Some(generation) {
+                return Ok(());
+            }
+            let (app, from) = (app.to_owned(), found);
+            if found.is_some_and(|found| found > generation) {
+                return Err(CommitError::Stale { app, from: Some(generation), found });
+            }
+            match self.append(Vec::new(), &[Position { app, from, next: generation }]).await {
+                // Somebody commits: look again. Each time, one other commit has happened.
+                Err(CommitError::Conflict(_)) => {
+                    self.refresh().await.map_err(CommitError::Store)?
+                }
+                done => return done,
+            };
+        }
+    }
+
     /// Replaces files by others with the same rows (`data_change` false) or, with no additions,
     /// drops them and their rows. `writer` names who does it: of two from the same snapshot the
     /// second fails.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -19,6 +20,11 @@ use object_store::{
     Result,
 };
 use uuid::Uuid;
+
+/// Extension of a write that only says that its writer lives: a file that is there is not written
+/// anew but marked as modified, which costs no write of its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SignOfLife;
 
 /// Files below the root of the file system.
 #[derive(Debug, Default)]
@@ -61,6 +67,12 @@ fn write(path: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> 
     written.and_then(|()| File::open(parent)?.sync_all())
 }
 
+/// Gives a file the next time of modification, so that who looks sees that it was touched.
+fn touch(path: &FilePath) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.set_modified(file.metadata()?.modified()? + Duration::from_millis(1))
+}
+
 /// Makes a folder and its parents, each durable in the one above.
 fn make_folder(folder: &FilePath) -> io::Result<()> {
     if folder.is_dir() {
@@ -89,8 +101,10 @@ impl ObjectStore for DurableLocal {
             PutMode::Update(_) => return self.0.put_opts(location, payload, options).await,
         };
         let path = self.0.path_to_filesystem(location)?;
-        let written = tokio::task::spawn_blocking(move || {
-            write(&path, &payload, create).map_err(|error| failed(&path, error))
+        let alive = options.extensions.get::<SignOfLife>().is_some();
+        let written = tokio::task::spawn_blocking(move || match alive && touch(&path).is_ok() {
+            true => Ok(()),
+            false => write(&path, &payload, create).map_err(|error| failed(&path, error)),
         });
         written.await.map_err(|source| Error::JoinError { source })??;
         Ok(PutResult { e_tag: None, version: None })

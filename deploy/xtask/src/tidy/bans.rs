@@ -89,6 +89,7 @@ const SHELLS: &[&str] = &[
     // Its time is simulated.
     "deploy/simulation/src/",
     "pipeline/ingest/src/",
+    "pipeline/store/src/lease.rs",
     "scheduler/placement/src/extender.rs",
     "scheduler/placement/src/scheduler.rs",
     "scheduler/placement/src/stream.rs",

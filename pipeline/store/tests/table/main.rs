@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod expiry;
+mod leases;
 mod log;
 mod merge;
 mod place;
