@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nilometer_store::{CompactionPolicy, STORED};
+use nilometer_store::{CompactionPolicy, LeaseConfig, STORED};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -35,6 +35,12 @@ pub struct IngestConfig {
     /// How far a sample may lie ahead of the log's clock; beyond, it goes to the dead letters, as
     /// does one that is older than the retention of samples.
     pub ahead_max: Duration,
+    /// How the tables are owned.
+    pub lease: LeaseConfig,
+    /// What this process runs as, by which others know it as the owner.
+    pub role: &'static str,
+    /// Longest time from the order to stop until the end. What is not committed stays in the log.
+    pub stop_deadline: Duration,
     /// How often the tables are looked at for what others committed to them.
     pub refresh_interval: Duration,
     /// How long to wait before what failed is tried again.
@@ -68,6 +74,9 @@ impl Default for IngestConfig {
             fetch_bytes: 4 << 20,
             identity_window: Duration::from_secs(6 * 3_600),
             ahead_max: Duration::from_secs(600),
+            lease: LeaseConfig::default(),
+            role: "ingest",
+            stop_deadline: Duration::from_secs(20),
             refresh_interval: Duration::from_secs(30),
             retry_pause: Duration::from_secs(1),
             compaction: CompactionPolicy::default(),

@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Truncated { stream: Stream, low: u64 },
     /// The partition is another log from here on, read from this offset.
     Begun { stream: Stream, next: u64 },
+    /// All that a partition held at the start came before this.
+    CaughtUp,
     /// The log could not be read; it is tried again.
     Failed(LogError),
 }
@@ -96,7 +98,10 @@ impl Cursor {
             }
             if starting && end.is_some_and(|end| self.next >= end) {
                 starting = false;
-                self.metrics.starting.dec();
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    sent = events.send(Event::CaughtUp) => if sent.is_err() { return },
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use futures::future::try_join_all;
 use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
 use nilometer_source::SharedClock;
@@ -33,7 +34,7 @@ use crate::tell::{copy_to_log, tell_late, told};
 
 /// A commit that fails for longer than this is told as late.
 const LATE: Duration = Duration::from_secs(10);
-/// Application id under which the home tables of the topics keep their ingester's generation.
+/// Application id under which every table keeps its ingester's generation.
 const OWNER: &str = "ingest/owner";
 
 /// The tables that the ingester writes.
@@ -46,7 +47,7 @@ pub(crate) struct Sink {
     pub(crate) gaps: Table,
     pub(crate) dead_letters: Table,
     pub(crate) decisions: Table,
-    /// Which ingester of these tables this is, by count; none that only reads.
+    /// Which owner of these tables this is, by its lease; none that only reads.
     pub(crate) generation: Option<i64>,
 }
 
@@ -150,16 +151,16 @@ impl Sink {
         })
     }
 
+    /// The largest generation that has claimed these tables.
+    pub(crate) async fn claimed(&mut self) -> Result<i64, StoreError> {
+        Ok(self.samples.position(OWNER).await?.unwrap_or(0))
+    }
+
     /// Makes this the ingester of these tables: no commit of an earlier one can happen from here
     /// on, and all that happened is seen.
-    ///
-    /// The generation is drawn in `samples`; of two that open at once, the later one there has
-    /// all tables, and the other is told [`CommitError::Stale`] here or at its next commit.
-    pub(crate) async fn claim(&mut self) -> Result<(), CommitError> {
-        let generation = claim(&mut self.samples, |found| found.unwrap_or(0) + 1).await?;
-        for table in [&mut self.events, &mut self.gaps, &mut self.decisions] {
-            claim(table, |_| generation).await?;
-        }
+    pub(crate) async fn claim(&mut self, generation: i64) -> Result<(), CommitError> {
+        let claims = self.tables_mut().map(|table| table.claim(OWNER, generation));
+        try_join_all(claims).await?;
         self.generation = Some(generation);
         for table in self.tables_mut() {
             table.refresh().await.map_err(CommitError::Store)?;
@@ -207,18 +208,18 @@ impl Sink {
             progress.refreshed = true;
         }
         self.check(&cut.spans).await?;
+        let owner = self.generation;
         let [series, epochs] = &mut progress.dimensions;
-        dimension(&mut self.series, cut.series.as_ref(), series).await?;
-        dimension(&mut self.epochs, cut.epochs.as_ref(), epochs).await?;
-        guarded(&mut self.dead_letters, &cut.dead_letters, &cut.spans).await?;
+        dimension(&mut self.series, cut.series.as_ref(), series, owner).await?;
+        dimension(&mut self.epochs, cut.epochs.as_ref(), epochs, owner).await?;
+        guarded(&mut self.dead_letters, &cut.dead_letters, &cut.spans, owner).await?;
         if !progress.copied {
             copy_to_log(&cut.dead_letters, tools.log.as_ref()).await.map_err(Failure::Log)?;
             progress.copied = true;
         }
         let (own, foreign): (Vec<_>, Vec<_>) =
             cut.gaps.iter().cloned().partition(|(origin, _)| is_own(origin));
-        guarded(&mut self.gaps, &foreign, &cut.spans).await?;
-        let owner = self.generation;
+        guarded(&mut self.gaps, &foreign, &cut.spans, owner).await?;
         owned(&mut self.gaps, &own, (cut, GAPS, owner)).await?;
         owned(&mut self.events, &cut.events, (cut, EVENTS, owner)).await?;
         owned(&mut self.decisions, &cut.decisions, (cut, DECISIONS, owner)).await?;
@@ -228,11 +229,11 @@ impl Sink {
     /// The tables are still ours, and every position is where the cut starts, or where an earlier
     /// try of it ended.
     async fn check(&mut self, spans: &Spans) -> Result<(), Failure> {
-        for topic in [SAMPLES, EVENTS, GAPS, DECISIONS] {
-            let found = self.home(topic).position(OWNER).await?;
-            if found != self.generation {
-                let (app, from) = (OWNER.to_owned(), self.generation);
-                return Err(CommitError::Stale { app, from, found }.into());
+        let from = self.generation;
+        for table in self.tables_mut() {
+            let found = table.position(OWNER).await?;
+            if found != from {
+                return Err(CommitError::Stale { app: OWNER.to_owned(), from, found }.into());
             }
         }
         for (stream, &(from, next)) in spans {
@@ -262,7 +263,8 @@ impl Sink {
             Some(written) => written,
             None => {
                 let rows = collect_rows(&cut.samples);
-                note_commit(&mut self.commits, &rows, &cut.positions(SAMPLES), cut.at).await?;
+                let (moved, owner) = (cut.positions(SAMPLES), self.generation);
+                note_commit(&mut self.commits, &rows, (&moved, owner), cut.at).await?;
                 (Instant::now(), write_samples(&self.samples, rows).await?)
             }
         };
@@ -279,28 +281,13 @@ async fn dimension(
     table: &mut Table,
     rows: Option<&RecordBatch>,
     done: &mut bool,
+    owner: Option<i64>,
 ) -> Result<(), Failure> {
     let Some(rows) = rows.filter(|_| !*done) else { return Ok(()) };
     let add = table.write(std::slice::from_ref(rows), None).await?;
-    table.append(vec![add], &[]).await?;
+    table.append(vec![add], &owned_by(owner)).await?;
     *done = true;
     Ok(())
-}
-
-async fn claim(table: &mut Table, choose: impl Fn(Option<i64>) -> i64) -> Result<i64, CommitError> {
-    loop {
-        let found = table.position(OWNER).await.map_err(CommitError::Store)?;
-        let next = choose(found);
-        let app = OWNER.to_owned();
-        if found.is_some_and(|found| found >= next) {
-            return Err(CommitError::Stale { app, from: Some(next), found });
-        }
-        match table.append(Vec::new(), &[Position { app, from: found, next }]).await {
-            // Somebody commits: look again. Each time, one other commit has happened.
-            Err(CommitError::Conflict(_)) => table.refresh().await.map_err(CommitError::Store)?,
-            done => return done.map(|()| next),
-        };
-    }
 }
 
 /// Tells which offsets these samples came with. Ahead of the samples after a crash, the table
@@ -308,7 +295,7 @@ async fn claim(table: &mut Table, choose: impl Fn(Option<i64>) -> i64) -> Result
 async fn note_commit(
     table: &mut Table,
     rows: &[Row],
-    positions: &[(Stream, Position)],
+    (positions, owner): (&[(Stream, Position)], Option<i64>),
     at: Timestamp,
 ) -> Result<(), Failure> {
     let instants = || rows.iter().map(|row| row.at);
@@ -325,18 +312,23 @@ async fn note_commit(
     }
     let batch = commits_batch(&noted, (first, last), at);
     let add = table.write(&[batch], None).await?;
-    let noted: Vec<Position> = noted.into_iter().map(|(_, position)| position).collect();
+    let noted = noted.into_iter().map(|(_, position)| position);
+    let noted: Vec<Position> = noted.chain(owned_by(owner)).collect();
     Ok(table.append(vec![add], &noted).await?)
 }
 
-/// Positions of a topic that the cut moves, with the owner's, which makes the commit conflict with
-/// the claim of a later ingester.
+/// The owner's position, which makes a commit conflict with the claim of a later ingester.
+fn owned_by(owner: Option<i64>) -> Vec<Position> {
+    let position = |next| Position { app: OWNER.to_owned(), from: owner, next };
+    owner.map(position).into_iter().collect()
+}
+
+/// Positions of a topic that the cut moves, with the owner's.
 fn positions(cut: &Cut, topic: &str, owner: Option<i64>) -> Vec<Position> {
     let positions = cut.positions(topic).into_iter().map(|(_, position)| position);
     let mut positions: Vec<Position> = positions.collect();
-    if let (false, Some(generation)) = (positions.is_empty(), owner) {
-        let app = OWNER.to_owned();
-        positions.push(Position { app, from: owner, next: generation });
+    if !positions.is_empty() {
+        positions.extend(owned_by(owner));
     }
     positions
 }
@@ -365,6 +357,7 @@ async fn guarded<R: TableRow + Clone>(
     table: &mut Table,
     rows: &[(Origin, R)],
     spans: &Spans,
+    owner: Option<i64>,
 ) -> Result<(), Failure> {
     let mut fresh: Vec<(Origin, R)> = Vec::new();
     let mut positions: BTreeMap<String, Position> = BTreeMap::new();
@@ -385,7 +378,7 @@ async fn guarded<R: TableRow + Clone>(
         return Ok(());
     }
     let add = table.write(&[batch_of(&fresh)], None).await?;
-    let positions: Vec<Position> = positions.into_values().collect();
+    let positions: Vec<Position> = positions.into_values().chain(owned_by(owner)).collect();
     Ok(table.append(vec![add], &positions).await?)
 }
 

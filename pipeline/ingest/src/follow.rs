@@ -24,12 +24,12 @@ use tracing::warn;
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
-use crate::ingester::IngestError;
 use crate::load::{
     load_epochs_file, load_gaps_file, load_history_file, load_series_file, unless_damaged,
 };
 use crate::metrics::Metrics;
 use crate::noted::has;
+use crate::ownership::IngestError;
 use crate::stream::{LogId, Origin, Stream};
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
@@ -56,10 +56,20 @@ impl Follower {
         let topics = prepare(&config, log.as_ref()).await.map_err(IngestError::Log)?;
         let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
         let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await?;
+        Ok(Self::of(tail, sink))
+    }
+
+    /// Follows tables that are open.
+    pub(crate) fn of(tail: Tail, sink: Sink) -> Self {
         let files = [&sink.series, &sink.events, &sink.epochs, &sink.gaps].map(Table::files);
         let loaded = files.iter().flat_map(|files| files.iter()).map(|file| file.path.clone());
         let loaded = loaded.collect();
-        Ok(Follower { tail, sink, loaded, behind: false })
+        Follower { tail, sink, loaded, behind: false }
+    }
+
+    /// What it followed with.
+    pub(crate) fn into_parts(self) -> (Tail, Sink) {
+        (self.tail, self.sink)
     }
 
     /// A handle for readers.
@@ -69,6 +79,11 @@ impl Follower {
 
     /// Follows until cancelled; a store or a log that is away is asked again.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), IngestError> {
+        self.follow(&cancel).await
+    }
+
+    /// Follows until cancelled, or dropped at any moment.
+    pub(crate) async fn follow(&mut self, cancel: &CancellationToken) -> Result<(), IngestError> {
         let reading = cancel.child_token();
         let _until_dropped = reading.clone().drop_guard();
         let mut events = self.tail.fetch(&reading);
@@ -78,6 +93,7 @@ impl Follower {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
+            self.tail.state.metrics.pulse.beat();
             let full = self.tail.is_full();
             tokio::select! {
                 event = events.recv(), if !full => match event {
@@ -135,7 +151,7 @@ impl Follower {
                     continue;
                 }
                 let read = match table.def().name {
-                    "series" => load_series_file(table, file, shared).await,
+                    "series" => load_series_file(table, file, shared).await.map(drop),
                     "events" => load_history_file(table, file, shared).await,
                     "epochs" => load_epochs_file(table, file, shared).await,
                     _ => load_gaps_file(table, file, shared).await,

@@ -1,4 +1,4 @@
-//! The ingester: one loop over everything that happens to it.
+//! The ingester at work: one loop over everything that happens to it.
 //!
 //! ```text
 //! log ─ fetch, decode (a task a partition) ─▶ loop: identity, memory ─▶ view
@@ -12,9 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use nilometer_log::{Log, LogError};
-use nilometer_source::SharedClock;
-use nilometer_store::{CommitError, SERIES, Storage, StoreError};
+use nilometer_store::SERIES;
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -23,79 +21,35 @@ use tokio_util::sync::CancellationToken;
 use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::{Overtaken, Sink, Tools, flush};
-use crate::metrics::Metrics;
+use crate::ownership::IngestError;
 use crate::rows::epochs_batch;
 use crate::state::State;
-use crate::tail::{COMMIT_BYTES, Tail, prepare};
-use crate::view::Tables;
+use crate::tail::{COMMIT_BYTES, Tail};
 
 /// Hours that a view tells of: a quarter.
 const MOST_TOUCHED: usize = 24 * 92;
 /// Bytes of events, gaps, decisions and dead letters that are worth a commit.
 const BUSY_BYTES: usize = 1 << 20;
 
-/// Why an ingester or a follower stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// The tables could not be opened or read.
-    #[error("the tables cannot be used")]
-    Store(#[source] StoreError),
-    /// The log could not be prepared.
-    #[error("the log cannot be used")]
-    Log(#[source] LogError),
-    /// A later ingester has the tables.
-    #[error("ingestion stopped")]
-    Overtaken(#[source] Overtaken),
-    /// The tables could not be repaired; what was done until then stays done.
-    #[error("the tables cannot be repaired now; try again")]
-    Repair(#[source] CommitError),
-    /// The metrics are no good.
-    #[error("the metrics cannot be set up")]
-    Metrics(#[source] prometheus::Error),
-}
-
-/// Moves records from the log into the tables, each exactly once.
-pub struct Ingester {
+/// An ingester that owns its tables.
+pub(crate) struct Owner {
     tail: Tail,
     sink: Arc<Mutex<Sink>>,
     committed_at: Instant,
     refreshed_at: Instant,
 }
 
-impl Ingester {
-    /// Opens the tables, takes them over from an ingester that may still be at work, makes sure
-    /// of the topics, and learns where to go on.
-    pub async fn open(
-        config: IngestConfig,
-        log: Arc<dyn Log>,
-        storage: &Storage,
-        clock: SharedClock,
-        metrics: Metrics,
-    ) -> Result<Self, IngestError> {
-        let topics = prepare(&config, log.as_ref()).await.map_err(IngestError::Log)?;
-        let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
-        sink.claim().await.map_err(|error| match error {
-            CommitError::Store(error) => IngestError::Store(error),
-            overtaken => IngestError::Overtaken(Overtaken(overtaken)),
-        })?;
-        let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await?;
+impl Owner {
+    /// Of tables that are claimed, and what is known of them.
+    pub(crate) fn of(tail: Tail, sink: Sink) -> Self {
         let now = Instant::now();
-        Ok(Ingester {
-            tail,
-            sink: Arc::new(Mutex::new(sink)),
-            committed_at: now,
-            refreshed_at: now,
-        })
-    }
-
-    /// A handle for readers.
-    pub fn tables(&self) -> Tables {
-        self.tail.tables()
+        let sink = Arc::new(Mutex::new(sink));
+        Owner { tail, sink, committed_at: now, refreshed_at: now }
     }
 
     /// Ingests until cancelled, then commits what it has received. Dropping the future stops all
     /// its work at once, as a crash would.
-    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), IngestError> {
+    pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<(), IngestError> {
         let reading = cancel.child_token();
         let _until_dropped = reading.clone().drop_guard();
         let mut events = self.tail.fetch(&reading);
@@ -103,6 +57,7 @@ impl Ingester {
         let mut ticks = tokio::time::interval(self.tail.config.publish_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.tail.state.metrics.pulse.beat();
             let full = self.tail.is_full();
             tokio::select! {
                 Some(done) = flushing.join_next() => self.flushed(done).await?,

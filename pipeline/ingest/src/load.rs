@@ -1,6 +1,6 @@
 //! What a starting ingester learns from the tables: series, lifetimes, positions, identities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,27 +14,25 @@ use tracing::warn;
 use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::Sink;
-use crate::ingester::IngestError;
 use crate::memory::MemoryTier;
 use crate::metrics::Metrics;
+use crate::ownership::IngestError;
 use crate::plausible::Plausible;
 use crate::state::State;
 use crate::stream::{LogId, Mark, Stream};
 use crate::view::Shared;
 
-/// Builds the state that the tables imply.
+/// Builds the state that the tables imply. What readers share already is kept: series that the
+/// tables lack are new, and the lifetimes become those of the tables.
 pub(crate) async fn load(
     sink: &mut Sink,
     config: &IngestConfig,
     metrics: Metrics,
+    shared: Shared,
 ) -> Result<State, StoreError> {
     let micros = |of: Duration| i64::try_from(of.as_micros()).unwrap_or(i64::MAX);
-    let shared = Shared::default();
-    load_series(&sink.series, &shared).await?;
-    load_history(&sink.events, &shared).await?;
-    for file in sink.epochs.files().iter() {
-        unless_damaged(file, load_epochs_file(&sink.epochs, file, &shared).await)?;
-    }
+    let new_series = load_series(&sink.series, &shared).await?;
+    load_history(sink, &shared).await?;
     for file in sink.gaps.files().iter() {
         unless_damaged(file, load_gaps_file(&sink.gaps, file, &shared).await)?;
     }
@@ -50,7 +48,7 @@ pub(crate) async fn load(
         marks: BTreeMap::new(),
         pending: Cut::default(),
         flushing: None,
-        new_series: Vec::new(),
+        new_series,
         new_epochs: Vec::new(),
         newest,
         now: Timestamp(i64::MAX),
@@ -118,17 +116,32 @@ async fn load_position(
     Ok(())
 }
 
-async fn load_series(table: &Table, shared: &Shared) -> Result<(), StoreError> {
+/// Adds the series of the table; says which others there are.
+async fn load_series(table: &Table, shared: &Shared) -> Result<Vec<u32>, StoreError> {
+    let known = shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner()).len();
+    let mut others: HashSet<u32> = (0..known as u32).collect();
     for file in table.files().iter() {
-        unless_damaged(file, load_series_file(table, file, shared).await)?;
+        let slots = unless_damaged(file, load_series_file(table, file, shared).await)?;
+        for slot in slots.into_iter().flatten() {
+            others.remove(&slot);
+        }
     }
-    Ok(())
+    Ok(others.into_iter().collect())
 }
 
-async fn load_history(table: &Table, shared: &Shared) -> Result<(), StoreError> {
-    for file in table.files().iter() {
-        unless_damaged(file, load_history_file(table, file, shared).await)?;
+/// Makes lifetimes and epochs those of the tables.
+async fn load_history(sink: &Sink, shared: &Shared) -> Result<(), StoreError> {
+    let loaded = Shared::default();
+    for file in sink.events.files().iter() {
+        unless_damaged(file, load_history_file(&sink.events, file, &loaded).await)?;
     }
+    for file in sink.epochs.files().iter() {
+        unless_damaged(file, load_epochs_file(&sink.epochs, file, &loaded).await)?;
+    }
+    let history = std::mem::take(&mut *loaded.history.write().unwrap_or_else(|e| e.into_inner()));
+    *shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = history;
+    let epochs = std::mem::take(&mut *loaded.epochs.write().unwrap_or_else(|e| e.into_inner()));
+    *shared.epochs.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = epochs;
     Ok(())
 }
 
@@ -146,13 +159,14 @@ pub(crate) fn unless_damaged<T>(
     }
 }
 
-/// Adds the series of one file.
+/// Adds the series of one file; says which slots they have.
 pub(crate) async fn load_series_file(
     table: &Table,
     file: &DataFile,
     shared: &Shared,
-) -> Result<(), StoreError> {
+) -> Result<Vec<u32>, StoreError> {
     let batches = table.read(file).await?;
+    let mut slots = Vec::with_capacity(file.rows as usize);
     let mut index = shared.index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     for batch in batches {
         let ids = batch.column(0).as_primitive::<Int64Type>();
@@ -166,12 +180,15 @@ pub(crate) async fn load_series_file(
                 node: text(4).value(row),
                 source: text(5).value(row),
             };
-            if let Err(error) = index.insert(ids.value(row), &labels) {
-                panic!("invariant 3: the table of series has one meaning per id: {error}");
+            match index.insert(ids.value(row), &labels) {
+                Ok((slot, _)) => slots.push(slot),
+                Err(error) => {
+                    panic!("invariant 3: the table of series has one meaning per id: {error}")
+                }
             }
         }
     }
-    Ok(())
+    Ok(slots)
 }
 
 /// Adds the epochs of one file.
@@ -216,14 +233,10 @@ pub(crate) async fn load_history_file(
     shared: &Shared,
 ) -> Result<(), StoreError> {
     let batches = table.read(file).await?;
+    let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+    let events = rows.filter_map(|(batch, row)| event_of(batch, row)).collect();
     let mut history = shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-    for batch in batches {
-        for row in 0..batch.num_rows() {
-            if let Some(event) = event_of(&batch, row) {
-                history.apply(event);
-            }
-        }
-    }
+    history.apply_all(events);
     Ok(())
 }
 

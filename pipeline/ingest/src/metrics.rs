@@ -1,9 +1,15 @@
 //! What the ingester says of itself, for `/metrics` and for the screen.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nilometer_store::Holder;
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+
+use crate::pulse::Pulse;
 
 /// Counters and gauges of one ingester, or of a follower.
 #[derive(Clone, Debug)]
@@ -46,13 +52,22 @@ pub struct Metrics {
     pub set_aside: IntCounter,
     /// Instant of the newest sample, seconds since the epoch.
     pub newest: IntGauge,
-    /// Partitions that are not read up to where they ended at the start.
+    /// Partitions that are not applied up to where they ended at the start.
     pub starting: IntGauge,
     /// Partitions that cannot be read now.
     pub unread: IntGauge,
     /// 1 while a commit fails.
     pub uncommitted: IntGauge,
+    /// 1 while this process owns the tables.
+    pub owner: IntGauge,
+    /// 1 for the owner that is waited for.
+    pub waiting: IntGaugeVec,
+    pub(crate) pulse: Pulse,
+    waits_for: Arc<Mutex<Option<String>>>,
 }
+
+/// Longest time in which a loop must come round to be ready.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
 impl Metrics {
     /// Registers all of an ingester; two in one registry are a mistake and an error.
@@ -91,6 +106,9 @@ impl Metrics {
             &["topic", "partition"],
         )?;
         registry.register(Box::new(lag.clone()))?;
+        let opts = Opts::new(full("waiting_for_owner"), "1 for the owner that is waited for");
+        let waiting = IntGaugeVec::new(opts, &["owner"])?;
+        registry.register(Box::new(waiting.clone()))?;
         Ok(Metrics {
             samples: counter("samples_total", "Samples taken in, each once")?,
             repeats: counter("repeated_samples_total", "Samples dropped as repeats")?,
@@ -111,9 +129,13 @@ impl Metrics {
             expired_rows: counter("expired_rows_total", "Rows dropped as retention has it")?,
             set_aside: counter("damaged_files_total", "Damaged files set aside")?,
             newest: gauge("newest_sample_seconds", "Instant of the newest sample")?,
-            starting: gauge("starting_partitions", "Partitions not read up to their end yet")?,
+            starting: gauge("starting_partitions", "Partitions not applied up to their end yet")?,
             unread: gauge("unreadable_partitions", "Partitions that cannot be read now")?,
             uncommitted: gauge("commit_failing", "1 while a commit fails")?,
+            owner: gauge("owner", "1 while this process owns the tables")?,
+            waiting,
+            pulse: Pulse::default(),
+            waits_for: Arc::default(),
         })
     }
 
@@ -124,8 +146,30 @@ impl Metrics {
         lags.map(|lag| lag.get_gauge().get_value() as i64).sum()
     }
 
-    /// Whether what is shown is complete: all read, nothing in the way; else what is.
+    /// Another process owns the tables.
+    pub(crate) fn waits_for(&self, holder: &Holder) {
+        self.waiting.reset();
+        self.waiting.with_label_values(&[&holder.to_string()]).set(1);
+        let waits = format!("the tables are owned by {holder}; waiting for it");
+        *self.waits_for.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(waits);
+    }
+
+    /// This process owns the tables.
+    pub(crate) fn owned(&self) {
+        self.waiting.reset();
+        self.owner.set(1);
+        *self.waits_for.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+    }
+
+    /// Whether all is applied and shown that the log had at the start, and nothing is in the way
+    /// of what comes; else what is.
     pub fn readiness(&self) -> Result<(), String> {
+        if let Some(owner) = &*self.waits_for.lock().unwrap_or_else(|e| e.into_inner()) {
+            return Err(owner.clone());
+        }
+        if let Some(silence) = self.pulse.silence().filter(|it| *it > LONGEST_SILENCE) {
+            return Err(format!("nothing has been applied for {} s", silence.as_secs()));
+        }
         if self.unread.get() > 0 {
             return Err(format!("{} partitions of the log cannot be read", self.unread.get()));
         }
@@ -134,7 +178,7 @@ impl Metrics {
         }
         match self.starting.get() {
             0 => Ok(()),
-            more => Err(format!("the log is being read, {more} partitions to go")),
+            more => Err(format!("the log is being applied, {more} partitions to go")),
         }
     }
 }

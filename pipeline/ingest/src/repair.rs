@@ -21,8 +21,8 @@ use nilometer_store::{CommitError, STORED, Storage, StoreError, Table};
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
-use crate::ingester::IngestError;
 use crate::note::{note_damaged, note_restored, note_unread};
+use crate::ownership::IngestError;
 use crate::replay::{Replay, Spans};
 use crate::tail::prepare;
 use crate::tell::told;

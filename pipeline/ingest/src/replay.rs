@@ -15,17 +15,19 @@ use prometheus::Registry;
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
-use crate::ingester::{IngestError, series_batch};
+use crate::ingester::series_batch;
 use crate::load::{event_of, load, load_positions};
 use crate::lookup::settle_suspects;
 use crate::memory::{MemoryTier, collect_rows};
 use crate::metrics::Metrics;
+use crate::ownership::IngestError;
 use crate::record::Prepared;
 use crate::repair::Fact;
 use crate::rows::{Decision, TableRow, batch_of, epochs_batch};
 use crate::state::State;
 use crate::stream::{Origin, Stream};
 use crate::tail::Topics;
+use crate::view::Shared;
 
 /// Bytes asked of the log at once.
 const FETCH_BYTES: usize = 4 << 20;
@@ -155,7 +157,8 @@ impl Replay {
     async fn begin(&self, sink: &mut Sink, config: &IngestConfig) -> Result<State, IngestError> {
         let metrics = Metrics::register(&Registry::new()).map_err(IngestError::Metrics)?;
         let config = IngestConfig { identity_window: Duration::ZERO, ..config.clone() };
-        let mut state = load(sink, &config, metrics).await.map_err(IngestError::Store)?;
+        let loaded = load(sink, &config, metrics, Shared::default()).await;
+        let mut state = loaded.map_err(IngestError::Store)?;
         let of = (self.log.as_ref(), self.topics.as_slice());
         load_positions(&mut state, sink, of, Timestamp::default()).await?;
         let identities = {

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nilometer_contract::{
-    Applied, DECISIONS, EVENTS, Epoch, GAPS, Gap, GapKind, LifecycleEvent, SAMPLES, Timestamp,
-};
+use nilometer_contract::{DECISIONS, Epoch, GAPS, Gap, GapKind, SAMPLES, Timestamp};
 use nilometer_log::Record;
 use nilometer_store::Row;
 use serde_json::json;
@@ -184,21 +182,14 @@ impl State {
         self.dirty = true;
     }
 
-    /// Applies one record of another topic.
-    pub(crate) fn apply_record(&mut self, stream: Stream, record: Record) {
+    /// Applies one record of a topic that is neither samples nor events.
+    pub(crate) fn apply_record(&mut self, stream: Stream, record: &Record) {
         let origin = Origin::at(stream, record.offset);
         let at = Timestamp(record.appended_at_micros);
         if !self.advance(&origin, record.appended_at_micros) {
             return;
         }
         let applied = match stream.topic {
-            EVENTS => LifecycleEvent::decode(&record.payload)
-                .map_err(|error| error.to_string())
-                .and_then(|event| {
-                    self.plausible.check_ahead(event.at.0, at.0, self.now.0)?;
-                    self.apply_event(origin.clone(), event);
-                    Ok(())
-                }),
             GAPS => Gap::decode(&record.payload)
                 .map(|gap| self.note_gap(origin.clone(), gap))
                 .map_err(|error| error.to_string()),
@@ -208,18 +199,8 @@ impl State {
         };
         if let Err(reason) = applied {
             let buried = self.pending.dead_letters.len();
-            self.bury(origin, at, -1, reason, record.payload);
+            self.bury(origin, at, -1, reason, record.payload.clone());
             self.warn_of_letters(buried);
-        }
-    }
-
-    fn apply_event(&mut self, origin: Origin, event: LifecycleEvent) {
-        let mut history =
-            self.shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if history.apply(event.clone()) == Applied::New {
-            self.metrics.events.inc();
-            self.pending.bytes += event.weight();
-            self.pending.events.push((origin, event));
         }
     }
 
@@ -280,7 +261,7 @@ impl State {
     }
 
     /// Moves the position over a record; a record from before it is a repeat and is left out.
-    fn advance(&mut self, origin: &Origin, appended_at_micros: i64) -> bool {
+    pub(crate) fn advance(&mut self, origin: &Origin, appended_at_micros: i64) -> bool {
         let stream = origin.stream();
         let expected = self.next.get(&stream).copied().unwrap_or(0);
         if origin.offset < expected {
@@ -331,7 +312,14 @@ impl State {
         self.dirty = true;
     }
 
-    fn bury(&mut self, origin: Origin, at: Timestamp, row: i64, reason: String, payload: Bytes) {
+    pub(crate) fn bury(
+        &mut self,
+        origin: Origin,
+        at: Timestamp,
+        row: i64,
+        reason: String,
+        payload: Bytes,
+    ) {
         self.metrics.dead_letters.inc();
         let reason: String = reason.chars().take(MOST_REASON).collect();
         let letter = DeadLetter { at, row, reason, payload };

@@ -19,18 +19,20 @@ use tracing::warn;
 use crate::config::IngestConfig;
 use crate::fetch::{Cursor, Event};
 use crate::flush::Sink;
-use crate::ingester::IngestError;
 use crate::load::{load, load_positions};
 use crate::lookup::settle_suspects;
 use crate::metrics::Metrics;
+use crate::ownership::IngestError;
 use crate::publish::Publisher;
 use crate::state::State;
-use crate::view::Tables;
+use crate::view::{Shared, Tables};
 
 /// Topics with their number of partitions.
 pub(crate) type Topics = Vec<(&'static str, u32)>;
 
 const QUEUE: usize = 16;
+/// Records of the small topics that are applied in one go.
+const APPLIED_AT_ONCE: usize = 4_096;
 /// Bytes of events, gaps, decisions and dead letters in memory that trigger a commit; at four
 /// times as many, fetching waits.
 pub(crate) const COMMIT_BYTES: usize = 16 << 20;
@@ -73,7 +75,8 @@ impl Tail {
         clock: SharedClock,
         metrics: Metrics,
     ) -> Result<Self, IngestError> {
-        let mut state = load(sink, &config, metrics).await.map_err(IngestError::Store)?;
+        let loaded = load(sink, &config, metrics, Shared::default()).await;
+        let mut state = loaded.map_err(IngestError::Store)?;
         load_positions(&mut state, sink, (log.as_ref(), &topics), clock.now()).await?;
         let mut tail = Tail {
             state,
@@ -95,6 +98,19 @@ impl Tail {
         Ok(tail)
     }
 
+    /// Begins anew from what the tables have now; readers keep their handles.
+    pub(crate) async fn reopen(mut self, sink: &mut Sink) -> Result<Self, IngestError> {
+        let (metrics, shared) = (self.state.metrics.clone(), self.state.shared.clone());
+        let loaded = load(sink, &self.config, metrics, shared).await;
+        self.state = loaded.map_err(IngestError::Store)?;
+        let place = (self.log.as_ref(), self.topics.as_slice());
+        load_positions(&mut self.state, sink, place, self.clock.now()).await?;
+        self.finder = sink.samples.finder();
+        self.publisher.list(sink);
+        self.publish();
+        Ok(self)
+    }
+
     /// A handle for readers.
     pub(crate) fn tables(&self) -> Tables {
         Tables { view: self.publisher.subscribe(), shared: self.state.shared.clone() }
@@ -105,6 +121,7 @@ impl Tail {
         let (sender, events) = mpsc::channel(QUEUE);
         let partitions: u32 = self.topics.iter().map(|(_, partitions)| partitions).sum();
         self.state.metrics.starting.set(i64::from(partitions));
+        self.state.metrics.unread.set(0);
         for &(topic, partitions) in &self.topics {
             for partition in 0..partitions {
                 let stream = self.state.reads(topic, partition);
@@ -135,17 +152,23 @@ impl Tail {
                 self.count(SAMPLES, records.len());
                 for record in records {
                     self.state.apply_samples(stream, record);
+                    tokio::task::consume_budget().await;
                 }
                 self.state.marks.insert(stream, mark);
                 self.settle().await;
             }
             Event::Records { stream, records, mark } => {
                 self.count(stream.topic, records.len());
-                for record in records {
-                    self.state.apply_record(stream, record);
+                for some in records.chunks(APPLIED_AT_ONCE) {
+                    match stream.topic {
+                        EVENTS => self.state.apply_events(stream, some),
+                        _ => some.iter().for_each(|it| self.state.apply_record(stream, it)),
+                    }
+                    tokio::task::yield_now().await;
                 }
                 self.state.marks.insert(stream, mark);
             }
+            Event::CaughtUp => self.state.metrics.starting.dec(),
             Event::Truncated { stream, low } => {
                 self.state.note_truncated(stream, low, self.clock.now());
             }

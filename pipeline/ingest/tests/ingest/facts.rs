@@ -1,4 +1,4 @@
-//! What is not a sample: dead letters, gaps, events, decisions; and a second ingester.
+//! What is not a sample: dead letters, gaps, events, decisions.
 
 use std::time::Duration;
 
@@ -6,21 +6,17 @@ use arrow::array::StringArray;
 use nilometer_contract::{
     Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp, encode,
 };
-use nilometer_ingest::{IngestConfig, IngestError};
+use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
 
 use crate::bucket::everywhere;
 use crate::faults::Faults;
-use crate::place::{Place, Sample, T0, batch, busy, event, eventually, gap, hasty, lines, patient};
+use crate::place::{Place, T0, batch, event, eventually, gap, hasty, lines, patient};
 
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
 const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
 
-everywhere!(
-    gaps_and_decisions_land_in_their_tables,
-    a_later_ingester_takes_over_and_nothing_is_doubled,
-    of_ingesters_that_start_at_once_one_remains,
-);
+everywhere!(gaps_and_decisions_land_in_their_tables);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
@@ -153,54 +149,6 @@ async fn gaps_and_decisions_land_in_their_tables(place: Place) {
             format!("decisions {at} d1 placement {decision}"),
         ]
     );
-}
-
-async fn has_all(place: &Place, samples: &[Sample<'_>]) {
-    eventually("all is stored", async || place.missing().await == 0).await;
-    assert_eq!(place.stored_in("samples").await, lines(samples));
-    assert_eq!(place.stored_in("events").await.len(), samples.len());
-    assert_eq!(place.stored_in("dead_letters").await.len(), samples.len());
-}
-
-async fn a_later_ingester_takes_over_and_nothing_is_doubled(place: Place) {
-    place.create_topics().await;
-    let first = place.start(hasty()).await;
-    let filling = busy(&place);
-    let taking_over = async {
-        eventually("the first works", async || first.metrics.commits.get() > 2).await;
-        place.start(hasty()).await
-    };
-    let (samples, second) = tokio::join!(filling, taking_over);
-    let why = first.task.await.unwrap();
-    assert!(matches!(why, Err(IngestError::Overtaken(_))), "{why:?}");
-    has_all(&place, &samples).await;
-    second.stop().await.unwrap();
-}
-
-async fn of_ingesters_that_start_at_once_one_remains(place: Place) {
-    place.create_topics().await;
-    let start = || place.try_start(hasty(), place.storage());
-    let (samples, started) =
-        tokio::join!(busy(&place), futures::future::join_all([start(), start(), start()]));
-    let mut running = Vec::new();
-    for started in started {
-        match started {
-            Ok(started) => running.push(started),
-            Err(why) => assert!(matches!(why, IngestError::Overtaken(_)), "{why:?}"),
-        }
-    }
-    has_all(&place, &samples).await;
-    let (mut remain, mut overtaken) = (0, 0);
-    for one in running {
-        match one.stop().await {
-            Ok(()) => remain += 1,
-            Err(IngestError::Overtaken(_)) => overtaken += 1,
-            Err(why) => panic!("{why:?}"),
-        }
-    }
-    // One that had nothing to store yet when it was stopped does not know that it was overtaken.
-    assert!(remain >= 1 && remain + overtaken <= 3);
-    has_all(&place, &samples).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

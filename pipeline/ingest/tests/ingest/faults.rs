@@ -13,6 +13,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::watch;
 
 /// When a dying store dies: before the write happens, or before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ struct Plan {
 
 /// What fails; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults(Arc<Mutex<Plan>>);
+pub(crate) struct Faults(Arc<Mutex<Plan>>, watch::Sender<bool>);
 
 impl Faults {
     /// Dies at a write, counted from zero: from then on everything fails.
@@ -44,6 +45,15 @@ impl Faults {
 
     pub(crate) fn over(&self, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
         Arc::new(Faulty { store, faults: self.clone() })
+    }
+
+    /// As when the process is frozen: nothing is answered until it goes on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.1.send_replace(frozen);
+    }
+
+    async fn thawed(&self) {
+        drop(self.1.subscribe().wait_for(|frozen| !frozen).await);
     }
 
     /// As when the disk is full: reading goes on.
@@ -106,6 +116,7 @@ impl ObjectStore for Faulty {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
+        self.faults.thawed().await;
         let unacknowledged = self.faults.put()?;
         let done = self.store.put_opts(location, payload, options).await;
         if unacknowledged {
@@ -126,6 +137,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.faults.thawed().await;
         self.faults.get()?;
         self.store.get_opts(location, options).await
     }
@@ -143,10 +155,16 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.faults.get() {
-            Ok(()) => self.store.list(prefix),
+        let (store, faults, prefix) = (self.store.clone(), self.faults.clone(), prefix.cloned());
+        let thawed = futures::stream::once(async move {
+            faults.thawed().await;
+            faults.get()
+        });
+        let listed = thawed.flat_map(move |alive| match alive {
+            Ok(()) => store.list(prefix.as_ref()),
             Err(error) => futures::stream::once(async { Err(error) }).boxed(),
-        }
+        });
+        listed.boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -8,6 +8,7 @@ mod damage;
 mod facts;
 mod faults;
 mod follow;
+mod owners;
 mod place;
 mod properties;
 mod replaced;
