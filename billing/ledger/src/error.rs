@@ -5,7 +5,7 @@ use datafusion::error::DataFusionError;
 use nilometer_contract::Timestamp;
 use nilometer_rating::{ExplainError, InvalidPeriod, InvoiceError, RateError};
 use nilometer_sql::{MeterError, Problem, QueryError};
-use nilometer_store::{CommitError, StoreError};
+use nilometer_store::{CommitError, Holder, LeaseError, StoreError};
 
 /// Why billing could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,12 @@ pub enum LedgerError {
     /// A commit did not happen; after [`CommitError::Stale`] or a conflict somebody else bills.
     #[error("billing cannot commit")]
     Commit(#[source] CommitError),
+    /// Another process settles and issues.
+    #[error("billing is done by {0}: ask that one, or stop it first")]
+    Owned(Box<Holder>),
+    /// The ownership of billing could not be asked for, or was lost.
+    #[error("billing is not owned")]
+    Lease(#[source] LeaseError),
     /// A query of ours failed.
     #[error("billing cannot query")]
     Query(#[source] QueryError),
@@ -110,6 +116,7 @@ impl From<LedgerError> for Problem {
             | LedgerError::Invoice(InvoiceError::PeriodOpen { .. }) => {
                 known(StatusCode::CONFLICT, "too early")
             }
+            LedgerError::Owned(_) => known(StatusCode::CONFLICT, "billed by another process"),
             LedgerError::Overlaps { .. } => known(StatusCode::CONFLICT, "billed already"),
             LedgerError::NoInvoice(_) => known(StatusCode::NOT_FOUND, "no such invoice"),
             LedgerError::NoLine(_) => known(StatusCode::NOT_FOUND, "no such line"),

@@ -17,6 +17,7 @@ use crate::invoices::window_of;
 use crate::ledger::{Desk, Ledger};
 use crate::rows::invoice_batch;
 use crate::state::Known;
+use crate::tenancy::owned_by;
 
 impl Ledger {
     /// Issues the invoice of a project for a period that is over and whose usage is final.
@@ -42,6 +43,7 @@ impl Ledger {
                 return Err(LedgerError::Overlaps { id, start, end });
             }
         }
+        self.may_write()?;
         if now < period.end() {
             let id = format!("of {project}");
             return Err(InvoiceError::PeriodOpen { id, end: period.end() }.into());
@@ -88,7 +90,9 @@ impl Ledger {
         let add = add.map_err(LedgerError::Store)?;
         let app = format!("invoice/{}/{}/{}", issued.project, issued.start.0, issued.end.0);
         let position = Position { app, from: None, next: 1 };
-        let committed = desk.invoices.append(vec![add], &[position]).await;
+        let positions: Vec<Position> =
+            std::iter::once(position).chain(owned_by(desk.owner)).collect();
+        let committed = desk.invoices.append(vec![add], &positions).await;
         committed.map_err(LedgerError::Commit)?;
         let mut archive = (*self.archive()).clone();
         archive.invoices = view_of(&desk.invoices);

@@ -25,6 +25,7 @@ use crate::rows_read::Entries;
 use crate::settle::SETTLE;
 use crate::state::Archive;
 use crate::tables;
+use crate::tenancy::Standing;
 
 /// Settled usage, charges and invoices. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     archive: RwLock<Arc<Archive>>,
     /// Bills drawn up lately, the newest first, so that their lines can be asked about.
     pub(crate) recent: std::sync::Mutex<VecDeque<Bill>>,
+    pub(crate) standing: Standing,
     /// Whoever writes holds it; readers never wait for it.
     pub(crate) desk: Mutex<Desk>,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Desk {
     pub(crate) look: Look,
     /// The first instant that samples are held from, as far as this run has said.
     pub(crate) held: Option<Timestamp>,
+    /// Which owner of the tables this is, by its lease; none that was not asked to own them.
+    pub(crate) owner: Option<i64>,
 }
 
 impl Ledger {
@@ -89,6 +93,7 @@ impl Ledger {
             last_known: 0,
             look: Look::default(),
             held: None,
+            owner: None,
         };
         let archive = Archive {
             usage: statements(&engine, &desk.usage, book.version()).await?,
@@ -100,6 +105,7 @@ impl Ledger {
             entries: Entries::of(&book),
             archive: RwLock::new(Arc::new(archive)),
             recent: std::sync::Mutex::default(),
+            standing: Standing::default(),
             desk: Mutex::new(desk),
             storage: storage.clone(),
             engine,

@@ -33,6 +33,7 @@ mod rows_read;
 mod settle;
 mod state;
 mod tables;
+mod tenancy;
 
 pub use config::LedgerConfig;
 pub use error::LedgerError;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::error::LedgerError;
 use crate::ledger::{Desk, Ledger};
 use crate::rows_read::{instants, integers};
+use crate::tenancy::owned_by;
 
 /// Offset up to which each partition of a topic was taken into account.
 type Seen = BTreeMap<(&'static str, i64), i64>;
@@ -267,6 +268,7 @@ impl Desk {
             }
         }
         if !positions.is_empty() {
+            positions.extend(owned_by(self.owner));
             self.usage.append(Vec::new(), &positions).await.map_err(LedgerError::Commit)?;
         }
         self.look.stored.clone_from(&self.look.seen);

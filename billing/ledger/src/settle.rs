@@ -30,6 +30,7 @@ use crate::ledger::{Desk, Ledger};
 use crate::look::hours_in_memory;
 use crate::rows::{charges_batch, hour_of, usage_batch, void_hour};
 use crate::state::{Known, Statement, Statements};
+use crate::tenancy::owned_by;
 
 /// Application id of statements in `usage` and `charges`; its version is the newest `known`.
 pub(crate) const SETTLE: &str = "settle";
@@ -209,6 +210,7 @@ impl Ledger {
             Some((found.hour, batch))
         });
         let usage: Vec<_> = usage.collect();
+        let owner = desk.owner;
         for (table, rows, said) in [
             (&mut desk.charges, charges, &mut archive.charges),
             (&mut desk.usage, usage, &mut archive.usage),
@@ -218,7 +220,7 @@ impl Ledger {
             }
             let (hours, batches): (Vec<i64>, Vec<_>) = rows.into_iter().unzip();
             let add = table.write(&batches, None).await.map_err(LedgerError::Store)?;
-            commit(table, add, known).await?;
+            commit(table, add, known, owner).await?;
             desk.last_known = known;
             said.view = view_of(table);
             hours.into_iter().for_each(|hour| said.note(hour, Statement { known, ours: true }));
@@ -288,10 +290,16 @@ impl Ledger {
     }
 }
 
-async fn commit(table: &mut Table, add: Add, known: i64) -> Result<(), LedgerError> {
+async fn commit(
+    table: &mut Table,
+    add: Add,
+    known: i64,
+    owner: Option<i64>,
+) -> Result<(), LedgerError> {
     let from = table.position(SETTLE).await.map_err(LedgerError::Store)?;
     let position = Position { app: SETTLE.to_owned(), from, next: known };
-    table.append(vec![add], &[position]).await.map_err(LedgerError::Commit)
+    let positions: Vec<Position> = std::iter::once(position).chain(owned_by(owner)).collect();
+    table.append(vec![add], &positions).await.map_err(LedgerError::Commit)
 }
 
 /// The series of a row, if it is a counter's.

@@ -1,0 +1,137 @@
+//! Who bills: one ledger at a time settles and issues, by a lease; others answer and wait.
+//!
+//! The owner's generation is in each transaction, so that one that was frozen past its term
+//! commits nothing. Maintenance of the tables is the ingester's.
+
+use std::sync::{PoisonError, RwLock};
+
+use nilometer_store::{Claimant, Holder, Lease, LeaseConfig, Position, Taken};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::archive::view_of;
+use crate::error::LedgerError;
+use crate::ledger::Ledger;
+
+/// Name of the lease.
+const LEASE: &str = "bill";
+/// Application id under which the tables of billing keep their owner's generation.
+const OWNER: &str = "bill/owner";
+
+/// Whether this ledger may write.
+#[derive(Debug, Default)]
+pub(crate) struct Standing(RwLock<Option<Box<Holder>>>);
+
+impl Standing {
+    fn set(&self, holder: Option<Box<Holder>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = holder;
+    }
+
+    /// Who bills instead.
+    fn holder(&self) -> Option<Box<Holder>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Ledger {
+    /// Settles as [`run`](Self::run) does, as soon as and as long as it owns the tables of
+    /// billing; until then it follows what their owner states, or is refused, as configured.
+    pub async fn run_owned(
+        &self,
+        role: &str,
+        config: LeaseConfig,
+        cancel: CancellationToken,
+    ) -> Result<(), LedgerError> {
+        let holder = Holder::here(role, self.inner.clock.now());
+        let mut claimant = self.inner.storage.claimant(LEASE, holder, config.term);
+        let claimed = self.inner.desk.lock().await.usage.position(OWNER).await;
+        claimant.is_above(claimed.map_err(LedgerError::Store)?.unwrap_or(0));
+        let lease = match claimant.take().await.map_err(LedgerError::Lease)? {
+            Taken::Ours(lease) => lease,
+            Taken::Held(holder) if !config.wait => return Err(LedgerError::Owned(holder)),
+            Taken::Held(holder) => {
+                self.inner.standing.set(Some(holder));
+                match self.stand_by(&mut claimant, &cancel).await {
+                    Some(lease) => lease,
+                    None => return Ok(()),
+                }
+            }
+        };
+        self.take_over(lease.generation()).await?;
+        let given_back = CancellationToken::new();
+        let mut kept = std::pin::pin!(lease.keep(given_back.cancelled()));
+        let done = tokio::select! {
+            done = self.run(cancel) => done,
+            lost = &mut kept => return lost.map_err(LedgerError::Lease),
+        };
+        given_back.cancel();
+        if let Err(error) = kept.await {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "billing is not given back, the next owner waits for the term");
+        }
+        done
+    }
+
+    /// Ready to settle and issue; else who does it instead.
+    pub fn readiness(&self) -> Result<(), String> {
+        match self.inner.standing.holder() {
+            Some(holder) => Err(format!("billing is done by {holder}; waiting for it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to write what another owns.
+    pub(crate) fn may_write(&self) -> Result<(), LedgerError> {
+        self.inner.standing.holder().map_or(Ok(()), |holder| Err(LedgerError::Owned(holder)))
+    }
+
+    /// Shows what the owner states until the lease is free; none if cancelled before.
+    async fn stand_by(&self, claimant: &mut Claimant, cancel: &CancellationToken) -> Option<Lease> {
+        let standing = &self.inner.standing;
+        let mut known = None;
+        let waiting = claimant.wait(|holder| {
+            if known.as_ref() != Some(holder) {
+                info!(%holder, "billing has an owner, waiting for it");
+                standing.set(Some(Box::new(holder.clone())));
+                known = Some(holder.clone());
+            }
+        });
+        let following = async {
+            loop {
+                tokio::time::sleep(self.inner.config.interval).await;
+                let mut desk = self.inner.desk.lock().await;
+                if let Err(error) = self.refresh(&mut desk).await {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, "what the owner of billing states cannot be read");
+                }
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => None,
+            lease = waiting => Some(lease),
+            () = following => None,
+        }
+    }
+
+    async fn take_over(&self, generation: i64) -> Result<(), LedgerError> {
+        let mut desk = self.inner.desk.lock().await;
+        let desk = &mut *desk;
+        for table in [&mut desk.usage, &mut desk.charges, &mut desk.invoices] {
+            table.claim(OWNER, generation).await.map_err(LedgerError::Commit)?;
+        }
+        desk.owner = Some(generation);
+        self.refresh(desk).await?;
+        let mut archive = (*self.archive()).clone();
+        archive.invoices = view_of(&desk.invoices);
+        self.publish(archive);
+        self.inner.standing.set(None);
+        info!(generation, "billing is owned");
+        Ok(())
+    }
+}
+
+/// The owner's position, which makes a commit conflict with the claim of a later owner.
+pub(crate) fn owned_by(owner: Option<i64>) -> impl Iterator<Item = Position> {
+    let position = |next| Position { app: OWNER.to_owned(), from: Some(next), next };
+    owner.map(position).into_iter()
+}
