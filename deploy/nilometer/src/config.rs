@@ -76,6 +76,24 @@ pub(crate) struct Store {
     pub(crate) location: String,
     pub(crate) options: std::collections::HashMap<String, String>,
     pub(crate) retention: Retention,
+    pub(crate) lease: Lease,
+}
+
+/// How tables are owned by one process at a time.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lease {
+    #[serde(deserialize_with = "duration")]
+    pub(crate) term: Duration,
+    pub(crate) second: Second,
+}
+
+/// What a second owner does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Second {
+    Wait,
+    Refuse,
 }
 
 /// How long each table keeps its rows; none is for ever.
@@ -225,6 +243,9 @@ impl Config {
         if !(1..=1_024).contains(&self.log.partitions) {
             bail!("log.partitions is 1 to 1024, not {}", self.log.partitions);
         }
+        if !(Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(&self.store.lease.term) {
+            bail!("store.lease.term is 1s to 1h, not {:?}", self.store.lease.term);
+        }
         if self.ingest.memory_rows < self.ingest.commit_rows {
             bail!("ingest.memory_rows is less than ingest.commit_rows");
         }
@@ -349,6 +370,7 @@ mod tests {
         assert_eq!(config.ingest().commit_interval, usual.commit_interval);
         assert_eq!(config.ingest().busy_interval, usual.busy_interval);
         assert_eq!(config.ingest().busy_rows, usual.busy_rows);
+        assert_eq!(config.lease(), usual.lease);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod crew;
 mod demo;
+mod folder;
 mod http;
 mod parts;
 mod repair;
@@ -15,6 +16,7 @@ mod sources;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +25,9 @@ use crate::cli::{Cli, Command};
 use crate::client::Server;
 use crate::config::Config;
 use crate::roles::Roles;
+
+/// How long is waited for work that was told to stop and has missed its deadline.
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -54,7 +59,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let screen = matches!(cli.command, Command::Up(_)) && std::io::stdout().is_terminal();
     start_logging(&config, cli.verbose, screen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(dispatch(cli.command, config, screen))
+    let done = runtime.block_on(dispatch(cli.command, config, screen));
+    // What still runs is past its deadline; it is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN);
+    done
 }
 
 async fn dispatch(command: Command, config: Config, screen: bool) -> anyhow::Result<ExitCode> {

@@ -13,9 +13,9 @@ use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, Top
 use nilometer_placement::PriceOf;
 use nilometer_rating::PriceBook;
 use nilometer_sql::Limits;
-use nilometer_store::{Storage, StorageConfig};
+use nilometer_store::{LeaseConfig, Storage, StorageConfig};
 
-use crate::config::Config;
+use crate::config::{Config, Lease, Second};
 
 impl Config {
     /// The log: Kafka where brokers are named, else the embedded one.
@@ -102,8 +102,15 @@ impl Config {
             ahead_max: self.ingest.ahead_max,
             vacuum_after: self.ingest.vacuum_after,
             retention: self.retention(),
+            lease: self.lease(),
             ..IngestConfig::default()
         }
+    }
+
+    /// How tables are owned.
+    pub(crate) fn lease(&self) -> LeaseConfig {
+        let Lease { term, second } = self.store.lease;
+        LeaseConfig { term, wait: second == Second::Wait }
     }
 
     fn retention(&self) -> BTreeMap<&'static str, Duration> {

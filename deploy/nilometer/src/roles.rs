@@ -15,13 +15,13 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use nilometer_agent::{Agent, Status};
-use nilometer_ingest::{Follower, Ingester, Metrics, Tables, maintain};
+use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
 use nilometer_placement::Scheduler;
-use nilometer_source::{EpochClock, SharedClock, SystemClock};
+use nilometer_source::{Clock, EpochClock, SharedClock, SystemClock};
 use nilometer_sql::Engine;
-use nilometer_store::Storage;
+use nilometer_store::{Holder, Storage};
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -32,6 +32,7 @@ use crate::cli::Up;
 use crate::config::Config;
 use crate::crew::Crew;
 use crate::demo::{Demo, Progress};
+use crate::folder;
 use crate::http::{Readiness, Site, bind};
 use crate::parts::node_price;
 use crate::screen::{Screen, Shown};
@@ -43,6 +44,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Which roles a process has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Roles {
+    /// The command that asks for them.
+    name: &'static str,
     collect: bool,
     ingest: bool,
     query: bool,
@@ -54,6 +57,7 @@ pub(crate) struct Roles {
 impl Roles {
     pub(crate) fn all() -> Self {
         Roles {
+            name: "up",
             collect: true,
             ingest: true,
             query: true,
@@ -64,27 +68,27 @@ impl Roles {
     }
 
     pub(crate) fn collect() -> Self {
-        Roles { collect: true, ..Roles::default() }
+        Roles { name: "collect", collect: true, ..Roles::default() }
     }
 
     pub(crate) fn ingest() -> Self {
-        Roles { ingest: true, query: true, ..Roles::default() }
+        Roles { name: "ingest", ingest: true, query: true, ..Roles::default() }
     }
 
     pub(crate) fn query() -> Self {
-        Roles { query: true, ..Roles::default() }
+        Roles { name: "query", query: true, ..Roles::default() }
     }
 
     pub(crate) fn bill() -> Self {
-        Roles { query: true, bill: true, ..Roles::default() }
+        Roles { name: "bill", query: true, bill: true, ..Roles::default() }
     }
 
     pub(crate) fn schedule() -> Self {
-        Roles { schedule: true, ..Roles::default() }
+        Roles { name: "schedule", schedule: true, ..Roles::default() }
     }
 
     pub(crate) fn control() -> Self {
-        Roles { schedule: true, control: true, ..Roles::default() }
+        Roles { name: "control", schedule: true, control: true, ..Roles::default() }
     }
 }
 
@@ -112,6 +116,12 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&config.data.dir)
         .with_context(|| format!("cannot make the data folder {}", config.data.dir.display()))?;
+    // Before anything is bound, claimed or written: a start that fails leaves others at work.
+    let holder = Holder::here(roles.name, SystemClock.now());
+    let _lock = match roles.collect {
+        true => Some(folder::lock(&config.data.dir, &holder)?),
+        false => None,
+    };
     let listener = bind(config.listen.http).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let mut process = Process::new(config, url.clone());
@@ -156,7 +166,7 @@ impl Process {
         if roles.ingest || roles.query {
             let storage = self.config.open_storage()?;
             let tables = match roles.ingest {
-                true => self.ingest(log.clone(), &storage).await?,
+                true => self.ingest(log.clone(), &storage, roles.name).await?,
                 false => self.follow(log.clone(), &storage).await?,
             };
             let engine = Engine::new(&storage, tables, self.config.limits())?;
@@ -164,7 +174,7 @@ impl Process {
                 std::mem::take(&mut self.routes).merge(nilometer_sql::router(engine.clone()));
             self.shown.engine = Some(engine.clone());
             if roles.bill {
-                self.bill(engine, &storage).await?;
+                self.bill(engine, &storage, roles.name).await?;
             }
         }
         if roles.schedule {
@@ -179,20 +189,29 @@ impl Process {
         Ok(())
     }
 
-    async fn ingest(&mut self, log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Tables> {
+    async fn ingest(
+        &mut self,
+        log: Arc<dyn Log>,
+        storage: &Storage,
+        role: &'static str,
+    ) -> anyhow::Result<Tables> {
         let metrics = Metrics::register(&self.registry)?;
         self.show_ingest(&metrics);
-        let config = self.config.ingest();
+        let config = IngestConfig { role, ..self.config.ingest() };
         let opened =
             Ingester::open(config.clone(), log, storage, self.clock.clone(), metrics.clone());
         let ingester = opened.await.context("ingestion cannot start")?;
-        let tables = ingester.tables();
+        let (tables, mut owns) = (ingester.tables(), ingester.owns());
         let cancel = self.ingesters.cancel.clone();
         self.ingesters.spawn("ingest", async move { Ok(ingester.run(cancel).await?) });
         let (storage, clock) = (storage.clone(), self.clock.clone());
         let cancel = self.workers.cancel.clone();
         let now = move || clock.now();
         self.workers.spawn("maintenance", async move {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                owned = owns.wait_for(|owns| *owns) => drop(owned),
+            }
             Ok(maintain(storage, config, metrics, now, cancel).await?)
         });
         Ok(tables)
@@ -216,14 +235,21 @@ impl Process {
         Ok(tables)
     }
 
-    async fn bill(&mut self, engine: Engine, storage: &Storage) -> anyhow::Result<()> {
+    async fn bill(
+        &mut self,
+        engine: Engine,
+        storage: &Storage,
+        role: &'static str,
+    ) -> anyhow::Result<()> {
         let book = self.config.price_book()?;
         let ledger = Ledger::open(engine, storage, book, self.clock.clone(), &self.registry);
         let ledger = ledger.await.context("billing cannot start")?;
         self.routes = std::mem::take(&mut self.routes).merge(ledger.router());
         self.shown.ledger = Some(ledger.clone());
-        let cancel = self.workers.cancel.clone();
-        self.workers.spawn("bill", async move { Ok(ledger.run(cancel).await?) });
+        let ready = ledger.clone();
+        self.readiness.push(Arc::new(move || ready.readiness()));
+        let (lease, cancel) = (self.config.lease(), self.workers.cancel.clone());
+        self.workers.spawn("bill", async move { Ok(ledger.run_owned(role, lease, cancel).await?) });
         Ok(())
     }
 

@@ -132,7 +132,8 @@ impl Run {
         let each = if faults.is_empty() { 1 } else { 2 };
         let oracle = Oracle::new(arguments.seed, i64::from(arguments.kills) * each + 20)?;
         let bootstrap = kafka.as_ref().map(Kafka::bootstrap).unwrap_or_default();
-        let text = oracle.configuration(&bootstrap)?;
+        // So short that a second ingester takes over from one that stands still.
+        let text = oracle.configuration(&bootstrap)? + "[store.lease]\nterm = \"1s\"\n";
         let environment = |of: fn(&Clocks) -> &JumpingClock| {
             clocks.as_ref().map(|clocks| of(clocks).environment()).unwrap_or_default()
         };

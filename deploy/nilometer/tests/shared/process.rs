@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal};
 
 const STARTUP: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
@@ -76,21 +77,36 @@ impl Server {
 
     /// SIGTERM; must end well within its deadline.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.send(Signal::TERM)?;
+        let status = self.ended()?;
+        match status.success() {
+            true => Ok(()),
+            false => bail!("{} ended with {status}", self.role),
+        }
+    }
+
+    /// Sends a signal.
+    pub(crate) fn send(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(rustix::process::kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                return match status.success() {
-                    true => Ok(()),
-                    false => bail!("{} ended with {status}", self.role),
-                };
+                return Ok(status);
             }
             if started.elapsed() > STOP {
                 bail!("{} did not stop", self.role);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sum of a metric over its labels; none when it is not there.
