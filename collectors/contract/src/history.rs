@@ -62,6 +62,11 @@ impl History {
         History { bounds, ..History::default() }
     }
 
+    /// Holds no more than this from here on; what is there already stays.
+    pub fn bound(&mut self, bounds: HistoryBounds) {
+        self.bounds = bounds;
+    }
+
     /// Applies one event.
     pub fn apply(&mut self, event: LifecycleEvent) -> Applied {
         self.apply_to(&event.resource.id.clone(), vec![event])[0]

@@ -176,6 +176,7 @@ pub(crate) struct Ingest {
     pub(crate) ahead_max: Duration,
     #[serde(deserialize_with = "duration")]
     pub(crate) vacuum_after: Duration,
+    pub(crate) bounds: nilometer_ingest::Bounds,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -371,6 +372,7 @@ mod tests {
         assert_eq!(config.ingest().busy_interval, usual.busy_interval);
         assert_eq!(config.ingest().busy_rows, usual.busy_rows);
         assert_eq!(config.lease(), usual.lease);
+        assert_eq!(config.ingest().bounds, usual.bounds);
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl Config {
             vacuum_after: self.ingest.vacuum_after,
             retention: self.retention(),
             lease: self.lease(),
+            bounds: self.ingest.bounds,
             ..IngestConfig::default()
         }
     }

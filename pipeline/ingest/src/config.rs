@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use nilometer_store::{CompactionPolicy, LeaseConfig, STORED};
 
+use crate::bounds::Bounds;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Settings of the ingester; checked values, not text.
@@ -35,6 +37,8 @@ pub struct IngestConfig {
     /// How far a sample may lie ahead of the log's clock; beyond, it goes to the dead letters, as
     /// does one that is older than the retention of samples.
     pub ahead_max: Duration,
+    /// How much is kept at most.
+    pub bounds: Bounds,
     /// How the tables are owned.
     pub lease: LeaseConfig,
     /// What this process runs as, by which others know it as the owner.
@@ -74,6 +78,7 @@ impl Default for IngestConfig {
             fetch_bytes: 4 << 20,
             identity_window: Duration::from_secs(6 * 3_600),
             ahead_max: Duration::from_secs(600),
+            bounds: Bounds::default(),
             lease: LeaseConfig::default(),
             role: "ingest",
             stop_deadline: Duration::from_secs(20),

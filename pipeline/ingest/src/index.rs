@@ -16,6 +16,8 @@ pub const COLUMNS: usize = 6;
 pub const LABEL_NAMES: [&str; COLUMNS] = ["meter", "resource", "kind", "project", "node", "source"];
 const METER: usize = 0;
 const RESOURCE: usize = 1;
+const NODE: usize = 4;
+const SOURCE: usize = 5;
 
 /// Two label sets have one id; astronomically rare, never silent.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,8 @@ pub struct SeriesIndex {
     identity: Vec<u32>,
     identities: HashMap<(u32, u32), u32>,
     members: Vec<Vec<u32>>,
+    /// Series of each source and node.
+    of_source: HashMap<(u32, u32), usize>,
 }
 
 impl Column {
@@ -127,7 +131,16 @@ impl SeriesIndex {
         });
         self.members[identity as usize].push(slot);
         self.identity.push(identity);
+        let of = (self.columns[SOURCE].keys[slot as usize], self.columns[NODE].keys[slot as usize]);
+        *self.of_source.entry(of).or_default() += 1;
         Ok((slot, true))
+    }
+
+    /// Number of series that one source has on one node.
+    pub fn of_source(&self, source: &str, node: &str) -> usize {
+        let place = |column: usize, text: &str| self.columns[column].places.get(text).copied();
+        let of = place(SOURCE, source).zip(place(NODE, node));
+        of.and_then(|of| self.of_source.get(&of)).copied().unwrap_or(0)
     }
 
     /// Text of one label.

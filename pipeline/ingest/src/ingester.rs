@@ -58,7 +58,7 @@ impl Owner {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.tail.state.metrics.pulse.beat();
-            let full = self.tail.is_full();
+            let full = self.tail.is_full() || self.tail.state.days.are_many();
             tokio::select! {
                 Some(done) = flushing.join_next() => self.flushed(done).await?,
                 event = events.recv(), if !full => match event {
@@ -100,7 +100,8 @@ impl Owner {
     fn due_cut(&mut self) -> Option<Arc<Cut>> {
         let state = &self.tail.state;
         let (rows, bytes) = (state.memory.uncut_rows(), state.pending.bytes);
-        let due = is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes);
+        let due = is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes)
+            || state.days.are_many();
         if due && state.suspects.is_empty() {
             self.committed_at = Instant::now();
             if let Some(cut) = self.cut() {
@@ -133,6 +134,7 @@ impl Owner {
         let mut cut = std::mem::take(&mut state.pending);
         cut.samples = state.memory.cut();
         cut.hours = state.memory.take_hours();
+        state.days.begin_cut();
         cut.series = series_batch(&mut self.tail.state);
         let epochs = std::mem::take(&mut self.tail.state.new_epochs);
         cut.epochs = (!epochs.is_empty()).then(|| epochs_batch(&epochs));

@@ -3,6 +3,7 @@
 //! Keeps invariants 1 to 6 and 8b: position and rows in one transaction, gaps as facts, identity of
 //! samples, dead letters with their reason, one view of table ∪ memory.
 
+mod bounds;
 mod config;
 mod cut;
 mod epochs;
@@ -34,6 +35,7 @@ mod tail;
 mod tell;
 mod view;
 
+pub use bounds::Bounds;
 pub use config::IngestConfig;
 pub use epochs::{Epochs, Reach};
 pub use flush::Overtaken;

@@ -30,16 +30,13 @@ impl State {
         let mut history = history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let applied = history.apply_all(events.clone());
         for ((came, event), (origin, record)) in applied.into_iter().zip(events).zip(theirs) {
-            match came {
-                Applied::New => {
-                    self.metrics.events.inc();
-                    self.pending.bytes += event.weight();
-                    self.pending.events.push((origin, event));
-                }
-                Applied::Duplicate => {}
-                Applied::TooManyResources | Applied::TooManyChanges => {
-                    self.bury_record(origin, record, format!("{came:?}"));
-                }
+            if let Some(beyond) = self.bounds.event(came) {
+                let reason = beyond.refused(&self.metrics);
+                self.bury_record(origin, record, reason);
+            } else if came == Applied::New {
+                self.metrics.events.inc();
+                self.pending.bytes += event.weight();
+                self.pending.events.push((origin, event));
             }
         }
         self.warn_of_letters(buried);

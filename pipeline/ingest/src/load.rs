@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_contract::{Change, Epoch, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::{Change, Epoch, HistoryBounds, LifecycleEvent, Resource, Timestamp};
 use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
 use tracing::warn;
 
+use crate::bounds::Days;
 use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::Sink;
@@ -32,7 +33,7 @@ pub(crate) async fn load(
 ) -> Result<State, StoreError> {
     let micros = |of: Duration| i64::try_from(of.as_micros()).unwrap_or(i64::MAX);
     let new_series = load_series(&sink.series, &shared).await?;
-    load_history(sink, &shared).await?;
+    load_history(sink, &shared, config.bounds.history()).await?;
     for file in sink.gaps.files().iter() {
         unless_damaged(file, load_gaps_file(&sink.gaps, file, &shared).await)?;
     }
@@ -56,6 +57,8 @@ pub(crate) async fn load(
         arrivals: Vec::new(),
         plausible: Plausible::of(config),
         dirty: true,
+        bounds: config.bounds,
+        days: Days::new(&config.bounds),
         metrics,
     })
 }
@@ -129,8 +132,12 @@ async fn load_series(table: &Table, shared: &Shared) -> Result<Vec<u32>, StoreEr
     Ok(others.into_iter().collect())
 }
 
-/// Makes lifetimes and epochs those of the tables.
-async fn load_history(sink: &Sink, shared: &Shared) -> Result<(), StoreError> {
+/// Makes lifetimes and epochs those of the tables; what is stored already is not refused.
+async fn load_history(
+    sink: &Sink,
+    shared: &Shared,
+    bounds: HistoryBounds,
+) -> Result<(), StoreError> {
     let loaded = Shared::default();
     for file in sink.events.files().iter() {
         unless_damaged(file, load_history_file(&sink.events, file, &loaded).await)?;
@@ -138,7 +145,9 @@ async fn load_history(sink: &Sink, shared: &Shared) -> Result<(), StoreError> {
     for file in sink.epochs.files().iter() {
         unless_damaged(file, load_epochs_file(&sink.epochs, file, &loaded).await)?;
     }
-    let history = std::mem::take(&mut *loaded.history.write().unwrap_or_else(|e| e.into_inner()));
+    let mut history =
+        std::mem::take(&mut *loaded.history.write().unwrap_or_else(|e| e.into_inner()));
+    history.bound(bounds);
     *shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = history;
     let epochs = std::mem::take(&mut *loaded.epochs.write().unwrap_or_else(|e| e.into_inner()));
     *shared.epochs.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = epochs;

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub bytes: IntCounterVec,
     /// Messages and samples that went to the dead letters.
     pub dead_letters: IntCounter,
+    /// Of those, what was beyond a bound, by its name.
+    pub refused: IntCounterVec,
     /// Gaps recorded.
     pub gaps: IntCounter,
     /// Lifecycle events that were new.
@@ -86,9 +88,8 @@ impl Metrics {
             let counter = IntCounter::new(full(name), help)?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
         };
-        let counters = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let opts = Opts::new(full(name), help);
-            let counter = IntCounterVec::new(opts, &["topic"])?;
+        let counters = |name: &str, label: &str, help: &str| {
+            let counter = IntCounterVec::new(Opts::new(full(name), help), &[label])?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
         };
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
@@ -112,9 +113,10 @@ impl Metrics {
         Ok(Metrics {
             samples: counter("samples_total", "Samples taken in, each once")?,
             repeats: counter("repeated_samples_total", "Samples dropped as repeats")?,
-            records: counters("records_total", "Records read")?,
-            bytes: counters("bytes_total", "Bytes read")?,
+            records: counters("records_total", "topic", "Records read")?,
+            bytes: counters("bytes_total", "topic", "Bytes read")?,
             dead_letters: counter("dead_letters_total", "Messages and samples not storable")?,
+            refused: counters("refused_total", "bound", "Events and samples beyond a bound")?,
             gaps: counter("gaps_total", "Gaps recorded")?,
             events: counter("events_total", "New lifecycle events")?,
             lag,

@@ -12,6 +12,7 @@ use nilometer_store::Row;
 use serde_json::json;
 use tracing::warn;
 
+use crate::bounds::{Bounds, Days};
 use crate::cut::{Cut, Spans};
 use crate::index::SeriesIndex;
 use crate::memory::{MemoryTier, Suspect};
@@ -45,6 +46,8 @@ pub(crate) struct State {
     pub(crate) plausible: Plausible,
     /// Something was applied that no view has.
     pub(crate) dirty: bool,
+    pub(crate) bounds: Bounds,
+    pub(crate) days: Days,
     pub(crate) metrics: Metrics,
 }
 
@@ -60,6 +63,7 @@ impl State {
             return;
         }
         self.arrivals.push(record.appended_at_micros);
+        self.days.begin_record();
         let buried = self.pending.dead_letters.len();
         let content = match record.content {
             Ok(content) => content,
@@ -116,6 +120,7 @@ impl State {
             return Err("the value is not finite".to_owned());
         }
         self.plausible.check(at, appended_at_micros, self.now.0)?;
+        self.days.admit(at).map_err(|beyond| beyond.refused(&self.metrics))?;
         let series = content.series(row_in_record);
         let slot = match index.slot(series) {
             Some(slot) => slot,
@@ -149,6 +154,8 @@ impl State {
             .kind
             .parse::<nilometer_contract::ResourceKind>()
             .map_err(|error| error.to_string())?;
+        let room = self.bounds.series(index.len(), index.of_source(labels.source, labels.node));
+        room.map_err(|beyond| beyond.refused(&self.metrics))?;
         let met = index.insert(content.series(row), &labels);
         let (slot, _) = met.map_err(|error| error.to_string())?;
         self.new_series.push(slot);
