@@ -66,7 +66,7 @@ async fn a_merge_is_bounded_by_bytes_and_not_by_rows() {
     for file in files.iter() {
         for batch in table.read(file).await.unwrap() {
             let at = batch.column(0).as_primitive::<TimestampMicrosecondType>().values();
-            let payloads = batch.column(6).as_binary::<i32>();
+            let payloads = batch.column(7).as_binary::<i32>();
             for (at, payload) in at.iter().zip(payloads) {
                 assert_eq!(payload.unwrap(), noise(*at as u64, 200 * KIB));
                 instants.push(*at);
