@@ -118,11 +118,14 @@ async fn usage(
         ensure!(total("cpu.time") <= cpu, "CPU time of {} exceeds what is true, {cpu}", thing.id);
         // A level is held up to the newest sample of any host, by that host's clock; where one was
         // stepped, for as long as a reading counts at most.
-        let apart = match hosts.iter().any(|known| known.host.clock.was_stepped()) {
-            true => HOLD_MICROS,
-            false => CLOCKS_APART_MICROS,
+        let stepped = hosts.iter().any(|known| known.host.clock.was_stepped());
+        let apart = if stepped { HOLD_MICROS } else { CLOCKS_APART_MICROS };
+        let end = match thing.died {
+            // Nobody was told of its end.
+            Some(died) if found.unannounced.contains(&thing.id) => died + HOLD_MICROS,
+            Some(died) => died,
+            None => world.elapsed() + apart,
         };
-        let end = thing.died.unwrap_or(world.elapsed() + apart);
         let memory = i128::from(thing.memory_bytes()) * i128::from(end - from) * 1_000_000;
         ensure!(total("memory.usage") <= memory, "memory of {} exceeds what is true", thing.id);
     }
@@ -130,7 +133,7 @@ async fn usage(
 }
 
 /// How far clocks of two hosts are apart at most, unless a fault steps one.
-const CLOCKS_APART_MICROS: i64 = 4_000_000;
+pub(crate) const CLOCKS_APART_MICROS: i64 = 4_000_000;
 /// How long a reading counts for.
 pub(crate) const HOLD_MICROS: i64 = 300_000_000;
 

@@ -174,7 +174,8 @@ fn is_removed(stored: &Stored, removed: &Removed, identity: &Identity) -> bool {
     stored.gaps.iter().any(|gap| {
         (gap.kind.as_str(), gap.agent.as_str()) == ("lost", "")
             && (gap.of_topic.as_str(), gap.of_partition) == (SAMPLES, partition)
-            && (gap.start..=gap.end).contains(&appended)
+            // From an instant of the log's clock to one of the ingester's.
+            && (gap.start..=gap.end + bills::CLOCKS_APART_MICROS).contains(&appended)
     })
 }
 

@@ -71,11 +71,11 @@ pub const KINDS: &[Kind] = &[
     Kind::SpoolAway,
     Kind::LogTruncated,
     Kind::LogReplaced,
+    Kind::SpoolFlipped,
 ];
 
 /// Kinds that the product does not stand yet, and what it does.
 pub const NOT_YET: &[(Kind, &str)] = &[
-    (Kind::SpoolFlipped, "an end in the damaged record is not told again: its resource goes on"),
     (Kind::ClockStepped, "readings of before and after interleave, and usage is multiplied"),
     (Kind::DataFlipped, "a bit that flips within a page is read as another value"),
     (Kind::FarFuture, "usage counts up to that sample"),

@@ -53,6 +53,9 @@ pub(crate) fn reckon(
     for ((resource, meter), readings) in series {
         // Of one whose events were lost nothing is compared.
         let Some(lifetime) = history.get(resource) else { continue };
+        if lifetime.segments().is_empty() {
+            continue;
+        }
         match meter {
             "cpu.time" => reckoning.counter(lifetime.segments(), &readings),
             _ => reckoning.gauge(lifetime.segments(), &readings),

@@ -16,8 +16,9 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// True instant at which a run starts: 2026-11-02T00:48:00Z, so that an hour ends within it.
-pub(crate) const START: Timestamp = Timestamp(1_793_580_480_000_000);
+/// True instant at which a run starts: 2026-11-02T00:54:00Z, so that an hour ends, and is
+/// settled, while faults strike.
+pub(crate) const START: Timestamp = Timestamp(1_793_580_840_000_000);
 /// Slots repeat after this; every period that the product waits for is a multiple of it.
 const ROUND_MILLIS: u64 = 100;
 

@@ -1,6 +1,7 @@
 //! Runs seeds of the simulation: a few as a test, thousands on demand.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,9 @@ struct Arguments {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     jobs: u64,
+    /// Also run the first seed twice more, and compare the traces.
+    #[arg(long)]
+    twice: bool,
     /// Stop at the first seed that fails.
     #[arg(long)]
     stop: bool,
@@ -39,7 +43,9 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    // As a test it says that runs can be repeated, too.
+    arguments.twice |= std::env::args().len() == 1;
     if let Some(filter) = &arguments.log {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -73,7 +79,10 @@ fn main() -> anyhow::Result<ExitCode> {
             });
         }
     });
-    let failed = failed.into_inner()?;
+    let mut failed = failed.into_inner()?;
+    if arguments.twice && !is_repeatable(arguments.seed, &options) {
+        failed.push(arguments.seed);
+    }
     let seconds = began.elapsed().as_secs_f64();
     println!(
         "seeds={} failed={} samples={} missing={} seconds={seconds:.1} per_hour={:.0}",
@@ -92,7 +101,29 @@ fn run(seed: u64, options: &Options) -> Outcome {
         true => tempfile::tempdir_in(memory).unwrap(),
         false => tempfile::tempdir().unwrap(),
     };
-    simulate(seed, options, folder.path()).unwrap()
+    let simulated = catch_unwind(AssertUnwindSafe(|| simulate(seed, options, folder.path())));
+    let failed = |why: String| Outcome {
+        samples: 0,
+        missing: 0,
+        faults: Vec::new(),
+        trace: Vec::new(),
+        failure: Some(why),
+    };
+    match simulated {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => failed(format!("{error:#}")),
+        Err(_) => failed("it panicked".to_owned()),
+    }
+}
+
+/// The same seed gives the same trace; says so if not.
+fn is_repeatable(seed: u64, options: &Options) -> bool {
+    let (once, again) = (run(seed, options), run(seed, options));
+    let differs = once.trace.iter().zip(&again.trace).find(|(once, again)| once != again);
+    if let Some((once, again)) = differs {
+        println!("seed {seed} is not repeatable:\n  {once}\n  {again}");
+    }
+    once.digest() == again.digest()
 }
 
 fn tell(seed: u64, outcome: &Outcome, arguments: &Arguments) {
