@@ -19,10 +19,13 @@ pub(crate) struct Broker {
     world: Arc<World>,
     topics: Mutex<BTreeMap<String, Vec<Partition>>>,
     removed: Mutex<Vec<Landed>>,
-    /// Topic, partition and offset of what must be refused.
-    hostile: Mutex<Vec<(String, i64, i64)>>,
+    hostile: Mutex<Vec<Refused>>,
     appended: Notify,
 }
+
+/// Topic, partition, offset and row of what must be refused; all of a record where the row is
+/// negative.
+pub(crate) type Refused = (String, i64, i64, i64);
 
 #[derive(Clone, Default)]
 struct Partition {
@@ -71,16 +74,16 @@ impl Broker {
         Ok(first)
     }
 
-    /// Appends what must be refused.
-    pub(crate) fn append_hostile(&self, to: &TopicPartition, payload: Bytes) {
+    /// Appends what must be refused: a row, or all of it where that is negative.
+    pub(crate) fn append_hostile(&self, to: &TopicPartition, payload: Bytes, row: i64) {
         // Before the first process there are no topics.
         let Ok(offset) = self.append(to, &[payload]) else { return };
         let mut hostile = self.hostile.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        hostile.push((to.topic.clone(), i64::from(to.partition), offset as i64));
+        hostile.push((to.topic.clone(), i64::from(to.partition), offset as i64, row));
     }
 
-    /// Topic, partition and offset of what must be refused.
-    pub(crate) fn hostile(&self) -> Vec<(String, i64, i64)> {
+    /// What must be refused.
+    pub(crate) fn hostile(&self) -> Vec<Refused> {
         self.hostile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 

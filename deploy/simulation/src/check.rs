@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use nilometer_contract::{EVENTS, LifecycleEvent, SAMPLES, decode, partition_of};
+use nilometer_contract::{EVENTS, GAPS, Gap, LifecycleEvent, SAMPLES, decode, partition_of};
 
 use crate::bills;
+use crate::broker::Refused;
 use crate::host::Host;
-use crate::hostile::GHOST;
 use crate::lives::Known;
-use crate::reckon::unsure;
 use crate::sites::{Ground, INTERVAL, PARTITIONS};
 use crate::source::Reading;
-use crate::tables::{GapRow, Identity, Stored};
+use crate::tables::{GapRow, Identity, Letter, Stored};
 use crate::world::World;
 
 /// Samples that are younger when their agent is killed may be in its memory alone: those of an
@@ -29,11 +28,16 @@ pub(crate) struct Killed {
     host: String,
     life: u64,
     at: i64,
+    /// Older samples were on disk.
+    since: i64,
 }
 
 impl Killed {
-    pub(crate) fn now(host: &Host, life: u64) -> Self {
-        Killed { host: host.name.clone(), life, at: host.world.elapsed() }
+    /// Killed now; `disk_away` is since when it had no disk, if it had none.
+    pub(crate) fn now(host: &Host, life: u64, disk_away: Option<i64>) -> Self {
+        let at = host.world.elapsed();
+        let since = disk_away.unwrap_or(at) - IN_MEMORY_MICROS;
+        Killed { host: host.name.clone(), life, at, since }
     }
 }
 
@@ -57,7 +61,8 @@ pub(crate) async fn check(
     killed: &[Killed],
     hosts: &[Arc<Host>],
 ) -> anyhow::Result<u64> {
-    let stored = Stored::read(&ground.bare_storage()?).await.context("the tables")?;
+    let mut stored = Stored::read(&ground.bare_storage()?).await.context("the tables")?;
+    add_unheard(ground, &mut stored);
     world.note(format!("{} identities are stored", stored.samples.len()));
     let readings = ground.said.readings().clone();
     ensure!(!readings.is_empty(), "the run says nothing");
@@ -70,7 +75,6 @@ pub(crate) async fn check(
     world.note(format!("{} samples are missing for a reason", found.missing));
     let touched = readings.iter().filter(|reading| may_be_touched(&stored, reading));
     found.touched.extend(touched.map(|reading| reading.resource.clone()));
-    found.touched.extend(unsure(&found.stored));
     found.unannounced = unannounced(ground);
     found.touched.extend(found.unannounced.iter().cloned());
     let known = hosts.iter().map(|host| Known {
@@ -108,12 +112,18 @@ fn samples(
                 found.missing += 1;
             }
             None => {
-                let there = stored.samples.get(&identity);
-                bail!("{reading:?} is not stored, and nothing says why; there is {there:?}")
+                let (there, taken) = (stored.samples.get(&identity), removed.get(&identity));
+                let lost = stored.gaps.iter().filter(|gap| gap.kind == "lost");
+                let lost: Vec<String> = lost.map(|gap| format!("\n  {gap:?}")).collect();
+                bail!(
+                    "{reading:?} is not stored, and nothing says why; there is {there:?}, taken \
+                     from the log {taken:?}, gaps:{}",
+                    lost.concat()
+                )
             }
         }
     }
-    left.retain(|identity, values| identity.1 != GHOST && !values.is_empty());
+    left.retain(|_, values| !values.is_empty());
     if let Some((identity, values)) = left.first_key_value() {
         bail!("{identity:?} = {values:?} is stored twice, or no source gave it");
     }
@@ -124,23 +134,50 @@ fn samples(
 /// else was.
 fn letters(ground: &Ground, stored: &Stored) -> anyhow::Result<()> {
     // Offsets come again in a log that was replaced.
-    let mut left: BTreeMap<(String, i64, i64), i64> = BTreeMap::new();
+    let mut left: BTreeMap<Refused, i64> = BTreeMap::new();
     for place in ground.broker.hostile() {
         *left.entry(place).or_default() += 1;
     }
     for letter in &stored.letters {
-        let place = (letter.topic.clone(), letter.partition, letter.offset);
+        let Letter { topic, partition, offset, row } = letter.clone();
+        let place = (topic, partition, offset, row.max(-1));
         let of_place = left.entry(place).or_default();
         *of_place -= 1;
-        ensure!(letter.row < 0 && *of_place >= 0, "{letter:?} is not to be refused");
+        ensure!(*of_place >= 0, "{letter:?} is not to be refused");
     }
     for landed in ground.broker.removed() {
-        let offset = landed.record.offset as i64;
-        left.entry((landed.topic, i64::from(landed.partition), offset)).and_modify(|n| *n -= 1);
+        let (partition, offset) = (i64::from(landed.partition), landed.record.offset as i64);
+        for row in [-1, 0] {
+            left.entry((landed.topic.clone(), partition, offset, row)).and_modify(|n| *n -= 1);
+        }
     }
     left.retain(|_, count| *count > 0);
     ensure!(left.is_empty(), "not among the dead letters: {left:?}");
     Ok(())
+}
+
+/// Adds the gaps that agents recorded and the log lost, if the ingester says that it lost some.
+fn add_unheard(ground: &Ground, stored: &mut Stored) {
+    if !stored.gaps.iter().any(|gap| gap.kind == "lost" && gap.of_topic == GAPS) {
+        return;
+    }
+    for landed in ground.broker.removed().iter().filter(|landed| landed.topic == GAPS) {
+        let Ok(gap) = Gap::decode(&landed.record.payload) else { continue };
+        let row = GapRow {
+            kind: gap.kind.as_str().to_owned(),
+            agent: gap.agent,
+            node: gap.node,
+            of_topic: gap.topic,
+            of_partition: gap.partition.map_or(-1, i64::from),
+            start: gap.start.0,
+            end: gap.end.0,
+            samples: gap.samples as i64,
+            reason: gap.reason,
+        };
+        if !stored.gaps.contains(&row) {
+            stored.gaps.push(row);
+        }
+    }
 }
 
 /// Resources of which the log lost an event.
@@ -187,7 +224,7 @@ fn same(reading: &Reading) -> impl Fn(&f64) -> bool {
 fn was_killed(reading: &Reading, killed: &[Killed]) -> bool {
     killed.iter().any(|killed| {
         (&killed.host, killed.life) == (&reading.host, reading.life)
-            && (killed.at - IN_MEMORY_MICROS..=killed.at).contains(&reading.seen)
+            && (killed.since..=killed.at).contains(&reading.seen)
     })
 }
 

@@ -23,12 +23,13 @@ pub(crate) struct Disk {
     folder: PathBuf,
     /// The newest last.
     notes: Mutex<Vec<Lengths>>,
+    away: Mutex<Option<i64>>,
 }
 
 impl Disk {
     /// Watches the files of a spool, until nobody else holds it.
     pub(crate) fn watch(world: &Arc<World>, folder: PathBuf) -> Arc<Self> {
-        let disk = Arc::new(Disk { folder, notes: Mutex::default() });
+        let disk = Arc::new(Disk { folder, notes: Mutex::default(), away: Mutex::default() });
         let (world, watched) = (world.clone(), Arc::downgrade(&disk));
         tokio::spawn(async move {
             while let Some(disk) = watched.upgrade() {
@@ -78,25 +79,25 @@ impl Disk {
     }
 
     /// Takes its folders away, or gives them back.
-    pub(crate) fn set_away(&self, away: bool) -> anyhow::Result<()> {
+    pub(crate) fn set_away(&self, world: &World, away: bool) -> anyhow::Result<()> {
+        let mut since = self.away.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if away == since.is_some() {
+            return Ok(());
+        }
+        *since = away.then(|| world.elapsed());
         for lane in ["samples", "events"] {
             let (here, there) = (self.folder.join(lane), self.folder.join(format!("{lane}-away")));
             let (from, to) = if away { (here, there) } else { (there, here) };
-            if !from.is_dir() {
-                continue;
-            }
-            // A process that started meanwhile made its own.
-            if to.is_dir() {
-                for file in fs::read_dir(&from)? {
-                    let file = file?;
-                    fs::rename(file.path(), to.join(file.file_name()))?;
-                }
-                fs::remove_dir(&from)?;
-            } else {
+            if from.is_dir() {
                 fs::rename(&from, &to)?;
             }
         }
         Ok(())
+    }
+
+    /// Since when its folders are away, if they are.
+    pub(crate) fn away_since(&self) -> Option<i64> {
+        *self.away.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

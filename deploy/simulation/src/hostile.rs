@@ -11,7 +11,7 @@ use crate::sites::PARTITIONS;
 use crate::world::World;
 
 /// A resource that is only ever told of by who should not.
-pub(crate) const GHOST: &str = "ghost";
+const GHOST: &str = "ghost";
 
 /// Appends what was appended before once more.
 pub(crate) fn repeat(broker: &Broker, world: &World, number: u64) -> anyhow::Result<()> {
@@ -37,7 +37,7 @@ pub(crate) fn send_far_future(broker: &Broker) -> anyhow::Result<()> {
     for payload in encode(&batch.build())? {
         let partition = partition_of(GHOST, PARTITIONS);
         let to = TopicPartition { topic: SAMPLES.to_owned(), partition };
-        drop(broker.append(&to, &[payload.into()]));
+        broker.append_hostile(&to, payload.into(), 0);
     }
     Ok(())
 }
@@ -73,7 +73,7 @@ pub(crate) fn send(broker: &Broker, world: &World, number: u64) -> anyhow::Resul
         };
         world.note(format!("hostile {} bytes to {topic} {partition}", payload.len()));
         let to = TopicPartition { topic: topic.to_owned(), partition };
-        broker.append_hostile(&to, payload);
+        broker.append_hostile(&to, payload, -1);
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! Usage reckoned a second way: plain, from readings in order of true time.
 //!
-//! - counter: the sum of increases; after a fall, the new value. An increase between two readings
+//! - counter: the sum of increases; after a fall, the new value, and after one between two epochs
+//!   nothing. An increase between two readings
 //!   spreads evenly, each share cut to 10⁻¹² units from the start on. A counter stood at zero at
 //!   a birth that was announced, if its first reading comes within the hold time.
 //! - gauge: level × time until the next reading, at most the hold time.
 //! - allocation: size × time between lifecycle changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nilometer_contract::{History, MICROS_PER_HOUR, ResourceKind, Segment, Timestamp};
 use nilometer_usage::Window;
@@ -22,19 +23,6 @@ pub(crate) struct Account {
     pub(crate) kind: ResourceKind,
     pub(crate) meter: String,
     pub(crate) project: String,
-}
-
-/// Resources whose counters fell between two epochs: whether they began anew, no reading tells.
-pub(crate) fn unsure(readings: &[Reading]) -> BTreeSet<String> {
-    let mut last: BTreeMap<(&str, &str), &Reading> = BTreeMap::new();
-    let mut unsure = BTreeSet::new();
-    for reading in readings {
-        let before = last.insert((&reading.resource, reading.meter), reading);
-        if before.is_some_and(|it| it.epoch != reading.epoch && reading.value < it.value) {
-            unsure.insert(reading.resource.clone());
-        }
-    }
-    unsure
 }
 
 /// Usage in 10⁻¹² units of each account; none of it is zero.
@@ -81,16 +69,21 @@ impl Reckoning {
         let mut before = readings
             .first()
             .filter(|first| first.at.0 > born && first.at.0 - born <= HOLD_MICROS)
-            .map(|_| (born, 0));
+            .map(|first| (born, 0, first.epoch));
         for reading in readings {
             let (at, value) = (reading.at.0, nanos(reading));
-            if let Some((from, last)) = before {
-                let increase = if value < last { value } else { value - last } * 1_000;
+            if let Some((from, last, epoch)) = before {
+                let increase = match value < last {
+                    false => value - last,
+                    true if epoch == reading.epoch => value,
+                    true => 0,
+                };
+                let increase = increase * 1_000;
                 self.cut(segments, reading.meter, (from, at), |share| {
                     increase * i128::from(share - from) / i128::from(at - from)
                 });
             }
-            before = Some((at, value));
+            before = Some((at, value, reading.epoch));
         }
     }
 

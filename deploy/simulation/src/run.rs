@@ -217,7 +217,8 @@ impl Run {
         let site = self.target(fault);
         match fault.kind {
             Kind::AgentKilled | Kind::IngesterKilled => {
-                let killed = Killed::now(&site.host, site.life);
+                let away = disk.away_since().filter(|_| site.role == Role::Agent);
+                let killed = Killed::now(&site.host, site.life, away);
                 site.kill().await;
                 self.killed.push(killed);
             }
@@ -225,7 +226,7 @@ impl Run {
             Kind::PowerLost | Kind::SpoolFlipped | Kind::LogTruncated | Kind::LogReplaced => {
                 *site.host.log() = away;
             }
-            Kind::SpoolAway => disk.set_away(true)?,
+            Kind::SpoolAway => disk.set_away(&world, true)?,
             Kind::ClockStepped => site.host.clock.step(step_micros(fault)),
             Kind::DataFlipped => flip_data(&world, &self.ground.objects, &key).await?,
             Kind::FarFuture => hostile::send_far_future(&broker)?,
@@ -255,12 +256,19 @@ impl Run {
         let key = format!("{fault:?}");
         let site = self.target(fault);
         match fault.kind {
-            Kind::AgentKilled | Kind::IngesterKilled if !site.is_running() => site.start(),
+            Kind::AgentKilled | Kind::IngesterKilled if !site.is_running() => {
+                // It starts on a disk that is there.
+                if site.role == Role::Agent {
+                    disk.set_away(&world, false)?;
+                }
+                site.start();
+            }
             Kind::AgentKilled | Kind::IngesterKilled => {}
             Kind::PowerLost | Kind::SpoolFlipped => {
                 *site.host.log() = Link::default();
-                let killed = Killed::now(&site.host, site.life);
+                let killed = Killed::now(&site.host, site.life, disk.away_since());
                 site.kill().await;
+                disk.set_away(&world, false)?;
                 match fault.kind {
                     Kind::PowerLost => disk.lose_power(&world, &key)?,
                     _ => disk.flip(&world, &key)?,
@@ -275,7 +283,7 @@ impl Run {
                     _ => broker.replace(),
                 }
             }
-            Kind::SpoolAway => disk.set_away(false)?,
+            Kind::SpoolAway => disk.set_away(&world, false)?,
             Kind::ClockStepped => site.host.clock.step(-step_micros(fault)),
             Kind::Repeated | Kind::Hostile | Kind::DataFlipped | Kind::FarFuture => {}
             Kind::LogAway | Kind::LogSlow | Kind::LogLossy => *site.host.log() = Link::default(),
@@ -296,6 +304,9 @@ impl Run {
     async fn mend(&mut self) -> anyhow::Result<()> {
         self.world.note("all is mended");
         self.ingesters[1].kill().await;
+        for disk in &self.disks {
+            disk.set_away(&self.world, false)?;
+        }
         for site in self.agents.iter_mut().chain(&mut self.ingesters[..1]) {
             *site.host.log() = Link::default();
             *site.host.store() = Link::default();
