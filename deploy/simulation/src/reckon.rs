@@ -4,6 +4,7 @@
 //!   nothing. An increase between two readings
 //!   spreads evenly, each share cut to 10⁻¹² units from the start on. A counter stood at zero at
 //!   a birth that was announced, if its first reading comes within the hold time.
+//!   The first reading at or after the end, which may be an estimate, is the final one.
 //! - gauge: level × time until the next reading, at most the hold time.
 //! - allocation: size × time between lifecycle changes.
 
@@ -66,6 +67,7 @@ impl Reckoning {
     fn counter(&mut self, segments: &[Segment], readings: &[&Reading]) {
         let nanos = |reading: &Reading| (reading.value * 1e9).round() as i128;
         let born = segments.first().map_or(0, |segment| segment.start.0);
+        let died = segments.last().and_then(|segment| segment.end).map_or(i64::MAX, |end| end.0);
         let mut before = readings
             .first()
             .filter(|first| first.at.0 > born && first.at.0 - born <= HOLD_MICROS)
@@ -78,10 +80,13 @@ impl Reckoning {
                     true if epoch == reading.epoch => value,
                     true => 0,
                 };
-                let increase = increase * 1_000;
-                self.cut(segments, reading.meter, (from, at), |share| {
-                    increase * i128::from(share - from) / i128::from(at - from)
+                let (increase, until) = (increase * 1_000, at.min(died));
+                self.cut(segments, reading.meter, (from, until), |share| {
+                    increase * i128::from(share - from) / i128::from(until - from)
                 });
+            }
+            if at >= died {
+                return;
             }
             before = Some((at, value, reading.epoch));
         }
