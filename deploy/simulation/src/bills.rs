@@ -97,6 +97,14 @@ async fn usage(
         *metered.entry(account).or_default() += row.quantity.0;
     }
     metered.retain(|_, pico| *pico != 0);
+    let mut by_state: BTreeMap<Account, i128> = BTreeMap::new();
+    for row in engine.meter().usage_by_state(window()?, &Selection::default()).await? {
+        *by_state.entry(Account::of(&row)).or_default() += row.quantity.0;
+    }
+    by_state.retain(|_, pico| *pico != 0);
+    if let Some((of, pico)) = by_state.iter().find(|(of, pico)| metered.get(of) != Some(pico)) {
+        bail!("usage by state of {of:?} is {pico}, and in all {:?}", metered.get(of));
+    }
     let accounts: BTreeSet<&Account> = metered.keys().chain(reckoned.keys()).collect();
     for account in accounts {
         let (is, must) = (metered.get(account), reckoned.get(account));

@@ -22,6 +22,15 @@ pub(crate) fn repeat(broker: &Broker, world: &World, number: u64) -> anyhow::Res
             let Some(landed) = kept.get(world.pick(&key, kept.len() as u64) as usize) else {
                 continue;
             };
+            let offset = landed.record.offset as i64;
+            let at = (topic, i64::from(landed.partition), offset);
+            let refused = broker.hostile();
+            if refused
+                .iter()
+                .any(|(topic, partition, offset, _)| (topic.as_str(), *partition, *offset) == at)
+            {
+                continue;
+            }
             let to = TopicPartition { topic: topic.to_owned(), partition: landed.partition };
             broker.append(&to, std::slice::from_ref(&landed.record.payload))?;
         }

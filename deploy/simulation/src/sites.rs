@@ -219,9 +219,9 @@ pub(crate) fn ingest_config() -> IngestConfig {
 /// Settings of billing.
 pub(crate) fn ledger_config() -> LedgerConfig {
     LedgerConfig {
-        interval: Duration::from_secs(120),
+        interval: Duration::from_secs(60),
         // Short, so that hours are settled before all of their samples came.
-        grace: Duration::from_secs(60),
+        grace: Duration::from_secs(20),
         partitions: Some(PARTITIONS),
         ..LedgerConfig::default()
     }
