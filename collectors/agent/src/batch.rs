@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, LifecycleEvent, MAX_SUBJECTS, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp,
-    catalogue, encode, partition_of,
+    BatchBuilder, LifecycleEvent, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp, catalogue,
+    encode_parts, partition_of,
 };
 
 use crate::entry::Entry;
@@ -62,16 +62,14 @@ pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Records {
             continue;
         }
         // One resource out of bounds must not take the others with it.
-        let (batches, refused) = salvage(&batch);
+        let (batch, refused) = salvage(&batch);
         if refused > 0 {
             tracing::error!(refused, source = batch.source, "samples cannot be told");
             records.refused.push(entry(partition, &batch, refused, source, Bytes::new()));
         }
-        for batch in batches {
-            if let Err(error) = add(&mut records.entries, partition, &batch, source) {
-                tracing::error!(%error, source = batch.source, "samples cannot be told");
-                records.refused.push(entry(partition, &batch, batch.len(), source, Bytes::new()));
-            }
+        if let Err(error) = add(&mut records.entries, partition, &batch, source) {
+            tracing::error!(%error, source = batch.source, "samples cannot be told");
+            records.refused.push(entry(partition, &batch, batch.len(), source, Bytes::new()));
         }
     }
     records
@@ -83,14 +81,12 @@ fn add(
     batch: &SampleBatch,
     source: &Arc<str>,
 ) -> Result<(), nilometer_contract::WireError> {
-    let encoded = encode(batch)?;
-    let (parts, mut left) = (encoded.len(), batch.len());
-    for (n, bytes) in encoded.into_iter().enumerate() {
-        // How a batch was split does not show; an even share is near enough for a gap.
-        let share = left / (parts - n);
-        left -= share;
-        entries.push(entry(partition, batch, share, source, bytes.into()));
-    }
+    let parts = encode_parts(batch)?;
+    entries.extend(
+        parts
+            .into_iter()
+            .map(|(part, bytes)| entry(partition, &part, part.len(), source, bytes.into())),
+    );
     Ok(())
 }
 
@@ -107,8 +103,8 @@ fn entry(
     Entry { partition, samples, start, end, source: source.clone(), payload }
 }
 
-/// Splits a batch so that each part keeps the bounds of the wire; counts what cannot.
-fn salvage(batch: &SampleBatch) -> (Vec<SampleBatch>, usize) {
+/// The samples of a batch that keep the bounds of the wire; counts those that do not.
+fn salvage(batch: &SampleBatch) -> (SampleBatch, usize) {
     let subjects = &batch.subjects;
     let subject = |place: usize| -> Option<Subject> {
         let texts =
@@ -119,9 +115,8 @@ fn salvage(batch: &SampleBatch) -> (Vec<SampleBatch>, usize) {
             Some(Subject { id, kind: subjects.kind.value(place).parse().ok()?, project, node })
         })?
     };
-    let (mut parts, mut refused) = (Vec::new(), 0);
-    let mut builder = BatchBuilder::new(batch.source.clone());
-    let mut named = std::collections::HashSet::new();
+    let mut builder = BatchBuilder::new(batch.source.clone()).in_epoch(batch.epoch.clone());
+    let mut refused = 0;
     for row in 0..batch.len() {
         let place = batch.resource[row] as usize;
         let meter = catalogue().find(batch.meters.value(usize::from(batch.meter[row])));
@@ -129,23 +124,16 @@ fn salvage(batch: &SampleBatch) -> (Vec<SampleBatch>, usize) {
             refused += 1;
             continue;
         };
-        if named.len() >= MAX_SUBJECTS / 2 && !named.contains(&place) {
-            named.clear();
-            let full = std::mem::replace(&mut builder, BatchBuilder::new(batch.source.clone()));
-            parts.push(full.build());
-        }
-        named.insert(place);
         let subject = builder.subject(subject);
         builder.push(subject, meter, Timestamp(batch.at[row]), batch.value[row]);
     }
-    parts.push(builder.build());
-    (parts, refused)
+    (builder.build(), refused)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nilometer_contract::{ResourceKind, decode};
+    use nilometer_contract::{Epoch, MAX_SUBJECTS, ResourceKind, decode};
 
     fn samples(ids: impl Iterator<Item = String>) -> BatchBuilder {
         let mut builder = BatchBuilder::new("t");
@@ -167,10 +155,14 @@ mod tests {
     }
 
     fn rows(records: &Records) -> usize {
-        let told: usize = records.entries.iter().map(|e| decode(&e.payload).unwrap().len()).sum();
+        for entry in &records.entries {
+            let batch = decode(&entry.payload).unwrap();
+            assert_eq!(batch.len(), entry.samples as usize);
+            assert_eq!(batch.at.iter().min(), Some(&entry.start.0));
+            assert_eq!(batch.at.iter().max(), Some(&(entry.end.0 - 1)));
+        }
         let counted: u32 = records.entries.iter().map(|entry| entry.samples).sum();
-        assert_eq!(told, counted as usize);
-        told
+        counted as usize
     }
 
     #[test]
@@ -180,6 +172,17 @@ mod tests {
         assert_eq!(rows(&records), 2);
         let refused: u32 = records.refused.iter().map(|entry| entry.samples).sum();
         assert_eq!(refused, 1);
+    }
+
+    #[test]
+    fn the_samples_left_stay_in_their_epoch() {
+        let start = Timestamp::from_seconds(1_000_000_000);
+        let epoch = Epoch { instance: "node".to_owned(), sequence: 7, start };
+        let ids = ["a".to_owned(), "x".repeat(MAX_TEXT_BYTES + 1), "b".to_owned()];
+        let records = of_samples(samples(ids.into_iter()).in_epoch(epoch.clone()), 1);
+        assert_eq!(rows(&records), 2);
+        let left = records.entries.iter().map(|entry| decode(&entry.payload).unwrap().epoch);
+        assert!(left.into_iter().all(|left| left == epoch));
     }
 
     #[test]
