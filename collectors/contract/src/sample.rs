@@ -10,8 +10,10 @@ use crate::meter::{MeterId, catalogue};
 use crate::resource::{Resource, ResourceKind};
 use crate::time::Timestamp;
 
-/// Samples of one source, read within one epoch. A sample is one observation `(meter, resource, at) → value`, and that
-/// triple is its identity: storing it twice is a no-op, another value under it is an error.
+/// Samples of one source, read within one epoch.
+///
+/// A sample is one observation `(meter, resource, at) → value`, and that triple is its identity:
+/// storing it twice is a no-op, another value under it is an error.
 ///
 /// Column `i` of each array is sample `i`; `meter` and `resource` are places in `meters` and
 /// `subjects`.
@@ -194,8 +196,10 @@ impl BatchBuilder {
         place
     }
 
-    /// Adds all samples of another batch, so that what is said of a resource is said once.
+    /// Adds all samples of another batch of the same epoch, so that what is said of a resource is
+    /// said once.
     pub fn append(&mut self, other: BatchBuilder) {
+        assert_eq!(self.epoch, other.epoch, "a batch is of one epoch");
         let places: Vec<u32> =
             other.subjects.into_iter().map(|subject| self.subject(subject)).collect();
         for row in 0..other.value.len() {
