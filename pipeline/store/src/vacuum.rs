@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use crate::table::{StoreError, Table};
@@ -32,16 +33,24 @@ pub async fn vacuum(table: &Table, age: Duration) -> Result<usize, StoreError> {
     let store = table.object_store();
     let listed = store.list(None).try_filter(|object| std::future::ready(unused(object)));
     let old: Vec<ObjectMeta> = listed.try_collect().await.map_err(refused)?;
-    let paths = old.into_iter().map(|object| Ok(object.location));
-    let mut deleted = store.delete_stream(futures::stream::iter(paths).boxed());
-    let mut files = 0;
+    let paths = old.into_iter().map(|object| object.location);
+    delete(store.as_ref(), paths).await.map_err(refused)
+}
+
+/// Deletes objects; says how many there still were.
+pub(crate) async fn delete(
+    store: &dyn ObjectStore,
+    paths: impl Iterator<Item = Path> + Send + 'static,
+) -> object_store::Result<usize> {
+    let mut deleted = store.delete_stream(futures::stream::iter(paths.map(Ok)).boxed());
+    let mut count = 0;
     while let Some(done) = deleted.next().await {
         match done {
-            Ok(_) => files += 1,
+            Ok(_) => count += 1,
             // Another was faster.
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(cause) => return Err(refused(cause)),
+            Err(cause) => return Err(cause),
         }
     }
-    Ok(files)
+    Ok(count)
 }

@@ -3,11 +3,12 @@
 //! For maintenance only. The two newest checkpoints stay, with all commits since the older, so
 //! that a damaged newest one costs nothing.
 
-use futures::{StreamExt, TryStreamExt};
-use object_store::{Error, ObjectStore};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
 
 use super::{CHECKPOINT_EVERY, Log, Name, RETENTION_MILLIS, State, folder};
 use crate::table::StoreError;
+use crate::vacuum::delete;
 
 impl Log {
     /// Writes a checkpoint if one is due; says whether it did. While commits could not be read it
@@ -38,11 +39,8 @@ impl Log {
         while let Some(object) = listed.try_next().await.map_err(|cause| self.refused(cause))? {
             objects.extend(Name::of(&object.location).map(|name| (name, object)));
         }
-        let version = |name: &Name| match name {
-            Name::Checkpoint(version) => Some(*version),
-            Name::Commit(_) => None,
-        };
-        let mut checkpoints: Vec<i64> = objects.iter().filter_map(|it| version(&it.0)).collect();
+        let mut checkpoints: Vec<i64> =
+            objects.iter().filter_map(|(name, _)| name.checkpoint()).collect();
         checkpoints.sort_unstable();
         let Some(&kept) = checkpoints.iter().rev().nth(1) else { return Ok(0) };
         objects.retain(|(name, object)| {
@@ -50,16 +48,7 @@ impl Log {
             let age = now - object.last_modified.timestamp_millis();
             *version < kept && age > RETENTION_MILLIS
         });
-        let paths = objects.into_iter().map(|(_, object)| Ok(object.location));
-        let mut deleted = self.store.delete_stream(futures::stream::iter(paths).boxed());
-        let mut count = 0;
-        while let Some(done) = deleted.next().await {
-            match done {
-                // Another was faster.
-                Ok(_) | Err(Error::NotFound { .. }) => count += 1,
-                Err(cause) => return Err(self.refused(cause)),
-            }
-        }
-        Ok(count)
+        let paths = objects.into_iter().map(|(_, object)| object.location);
+        delete(self.store.as_ref(), paths).await.map_err(|cause| self.refused(cause))
     }
 }

@@ -43,11 +43,7 @@ impl Log {
                 (self.some_checkpoint(&names).await?, names)
             }
         };
-        let commit = |name: &Name| match name {
-            Name::Commit(version) => Some(*version),
-            Name::Checkpoint(_) => None,
-        };
-        let mut versions: Vec<i64> = names.iter().filter_map(commit).collect();
+        let mut versions: Vec<i64> = names.iter().filter_map(Name::commit).collect();
         versions.retain(|&version| version > state.version);
         versions.sort_unstable();
         if state.version < 0 {
@@ -73,11 +69,7 @@ impl Log {
 
     /// The newest checkpoint that can be read, of those listed; else the state before all.
     async fn some_checkpoint(&self, names: &[Name]) -> Result<State, StoreError> {
-        let version = |name: &Name| match name {
-            Name::Checkpoint(version) => Some(*version),
-            Name::Commit(_) => None,
-        };
-        let mut versions: Vec<i64> = names.iter().filter_map(version).collect();
+        let mut versions: Vec<i64> = names.iter().filter_map(Name::checkpoint).collect();
         versions.sort_unstable();
         for version in versions.into_iter().rev() {
             if let Found::Good(state) = self.checkpoint(version).await? {

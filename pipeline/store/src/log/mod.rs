@@ -94,6 +94,20 @@ impl Name {
             _ => None,
         }
     }
+
+    fn commit(&self) -> Option<i64> {
+        match self {
+            Name::Commit(version) => Some(*version),
+            Name::Checkpoint(_) => None,
+        }
+    }
+
+    fn checkpoint(&self) -> Option<i64> {
+        match self {
+            Name::Checkpoint(version) => Some(*version),
+            Name::Commit(_) => None,
+        }
+    }
 }
 
 impl Log {
