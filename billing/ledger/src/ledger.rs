@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Timestamp, micros};
 use nilometer_rating::PriceBook;
 use nilometer_source::SharedClock;
 use nilometer_sql::Engine;
@@ -186,7 +186,7 @@ impl Ledger {
     /// Everything before this can be settled: the newest sample is far enough past it, and so is
     /// the clock, should a sample come from the future.
     pub(crate) fn final_before(&self) -> Timestamp {
-        let grace = i64::try_from(self.inner.config.grace.as_micros()).unwrap_or(i64::MAX);
+        let grace = micros(self.inner.config.grace);
         let newest = self.inner.engine.tables().now().newest.min(self.inner.clock.now());
         newest.plus_micros(-grace).hour()
     }

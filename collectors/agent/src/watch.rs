@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Timestamp, micros};
 use nilometer_source::{Clock, EpochClock, Observation, Source, SourceError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -178,13 +178,9 @@ impl Watch {
     }
 }
 
-fn micros(of: Duration) -> i64 {
-    i64::try_from(of.as_micros()).unwrap_or(i64::MAX)
-}
-
 /// Time until the next multiple of the interval; one that is nearly now was just had.
 fn until_next(now: Timestamp, interval: Duration) -> Duration {
-    let interval = i64::try_from(interval.as_micros()).unwrap_or(i64::MAX).max(1);
+    let interval = micros(interval).max(1);
     let left = interval - now.0.rem_euclid(interval);
     let left = if left < interval / 10 { left + interval } else { left };
     Duration::from_micros(left.unsigned_abs())

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nilometer_contract::{Epoch, Timestamp};
+use nilometer_contract::{Epoch, Timestamp, micros};
 
 /// Tells the time. Passed in, so that tests and simulations own it.
 pub trait Clock: Send + Sync {
@@ -30,7 +30,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        Timestamp(micros(since))
     }
 }
 
@@ -81,7 +81,7 @@ impl Clock for EpochClock {
             return self.wall.now();
         }
         let since = self.wall.steady().saturating_sub(anchor.steady);
-        anchor.epoch.start.plus_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        anchor.epoch.start.plus_micros(micros(since))
     }
 
     fn steady(&self) -> Duration {

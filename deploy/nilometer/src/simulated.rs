@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Timestamp, micros};
 use nilometer_simulated::{FleetConfig, SOURCE, SimulatedSource};
 use nilometer_source::{Clock, Discovery, Observation, Outlet, SharedClock, Source, SourceError};
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,7 @@ fn open(
         nodes: settings.nodes,
         vms_and_pods: settings.workloads,
         projects: settings.projects,
-        step_micros: i64::try_from(settings.step.as_micros()).unwrap_or(i64::MAX),
+        step_micros: micros(settings.step),
         start: place.start,
         factor: settings.factor,
         ..FleetConfig::default()

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Timestamp, micros};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -47,7 +47,7 @@ impl World {
     pub(crate) fn elapsed(&self) -> i64 {
         // Delta reads its log on threads with a runtime, and a clock, of their own.
         let _entered = (!self.is_simulated_thread()).then(|| self.handle.enter());
-        i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+        micros(self.started.elapsed())
     }
 
     /// The true instant.

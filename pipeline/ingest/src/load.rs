@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_contract::{Change, Epoch, HistoryBounds, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::{
+    Change, Epoch, HistoryBounds, LifecycleEvent, Resource, Timestamp, micros,
+};
 use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
 use tracing::warn;
@@ -31,7 +32,6 @@ pub(crate) async fn load(
     metrics: Metrics,
     shared: Shared,
 ) -> Result<State, StoreError> {
-    let micros = |of: Duration| i64::try_from(of.as_micros()).unwrap_or(i64::MAX);
     let new_series = load_series(&sink.series, &shared).await?;
     load_history(sink, &shared, config.bounds.history()).await?;
     for file in sink.gaps.files().iter() {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Timestamp, micros};
 use nilometer_store::{
     CommitError, GAPS, SAMPLES, STORED, Storage, StoreError, Table, compact, horizon, vacuum,
 };
@@ -128,10 +128,8 @@ impl Upkeep {
         let name = self.tables[table].def().name;
         let Some(&kept) = self.config.retention.get(name) else { return Ok(()) };
         let samples = self.tables.iter().find(|table| table.def().name == SAMPLES.name);
-        let micros = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
-        let Some(horizon) = samples.and_then(|samples| horizon(samples, now, micros)) else {
-            return Ok(());
-        };
+        let horizon = samples.and_then(|samples| horizon(samples, now, micros(kept)));
+        let Some(horizon) = horizon else { return Ok(()) };
         let table = &mut self.tables[table];
         let Some(expired) = table.expired(horizon, self.config.expiry_parts) else { return Ok(()) };
         let days = kept.as_secs() / DAY.as_secs();

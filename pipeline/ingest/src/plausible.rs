@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Timestamp, micros};
 
 use crate::config::IngestConfig;
 
@@ -52,10 +52,6 @@ impl Plausible {
         }
         Ok(())
     }
-}
-
-fn micros(of: Duration) -> i64 {
-    i64::try_from(of.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
