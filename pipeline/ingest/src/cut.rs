@@ -37,18 +37,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Rows held for one of the small tables.
-    pub(crate) fn rows_of(&self, table: &str) -> usize {
-        match table {
-            "events" => self.events.len(),
-            "gaps" => self.gaps.len(),
-            "dead_letters" => self.dead_letters.len(),
-            "decisions" => self.decisions.len(),
-            _ => 0,
-        }
-    }
-
-    /// Those rows as a batch, if there are any.
+    /// Rows of one of the small tables as a batch, if there are any.
     pub(crate) fn batch_of(&self, table: &str) -> Option<RecordBatch> {
         fn batch<R: TableRow>(rows: &[(Origin, R)]) -> Option<RecordBatch> {
             (!rows.is_empty()).then(|| batch_of(rows))
@@ -60,6 +49,14 @@ impl Cut {
             "decisions" => batch(&self.decisions),
             _ => None,
         }
+    }
+
+    /// Keeps rows of the small tables by where they came from.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&Origin) -> bool) {
+        self.events.retain(|(origin, _)| is_kept(origin));
+        self.gaps.retain(|(origin, _)| is_kept(origin));
+        self.dead_letters.retain(|(origin, _)| is_kept(origin));
+        self.decisions.retain(|(origin, _)| is_kept(origin));
     }
 
     /// Weighs the small tables' rows anew.

@@ -187,12 +187,13 @@ impl Sink {
         [samples, series, epochs, commits, events, gaps, dead_letters, decisions]
     }
 
-    /// All tables, to refresh: samples before series, so that no row is seen whose labels are not.
+    /// All tables, to refresh: samples before series, so that no row is seen whose labels are not,
+    /// and gaps and letters after the tables whose positions they come before.
     pub(crate) fn tables_mut(&mut self) -> [&mut Table; 8] {
         let Sink {
             samples, series, epochs, commits, events, gaps, dead_letters, decisions, ..
         } = self;
-        [samples, series, epochs, commits, events, gaps, dead_letters, decisions]
+        [samples, series, epochs, commits, events, decisions, gaps, dead_letters]
     }
 
     async fn store(

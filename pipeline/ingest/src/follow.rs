@@ -30,7 +30,7 @@ use crate::load::{
 use crate::metrics::Metrics;
 use crate::noted::has;
 use crate::ownership::IngestError;
-use crate::stream::{LogId, Origin, Stream};
+use crate::stream::{LogId, Mark, Origin, Stream};
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
 
@@ -120,6 +120,7 @@ impl Follower {
         let pending = &mut self.tail.state.pending;
         forget(&mut self.sink.gaps, &mut pending.gaps).await?;
         forget(&mut self.sink.dead_letters, &mut pending.dead_letters).await?;
+        self.tail.state.changes += 1;
         self.tail.publish();
         Ok(())
     }
@@ -169,6 +170,7 @@ impl Follower {
         for stream in streams {
             let home = self.sink.home(stream.topic);
             let position = home.position(&stream.app()).await?;
+            let mark = home.position(&stream.mark_app()).await?.and_then(Mark::from_number);
             let log = home.position(&stream.log_app()).await?.map(LogId::from_number);
             let Tail { state, wanted, .. } = &mut self.tail;
             let is_read = state.reads(stream.topic, stream.partition) == stream;
@@ -181,9 +183,13 @@ impl Follower {
             let over = !is_read && log == Some(state.reads(stream.topic, stream.partition).log);
             let stored = if over { Some(i64::MAX) } else { position };
             state.committed.insert(stream, stored);
-            if is_read {
-                let next = state.next.entry(stream).or_default();
-                *next = (*next).max(position.unwrap_or(0) as u64);
+            let next = state.next.entry(stream).or_default();
+            if is_read && let Some(ahead) = position.map(|at| at as u64).filter(|at| at > next) {
+                *next = ahead;
+                match mark {
+                    Some(mark) => drop(state.marks.insert(stream, mark)),
+                    None => drop(state.marks.remove(&stream)),
+                }
             }
         }
         let state = &mut self.tail.state;
@@ -195,15 +201,14 @@ impl Follower {
         state.new_series.clear();
         state.new_epochs.clear();
         state.memory.take_hours();
-        let pending = &mut state.pending;
-        forget(&mut self.sink.events, &mut pending.events).await?;
-        forget(&mut self.sink.decisions, &mut pending.decisions).await?;
+        // Up to its position the owner has decided what is a row, a letter, or lost: what it says
+        // is in the tables, and what was thought of it here, from behind or ahead, is nothing.
+        // What is said of a log as a whole comes before its first record.
         let committed = &state.committed;
-        let over = |origin: &Origin| committed.get(&origin.stream()) == Some(&Some(i64::MAX));
-        pending.events.retain(|(origin, _)| !over(origin));
-        pending.decisions.retain(|(origin, _)| !over(origin));
-        pending.dead_letters.retain(|(origin, _)| !over(origin));
-        pending.gaps.retain(|(origin, _)| !over(origin));
+        state.pending.retain(|origin| {
+            let next = committed.get(&origin.stream()).copied().flatten();
+            next.is_none_or(|next| origin.offset as i64 >= next)
+        });
         Ok(())
     }
 }

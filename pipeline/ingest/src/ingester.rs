@@ -177,6 +177,11 @@ impl Owner {
                     state.committed.insert(key, Some(next));
                 }
             }
+            let stored = cut.gaps.iter().map(|(_, gap)| gap);
+            let mut gaps = state.shared.gaps.write().unwrap_or_else(|e| e.into_inner());
+            gaps.add_stored(stored);
+            drop(gaps);
+            state.changes += 1;
             state.forget_stored_samples();
             state.forget_finished_logs();
         }

@@ -35,6 +35,7 @@ impl State {
                 self.bury_record(origin, record, reason);
             } else if came == Applied::New {
                 self.metrics.events.inc();
+                self.changes += 1;
                 self.pending.bytes += event.weight();
                 self.pending.events.push((origin, event));
             }

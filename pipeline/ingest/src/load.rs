@@ -34,9 +34,6 @@ pub(crate) async fn load(
 ) -> Result<State, StoreError> {
     let new_series = load_series(&sink.series, &shared).await?;
     load_history(sink, &shared, config.bounds.history()).await?;
-    for file in sink.gaps.files().iter() {
-        unless_damaged(file, load_gaps_file(&sink.gaps, file, &shared).await)?;
-    }
     let window = micros(config.identity_window);
     let (memory, newest) = load_identities(&sink.samples, &shared, window).await?;
     Ok(State {
@@ -57,6 +54,7 @@ pub(crate) async fn load(
         arrivals: Vec::new(),
         plausible: Plausible::of(config),
         dirty: true,
+        changes: 0,
         bounds: config.bounds,
         days: Days::new(&config.bounds),
         metrics,
@@ -132,7 +130,7 @@ async fn load_series(table: &Table, shared: &Shared) -> Result<Vec<u32>, StoreEr
     Ok(others.into_iter().collect())
 }
 
-/// Makes lifetimes and epochs those of the tables; what is stored already is not refused.
+/// Makes lifetimes, epochs and gaps those of the tables; what is stored already is not refused.
 async fn load_history(
     sink: &Sink,
     shared: &Shared,
@@ -145,12 +143,17 @@ async fn load_history(
     for file in sink.epochs.files().iter() {
         unless_damaged(file, load_epochs_file(&sink.epochs, file, &loaded).await)?;
     }
+    for file in sink.gaps.files().iter() {
+        unless_damaged(file, load_gaps_file(&sink.gaps, file, &loaded).await)?;
+    }
     let mut history =
         std::mem::take(&mut *loaded.history.write().unwrap_or_else(|e| e.into_inner()));
     history.bound(bounds);
     *shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = history;
     let epochs = std::mem::take(&mut *loaded.epochs.write().unwrap_or_else(|e| e.into_inner()));
     *shared.epochs.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = epochs;
+    let gaps = std::mem::take(&mut *loaded.gaps.write().unwrap_or_else(|e| e.into_inner()));
+    shared.gaps.write().unwrap_or_else(|poisoned| poisoned.into_inner()).set_stored(gaps);
     Ok(())
 }
 

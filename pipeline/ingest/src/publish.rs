@@ -14,12 +14,14 @@ use crate::view::{TableView, View};
 pub(crate) struct Publisher {
     view: watch::Sender<Arc<View>>,
     tables: Vec<TableView>,
+    /// Which [`State::changes`] the small tables' rows in memory are of.
+    shown: Option<u64>,
 }
 
 impl Publisher {
     pub(crate) fn new() -> Self {
         let (view, _) = watch::channel(Arc::default());
-        Publisher { view, tables: Vec::new() }
+        Publisher { view, tables: Vec::new(), shown: None }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
@@ -35,6 +37,7 @@ impl Publisher {
             memory: Vec::new(),
         };
         self.tables = sink.tables().iter().map(view).collect();
+        self.shown = None;
     }
 
     /// Files of `samples`, as the views tell of them.
@@ -54,17 +57,20 @@ impl Publisher {
         if !std::mem::take(&mut state.dirty) {
             return;
         }
+        let are_changed = self.shown.replace(state.changes) != Some(state.changes);
+        let cuts = || state.flushing.as_deref().into_iter().chain([&state.pending]);
         for table in &mut self.tables {
-            let name = table.def.name;
-            if name == "samples" {
-                table.memory = state.memory.batches();
-                continue;
+            match table.def.name {
+                "samples" => table.memory = state.memory.batches(),
+                name if are_changed => {
+                    table.memory = cuts().filter_map(|cut| cut.batch_of(name)).collect();
+                }
+                _ => {}
             }
-            let cuts = || state.flushing.as_deref().into_iter().chain([&state.pending]);
-            let rows: usize = cuts().map(|cut| cut.rows_of(name)).sum();
-            if rows != table.memory.iter().map(|batch| batch.num_rows()).sum::<usize>() {
-                table.memory = cuts().filter_map(|cut| cut.batch_of(name)).collect();
-            }
+        }
+        if are_changed {
+            let pending = cuts().flat_map(|cut| &cut.gaps).map(|(_, gap)| gap);
+            state.shared.gaps.write().unwrap_or_else(|e| e.into_inner()).set_pending(pending);
         }
         let mut view = View { newest: state.newest, ..View::default() };
         view.touched.clone_from(&state.touched);

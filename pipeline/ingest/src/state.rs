@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) plausible: Plausible,
     /// Something was applied that no view has.
     pub(crate) dirty: bool,
+    /// How often the rows of the small tables in memory changed.
+    pub(crate) changes: u64,
     pub(crate) bounds: Bounds,
     pub(crate) days: Days,
     pub(crate) metrics: Metrics,
@@ -213,12 +215,13 @@ impl State {
 
     fn note_gap(&mut self, origin: Origin, gap: Gap) {
         self.metrics.gaps.inc();
-        self.shared.gaps.write().unwrap_or_else(|e| e.into_inner()).add(&gap);
+        self.changes += 1;
         self.pending.bytes += gap.weight();
         self.pending.gaps.push((origin, gap));
     }
 
     fn note_decision(&mut self, origin: Origin, decision: Decision) {
+        self.changes += 1;
         self.pending.bytes += decision.weight();
         self.pending.decisions.push((origin, decision));
     }
@@ -328,6 +331,7 @@ impl State {
         payload: Bytes,
     ) {
         self.metrics.dead_letters.inc();
+        self.changes += 1;
         let reason: String = reason.chars().take(MOST_REASON).collect();
         let letter = DeadLetter { at, row, reason, payload };
         self.pending.bytes += letter.weight();

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use nilometer_contract::{SAMPLES, partition_of};
 use nilometer_ingest::{Follower, IngestError, Tables};
+use nilometer_log::{Log, TopicPartition};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{Place, busy, eventually, gap, hasty, lines, patient};
+use crate::place::{PARTITIONS, Place, busy, eventually, gap, hasty, lines, patient};
 
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
 const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
@@ -114,5 +116,38 @@ async fn one_that_is_behind_sees_nothing_twice() {
     })
     .await;
     assert_eq!(place.seen(&following.tables, "samples").await, lines(&[A, B, C]));
+    following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_missed_is_not_lost_if_the_owner_has_it() {
+    let place = Place::new();
+    place.create_topics().await;
+    let follower = place.follower().await;
+    let running = place.start(patient()).await;
+    let partition = partition_of("vm-a", PARTITIONS);
+    place.samples(partition, &[A, C]).await;
+    place.append(SAMPLES, partition, "nothing").await;
+    running.has_read(2).await;
+    let at = TopicPartition { topic: SAMPLES.to_owned(), partition };
+    place.log.truncate(&at, 2).await.unwrap();
+    let following = follow(follower);
+    let known = |tables: &Tables| {
+        let gaps = tables.shared.gaps.read().unwrap();
+        gaps.of("vm-a", ["n"].into_iter(), (0, i64::MAX)).len()
+    };
+    // As long as the owner has not stored them they would be lost with it.
+    eventually("it misses them", async || {
+        place.seen(&following.tables, "gaps").await.len() == 1 && known(&following.tables) == 1
+    })
+    .await;
+    running.stop().await.unwrap();
+    eventually("they are there", async || {
+        place.seen(&following.tables, "samples").await == lines(&[A, C])
+    })
+    .await;
+    assert_eq!(place.seen(&following.tables, "gaps").await, place.stored_in("gaps").await);
+    assert_eq!((known(&following.tables), place.stored_in("gaps").await.len()), (0, 0));
+    assert_eq!(place.seen(&following.tables, "dead_letters").await.len(), 1);
     following.stop().await;
 }
