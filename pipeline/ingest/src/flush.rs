@@ -213,14 +213,14 @@ impl Sink {
         let [series, epochs] = &mut progress.dimensions;
         dimension(&mut self.series, cut.series.as_ref(), series, owner).await?;
         dimension(&mut self.epochs, cut.epochs.as_ref(), epochs, owner).await?;
-        guarded(&mut self.dead_letters, &cut.dead_letters, &cut.spans, owner).await?;
+        guarded(&mut self.dead_letters, &cut.dead_letters, owner).await?;
         if !progress.copied {
             copy_to_log(&cut.dead_letters, tools.log.as_ref()).await.map_err(Failure::Log)?;
             progress.copied = true;
         }
         let (own, foreign): (Vec<_>, Vec<_>) =
             cut.gaps.iter().cloned().partition(|(origin, _)| is_own(origin));
-        guarded(&mut self.gaps, &foreign, &cut.spans, owner).await?;
+        guarded(&mut self.gaps, &foreign, owner).await?;
         owned(&mut self.gaps, &own, (cut, GAPS, owner)).await?;
         owned(&mut self.events, &cut.events, (cut, EVENTS, owner)).await?;
         owned(&mut self.decisions, &cut.decisions, (cut, DECISIONS, owner)).await?;
@@ -353,11 +353,11 @@ async fn owned<R: TableRow>(
 }
 
 /// Rows of a table that several topics feed: rows it has already, by its own position, are left
-/// out.
+/// out. The position is past the last row, and not at the end of the cut: of what comes between
+/// the two this table would know nothing if the cut came to nothing more.
 async fn guarded<R: TableRow + Clone>(
     table: &mut Table,
     rows: &[(Origin, R)],
-    spans: &Spans,
     owner: Option<i64>,
 ) -> Result<(), Failure> {
     let mut fresh: Vec<(Origin, R)> = Vec::new();
@@ -369,10 +369,11 @@ async fn guarded<R: TableRow + Clone>(
         let stream = origin.stream();
         let (app, next) = match origin.is_beginning() {
             true => (stream.told_app(), stream.log.number()),
-            false => (stream.app(), spans[&stream].1),
+            false => (stream.app(), origin.offset as i64 + 1),
         };
         let from = table.position(&app).await?;
-        positions.insert(app.clone(), Position { app, from, next });
+        let position = positions.entry(app.clone()).or_insert(Position { app, from, next });
+        position.next = position.next.max(next);
         fresh.push((origin.clone(), row.clone()));
     }
     if fresh.is_empty() {

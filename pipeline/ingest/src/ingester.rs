@@ -7,6 +7,10 @@
 //!
 //! At the bound of memory the loop stops taking records until the flush is done; the channel
 //! fills, fetching waits, and the log keeps what is to come.
+//!
+//! What a log lost is noted only once all that was read of it before is in a flush. So the gap is
+//! committed after those rows and begins at the last of them, and of two cuts the earlier has all
+//! rows of a log that is no more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::IngestConfig;
 use crate::cut::Cut;
+use crate::fetch::Event;
 use crate::flush::{Overtaken, Sink, Tools, flush};
 use crate::ownership::IngestError;
 use crate::rows::epochs_batch;
@@ -56,13 +61,15 @@ impl Owner {
         let mut flushing = JoinSet::new();
         let mut ticks = tokio::time::interval(self.tail.config.publish_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut held: Option<Event> = None;
         loop {
             self.tail.state.metrics.pulse.beat();
-            let full = self.tail.is_full() || self.tail.state.days.are_many();
+            let is_full = self.tail.is_full() || self.tail.state.days.are_many();
+            let full = is_full || held.is_some();
             tokio::select! {
                 Some(done) = flushing.join_next() => self.flushed(done).await?,
                 event = events.recv(), if !full => match event {
-                    Some(event) => self.tail.apply(event).await,
+                    Some(event) => held = Some(event),
                     None => break,
                 },
                 _ = ticks.tick() => {
@@ -70,10 +77,14 @@ impl Owner {
                     self.tail.publish();
                 }
             }
+            let is_early = held.as_ref().is_some_and(|event| self.is_early(event));
             if flushing.is_empty()
-                && let Some(cut) = self.due_cut()
+                && let Some(cut) = self.due_cut(is_early)
             {
                 flushing.spawn(self.flush(cut));
+            }
+            if let Some(event) = held.take_if(|event| !self.is_early(event)) {
+                self.tail.apply(event).await;
             }
         }
         while let Some(done) = flushing.join_next().await {
@@ -96,11 +107,24 @@ impl Owner {
         Ok(())
     }
 
+    /// Whether an event says what a log lost, and rows that were read of it before are in no cut.
+    fn is_early(&self, event: &Event) -> bool {
+        let state = &self.tail.state;
+        match *event {
+            Event::Truncated { stream, .. } => state.has_uncut(stream),
+            Event::Begun { stream, .. } => {
+                state.has_uncut(state.reads(stream.topic, stream.partition))
+            }
+            _ => false,
+        }
+    }
+
     /// What to flush now, if it is time: everything, or only a look at the tables.
-    fn due_cut(&mut self) -> Option<Arc<Cut>> {
+    fn due_cut(&mut self, is_urgent: bool) -> Option<Arc<Cut>> {
         let state = &self.tail.state;
         let (rows, bytes) = (state.memory.uncut_rows(), state.pending.bytes);
-        let due = is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes)
+        let due = is_urgent
+            || is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes)
             || state.days.are_many();
         if due && state.suspects.is_empty() {
             self.committed_at = Instant::now();

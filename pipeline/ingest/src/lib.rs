@@ -16,6 +16,7 @@ mod ingester;
 mod lifecycle;
 mod load;
 mod lookup;
+mod lost;
 mod maintain;
 mod memory;
 mod metrics;

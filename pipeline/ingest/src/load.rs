@@ -44,6 +44,7 @@ pub(crate) async fn load(
         committed: BTreeMap::new(),
         next: BTreeMap::new(),
         marks: BTreeMap::new(),
+        open: BTreeMap::new(),
         pending: Cut::default(),
         flushing: None,
         new_series,

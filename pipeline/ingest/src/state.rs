@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nilometer_contract::{DECISIONS, Epoch, GAPS, Gap, GapKind, SAMPLES, Timestamp};
+use nilometer_contract::{DECISIONS, Epoch, GAPS, Gap, SAMPLES, Timestamp};
 use nilometer_log::Record;
 use nilometer_store::Row;
 use serde_json::json;
@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) next: BTreeMap<Stream, u64>,
     /// Of the record before `next`, where it is known.
     pub(crate) marks: BTreeMap<Stream, Mark>,
+    /// Gaps that end with the first record after them, which is to come.
+    pub(crate) open: BTreeMap<Stream, Origin>,
     pub(crate) pending: Cut,
     pub(crate) flushing: Option<Arc<Cut>>,
     pub(crate) new_series: Vec<u32>,
@@ -213,7 +215,7 @@ impl State {
         }
     }
 
-    fn note_gap(&mut self, origin: Origin, gap: Gap) {
+    pub(crate) fn note_gap(&mut self, origin: Origin, gap: Gap) {
         self.metrics.gaps.inc();
         self.changes += 1;
         self.pending.bytes += gap.weight();
@@ -233,43 +235,6 @@ impl State {
         Stream { topic, partition, log }
     }
 
-    /// Records up to `low` are gone from the log (invariant 2).
-    pub(crate) fn note_truncated(&mut self, stream: Stream, low: u64, now: Timestamp) {
-        let expected = self.next.get(&stream).copied().unwrap_or(0);
-        if low > expected {
-            self.note_missing(stream, expected, low, now);
-            self.next.insert(stream, low);
-            self.marks.remove(&stream);
-            self.dirty = true;
-        }
-    }
-
-    /// The partition is another log than the one that was read (invariant 8b).
-    pub(crate) fn note_begun(&mut self, stream: Stream, next: u64, now: Timestamp) {
-        let before = self.reading.insert((stream.topic, stream.partition), stream.log);
-        self.next.insert(stream, next);
-        let Some(log) = before.filter(|before| *before != stream.log) else { return };
-        let before = Stream { log, ..stream };
-        self.note_beginning(before, stream, now);
-    }
-
-    /// What the log that is gone had beyond what was read of it nobody knows.
-    pub(crate) fn note_beginning(&mut self, before: Stream, stream: Stream, now: Timestamp) {
-        let read = self.next.get(&before).copied().unwrap_or(0);
-        let Stream { log, .. } = stream;
-        let reason = match log.is_later_round_of(before.log) {
-            true => {
-                format!("log {log} lost records from its end, {read} were read; it is read again")
-            }
-            false => format!(
-                "the log was replaced: {read} records were read of {}, now it is {log}",
-                before.log
-            ),
-        };
-        let start = self.last_append(&before);
-        self.note_lost(Origin::beginning(stream), 0, reason, (start, now));
-    }
-
     /// Moves the position over a record; a record from before it is a repeat and is left out.
     pub(crate) fn advance(&mut self, origin: &Origin, appended_at_micros: i64) -> bool {
         let stream = origin.stream();
@@ -277,49 +242,22 @@ impl State {
         if origin.offset < expected {
             return false;
         }
+        let at = Timestamp(appended_at_micros);
+        self.end_gap(stream, at);
         if origin.offset > expected {
-            self.note_missing(stream, expected, origin.offset, Timestamp(appended_at_micros));
+            self.note_missing(stream, expected, origin.offset, at);
         }
         self.dirty = true;
         self.next.insert(stream, origin.offset + 1);
         true
     }
 
-    fn note_missing(&mut self, stream: Stream, from: u64, upto: u64, end: Timestamp) {
-        let reason = format!("records {from} to {} are gone from the log", upto - 1);
-        let start = self.last_append(&stream);
-        self.note_lost(Origin::at(stream, upto - 1), upto - from, reason, (start, end));
-    }
-
-    /// When the last record known of a log was appended; else the newest sample's instant.
-    fn last_append(&self, stream: &Stream) -> Timestamp {
-        self.marks.get(stream).map_or(self.newest, |mark| mark.appended_at())
-    }
-
-    fn note_lost(
-        &mut self,
-        origin: Origin,
-        records: u64,
-        reason: String,
-        (start, end): (Timestamp, Timestamp),
-    ) {
-        let (topic, partition) = (origin.topic, origin.partition);
-        let gap = Gap {
-            kind: GapKind::Lost,
-            agent: String::new(),
-            node: String::new(),
-            sources: Vec::new(),
-            topic: topic.to_owned(),
-            partition: Some(partition),
-            start: start.min(end),
-            end,
-            records,
-            samples: 0,
-            reason,
-        };
-        warn!(topic, partition, records, reason = gap.reason, "gap in the log");
-        self.note_gap(origin, gap);
-        self.dirty = true;
+    /// Whether records of a log were read that no cut has.
+    pub(crate) fn has_uncut(&self, stream: Stream) -> bool {
+        let cut = self.flushing.as_ref().and_then(|cut| cut.spans.get(&stream));
+        let committed = self.committed.get(&stream).copied().flatten();
+        let cut = cut.map(|(_, next)| *next).or(committed).unwrap_or(0);
+        self.next.get(&stream).is_some_and(|&next| next as i64 > cut)
     }
 
     pub(crate) fn bury(

@@ -12,8 +12,10 @@ use nilometer_simulation::{KINDS, Kind, NOT_YET, Options, Outcome, simulate};
 
 /// Seeds that found a defect, which is mended, with how many of the [`KINDS`] there were then, and
 /// what was wrong.
-const FOUND: &[(u64, usize, &str)] =
-    &[(1102, 21, "a follower noted as lost what the owner had stored")];
+const FOUND: &[(u64, usize, &str)] = &[
+    (1102, 21, "a follower noted as lost what the owner had stored"),
+    (2055, 21, "the gap of a replaced log was stored before what was read of it"),
+];
 
 /// Simulates the whole pipeline while everything fails, and judges what came of it.
 #[derive(Debug, Parser)]

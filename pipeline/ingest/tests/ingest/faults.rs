@@ -43,6 +43,12 @@ impl Faults {
         faults
     }
 
+    /// Dies after so many writes from now on.
+    pub(crate) fn die_after(&self, puts: usize) {
+        let mut plan = self.0.lock().unwrap();
+        plan.death = Some((plan.puts + puts, Death::Before));
+    }
+
     pub(crate) fn over(&self, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
         Arc::new(Faulty { store, faults: self.clone() })
     }

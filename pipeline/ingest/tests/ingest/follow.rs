@@ -1,19 +1,34 @@
 //! Readers beside an ingester: files and log are one, whoever is ahead.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use nilometer_contract::{SAMPLES, partition_of};
+use nilometer_contract::{Change, SAMPLES, partition_of};
 use nilometer_ingest::{Follower, IngestError, Tables};
 use nilometer_log::{Log, TopicPartition};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{PARTITIONS, Place, busy, eventually, gap, hasty, lines, patient};
+use crate::place::{PARTITIONS, Place, Sample, event, eventually, gap, hasty, lines, patient};
 
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
 const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
 const C: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 30, 3.5);
 const ALL: [&str; 4] = ["samples", "events", "dead_letters", "gaps"];
+
+/// Forty rounds of one sample, one event and one bad record; the samples.
+pub(crate) async fn busy(place: &Place) -> Vec<Sample<'static>> {
+    let mut samples = Vec::new();
+    for n in 0..40 {
+        let sample = ("cpu.time", if n % 2 == 0 { "vm-a" } else { "vm-b" }, n, n as f64);
+        place.samples((n % 2) as u32, &[sample]).await;
+        place.append(SAMPLES, 0, "garbage").await;
+        place.event(0, &event(Change::Created, &format!("vm-{n}"), n)).await;
+        samples.push(sample);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    samples
+}
 
 struct Following {
     tables: Tables,

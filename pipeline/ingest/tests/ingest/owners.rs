@@ -8,7 +8,8 @@ use nilometer_store::LeaseConfig;
 
 use crate::bucket::everywhere;
 use crate::faults::Faults;
-use crate::place::{Place, Running, Sample, busy, event, eventually, hasty, lines};
+use crate::follow::busy;
+use crate::place::{Place, Running, Sample, event, eventually, hasty, lines};
 
 const A: Sample<'static> = ("cpu.time", "vm-a", 10, 1.5);
 const B: Sample<'static> = ("memory.usage", "vm-b", 20, 2.5);

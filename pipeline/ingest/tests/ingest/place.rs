@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -60,6 +61,8 @@ pub(crate) fn hasty() -> IngestConfig {
 
 pub(crate) struct Place {
     pub(crate) log: EmbeddedLog,
+    /// Of the log, in seconds after [`T0`].
+    clock: Arc<AtomicI64>,
     folder: TempDir,
     /// Where the tables are, unless in the folder.
     bucket: Option<Bucket>,
@@ -72,9 +75,16 @@ impl Place {
         config.fsync = Fsync::Every(Duration::from_secs(60));
         // Every append begins a segment, so that truncation is to the record.
         config.segment_bytes = 1;
-        let clock = || Timestamp::from_seconds(T0).0;
-        let log = EmbeddedLog::open_with_clock(config, Arc::new(clock)).unwrap();
-        Place { log, folder, bucket: None }
+        let clock = Arc::new(AtomicI64::new(0));
+        let shown = clock.clone();
+        let now = move || Timestamp::from_seconds(T0 + shown.load(Relaxed)).0;
+        let log = EmbeddedLog::open_with_clock(config, Arc::new(now)).unwrap();
+        Place { log, clock, folder, bucket: None }
+    }
+
+    /// Sets the log's clock to so many seconds after [`T0`].
+    pub(crate) fn at(&self, second: i64) {
+        self.clock.store(second, Relaxed);
     }
 
     /// A place with its tables on a real S3 server; none where that cannot be had.
@@ -95,7 +105,8 @@ impl Place {
     /// Another place with the same log and no tables yet.
     pub(crate) fn beside(&self) -> Self {
         let bucket = self.bucket.as_ref().map(Bucket::beside);
-        Place { log: self.log.clone(), folder: tempfile::tempdir().unwrap(), bucket }
+        let (log, clock) = (self.log.clone(), self.clock.clone());
+        Place { log, clock, folder: tempfile::tempdir().unwrap(), bucket }
     }
 
     /// Where the log is.
@@ -363,20 +374,6 @@ pub(crate) fn lines(samples: &[Sample<'_>]) -> Vec<String> {
     let mut lines: Vec<String> = samples.iter().copied().map(line).collect();
     lines.sort();
     lines
-}
-
-/// Forty rounds of one sample, one event and one bad record; the samples.
-pub(crate) async fn busy(place: &Place) -> Vec<Sample<'static>> {
-    let mut samples = Vec::new();
-    for n in 0..40 {
-        let sample = ("cpu.time", if n % 2 == 0 { "vm-a" } else { "vm-b" }, n, n as f64);
-        place.samples((n % 2) as u32, &[sample]).await;
-        place.append(SAMPLES, 0, "garbage").await;
-        place.event(0, &event(Change::Created, &format!("vm-{n}"), n)).await;
-        samples.push(sample);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    samples
 }
 
 /// What an agent says that dropped something.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
 use nilometer_contract::{Change, GAPS, SAMPLES};
 use nilometer_ingest::{Follower, Tables};
 use nilometer_log::{Log, TopicPartition};
@@ -11,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::{Death, Faults};
 use crate::place::{
-    PARTITIONS, Place, Running, Sample, event, eventually, gap, hasty, line, patient,
+    PARTITIONS, Place, Running, Sample, T0, event, eventually, gap, hasty, line, patient,
 };
 
 /// Samples of many identities, a record for each of `records`.
@@ -206,6 +208,87 @@ async fn a_crash_at_any_write_tells_it_once() {
             return;
         }
     }
+}
+
+/// Starts and ends of the gaps, in seconds of the log's clock.
+async fn spans(place: &Place) -> Vec<(i64, i64)> {
+    let table = place.storage().table(&nilometer_store::GAPS).await.unwrap();
+    let mut spans = Vec::new();
+    for file in table.files().iter() {
+        for rows in table.read(file).await.unwrap() {
+            let seconds = |name: &str| {
+                let column = rows.column_by_name(name).unwrap();
+                let micros = column.as_primitive::<TimestampMicrosecondType>().values().to_vec();
+                micros.into_iter().map(|at| at / 1_000_000 - T0).collect::<Vec<i64>>()
+            };
+            spans.extend(seconds("start").into_iter().zip(seconds("end")));
+        }
+    }
+    spans.sort_unstable();
+    spans
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_begins_at_the_last_record_that_is_stored() {
+    let sample = |second| ("cpu.time", "vm", second, 1.0);
+    let (mut deaths, mut losses) = (0, 0);
+    for put in 0.. {
+        let place = Place::new();
+        place.samples(0, &[sample(0)]).await;
+        place.ingest(patient()).await;
+        let faults = Faults::default();
+        let storage = place.storage().through(|store| faults.over(store));
+        let running = place.start_on(patient(), storage).await;
+        for second in [10, 20] {
+            place.at(second);
+            place.samples(0, &[sample(second)]).await;
+        }
+        // In memory alone.
+        running.has_read(2).await;
+        faults.die_after(put);
+        delete_log(&place);
+        place.at(30);
+        place.samples(0, &[sample(30)]).await;
+        eventually("it dies or has read all", async || faults.is_dead() || running.read() >= 3)
+            .await;
+        running.ask_to_stop();
+        eventually("it ends", async || faults.is_dead() || running.task.is_finished()).await;
+        running.kill().await;
+        place.ingest(patient()).await;
+        let samples = place.stored_in("samples").await;
+        let is_lost = samples == sorted([0, 30].map(|second| line(sample(second))));
+        let all = sorted([0, 10, 20, 30].map(|second| line(sample(second))));
+        assert!(is_lost || samples == all, "{samples:?}");
+        let gap = (if is_lost { 0 } else { 20 }, 30);
+        assert!(spans(&place).await.contains(&gap), "death at write {put}, lost: {is_lost}");
+        losses += u32::from(is_lost);
+        deaths += u32::from(faults.is_dead());
+        if !faults.is_dead() {
+            break;
+        }
+    }
+    assert!(losses > 0 && deaths > losses, "{losses} of {deaths}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_begins_and_ends_by_the_clock_of_the_log() {
+    let place = Place::new();
+    place.samples(0, &[("cpu.time", "vm", 1, 1.0)]).await;
+    place.ingest(patient()).await;
+    delete_log(&place);
+    place.at(30);
+    place.samples(0, &[("cpu.time", "vm", 2, 1.0)]).await;
+    place.ingest(patient()).await;
+    // Of a partition that has no record since, by the clock of the ingester.
+    assert!(spans(&place).await.contains(&(0, 30)), "{:?}", spans(&place).await);
+    let at = TopicPartition { topic: SAMPLES.to_owned(), partition: 0 };
+    place.at(40);
+    place.samples(0, &[("cpu.time", "vm", 3, 1.0)]).await;
+    place.log.truncate(&at, 2).await.unwrap();
+    place.at(50);
+    place.samples(0, &[("cpu.time", "vm", 4, 1.0)]).await;
+    place.ingest(patient()).await;
+    assert!(spans(&place).await.contains(&(30, 50)), "{:?}", spans(&place).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
