@@ -115,9 +115,7 @@ impl Replay {
         sink: &mut Sink,
         config: &IngestConfig,
     ) -> Result<Restored, IngestError> {
-        let mut state = self.begin(sink, config).await?;
-        let ranges = self.ranges(&state, SAMPLES).await?;
-        self.run(sink, &mut state, ranges).await?;
+        let mut state = self.applied(sink, config).await?;
         let Some(batch) = series_batch(&mut state) else { return Ok(Restored::default()) };
         let add = sink.series.write(std::slice::from_ref(&batch), None).await;
         Ok((batch.num_rows() as u64, vec![add.map_err(IngestError::Store)?]))
@@ -129,14 +127,20 @@ impl Replay {
         sink: &mut Sink,
         config: &IngestConfig,
     ) -> Result<Restored, IngestError> {
-        let mut state = self.begin(sink, config).await?;
-        let ranges = self.ranges(&state, SAMPLES).await?;
-        self.run(sink, &mut state, ranges).await?;
+        let state = self.applied(sink, config).await?;
         if state.new_epochs.is_empty() {
             return Ok(Restored::default());
         }
         let add = sink.epochs.write(&[epochs_batch(&state.new_epochs)], None).await;
         Ok((state.new_epochs.len() as u64, vec![add.map_err(IngestError::Store)?]))
+    }
+
+    /// What all samples in the log below the stored positions come to.
+    async fn applied(&self, sink: &mut Sink, config: &IngestConfig) -> Result<State, IngestError> {
+        let mut state = self.begin(sink, config).await?;
+        let ranges = self.ranges(&state, SAMPLES).await?;
+        self.run(sink, &mut state, ranges).await?;
+        Ok(state)
     }
 
     /// What the log holds below the stored positions of a topic.
