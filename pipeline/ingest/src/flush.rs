@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use crate::cut::{Cut, Spans};
 use crate::memory::collect_rows;
 use crate::metrics::Metrics;
-use crate::noted::{has, is_own, notes};
+use crate::positions::{has, is_own, notes};
 use crate::rows::{TableRow, batch_of, commits_batch};
 use crate::stream::{Origin, Stream};
 use crate::tell::{copy_to_log, tell_late, told};

@@ -28,8 +28,8 @@ use crate::load::{
     load_epochs_file, load_gaps_file, load_history_file, load_series_file, unless_damaged,
 };
 use crate::metrics::Metrics;
-use crate::noted::has;
 use crate::ownership::IngestError;
+use crate::positions::has;
 use crate::stream::{LogId, Mark, Origin, Stream};
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
