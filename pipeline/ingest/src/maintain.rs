@@ -15,8 +15,7 @@ use tracing::{info, warn};
 
 use crate::config::IngestConfig;
 use crate::metrics::Metrics;
-use crate::note::{note_damaged, note_expired, note_unread};
-use crate::tell::told;
+use crate::note::{note_expired, own_up_damaged, own_up_unread};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -94,22 +93,17 @@ impl Upkeep {
 
     /// Says what cannot be read, and goes on without it.
     async fn own_up(&mut self, table: usize) -> Result<(), CommitError> {
-        let table = &mut self.tables[table];
-        if !table.unread().is_empty() {
-            for unread in table.unread() {
-                note_unread(&mut self.gaps, table, unread).await?;
-                warn!(table = table.def().name, version = unread.version, "a commit is unreadable");
-            }
-            table.go_without().await.map_err(CommitError::Store)?;
-        }
-        for (file, why) in table.damaged().await.map_err(CommitError::Store)? {
-            let why = told(&why);
-            note_damaged(&mut self.gaps, table, &file, &why).await?;
-            table.set_aside(&file).await?;
+        let (table, gaps) = (&mut self.tables[table], &mut self.gaps);
+        let name = table.def().name;
+        own_up_unread(gaps, table, |unread| {
+            warn!(table = name, version = unread.version, "a commit is unreadable");
+        })
+        .await?;
+        own_up_damaged(gaps, table, |file, why| {
             self.metrics.set_aside.inc();
-            warn!(table = table.def().name, file = file.path, rows = file.rows, why, "set aside");
-        }
-        Ok(())
+            warn!(table = name, file = file.path, rows = file.rows, why, "set aside");
+        })
+        .await
     }
 
     async fn merge(&mut self, table: usize, now: Timestamp) -> Result<(), CommitError> {

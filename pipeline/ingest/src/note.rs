@@ -5,17 +5,13 @@ use nilometer_store::{CommitError, DataFile, Expired, Position, Table, Unread};
 
 use crate::rows::batch_of;
 use crate::stream::{LogId, Origin};
+use crate::tell::told;
 
 /// Where such a row comes from, instead of a topic.
 const TOPIC: &str = "maintenance";
 
 /// Says something once: again under the same name and number it changes nothing.
-pub(crate) async fn note(
-    gaps: &mut Table,
-    app: String,
-    number: i64,
-    gap: Gap,
-) -> Result<(), CommitError> {
+async fn note(gaps: &mut Table, app: String, number: i64, gap: Gap) -> Result<(), CommitError> {
     gaps.refresh().await.map_err(CommitError::Store)?;
     let from = gaps.position(&app).await.map_err(CommitError::Store)?;
     if from == Some(number) {
@@ -57,8 +53,40 @@ pub(crate) async fn note_expired(
     note(gaps, format!("expired/{name}"), expired.span.1.0, gap).await
 }
 
+/// Says which commits of a table cannot be read, and goes on without them.
+pub(crate) async fn own_up_unread(
+    gaps: &mut Table,
+    table: &mut Table,
+    mut found: impl FnMut(&Unread),
+) -> Result<(), CommitError> {
+    if table.unread().is_empty() {
+        return Ok(());
+    }
+    for unread in table.unread() {
+        note_unread(gaps, table, unread).await?;
+        found(unread);
+    }
+    table.go_without().await.map_err(CommitError::Store).map(drop)
+}
+
+/// Sets aside the files of a table that were found damaged, and says so; `found` gets each with
+/// the reason.
+pub(crate) async fn own_up_damaged(
+    gaps: &mut Table,
+    table: &mut Table,
+    mut found: impl FnMut(&DataFile, &str),
+) -> Result<(), CommitError> {
+    for (file, why) in table.damaged().await.map_err(CommitError::Store)? {
+        let why = told(&why);
+        note_damaged(gaps, table, &file, &why).await?;
+        table.set_aside(&file).await?;
+        found(&file, &why);
+    }
+    Ok(())
+}
+
 /// A file cannot be read, and is about to be set aside.
-pub(crate) async fn note_damaged(
+async fn note_damaged(
     gaps: &mut Table,
     table: &Table,
     file: &DataFile,
@@ -90,11 +118,7 @@ pub(crate) async fn note_restored(
 }
 
 /// A commit cannot be read; what it changed is not known.
-pub(crate) async fn note_unread(
-    gaps: &mut Table,
-    table: &Table,
-    unread: &Unread,
-) -> Result<(), CommitError> {
+async fn note_unread(gaps: &mut Table, table: &Table, unread: &Unread) -> Result<(), CommitError> {
     let name = table.def().name;
     let millis = |at: i64| Timestamp(at.saturating_mul(1_000));
     let span = (millis(unread.between.0), millis(unread.between.1));

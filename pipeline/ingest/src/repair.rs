@@ -21,11 +21,10 @@ use nilometer_store::{CommitError, STORED, Storage, StoreError, Table};
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
-use crate::note::{note_damaged, note_restored, note_unread};
+use crate::note::{note_restored, own_up_damaged, own_up_unread};
 use crate::ownership::IngestError;
 use crate::replay::{Replay, Spans};
 use crate::tail::prepare;
-use crate::tell::told;
 
 /// Said after so many files.
 const EVERY_FILES: usize = 1_000;
@@ -126,13 +125,10 @@ async fn check(
     say: &mut impl FnMut(String),
 ) -> Result<(), CommitError> {
     let (name, files) = (table.def().name, table.files());
-    for unread in table.unread() {
+    own_up_unread(gaps, table, |unread| {
         say(format!("{name}: commit {} cannot be read: {}", unread.version, unread.reason));
-        note_unread(gaps, table, unread).await?;
-    }
-    if !table.unread().is_empty() {
-        table.go_without().await.map_err(CommitError::Store)?;
-    }
+    })
+    .await?;
     for (read, file) in files.iter().enumerate() {
         if read % EVERY_FILES == 0 {
             say(format!("{name}: {read} of {} files read", files.len()));
@@ -142,13 +138,10 @@ async fn check(
             _ => done.files += 1,
         }
     }
-    for (file, why) in table.damaged().await.map_err(CommitError::Store)? {
-        let why = told(&why);
+    own_up_damaged(gaps, table, |file, why| {
         say(format!("{name}: file {} is damaged: {why}", file.path));
-        note_damaged(gaps, table, &file, &why).await?;
-        table.set_aside(&file).await?;
-    }
-    Ok(())
+    })
+    .await
 }
 
 fn failed(error: CommitError) -> IngestError {
