@@ -11,11 +11,11 @@ pub(crate) struct Prepared {
     /// When it was appended to the log.
     pub(crate) appended_at_micros: i64,
     /// The samples, or why there are none, with the bytes.
-    pub(crate) content: Result<Content, Undecodable>,
+    pub(crate) content: Result<Content, Refused>,
 }
 
-/// Bytes that are no record.
-pub(crate) struct Undecodable {
+/// A record that is not taken in, with the reason.
+pub(crate) struct Refused {
     pub(crate) payload: bytes::Bytes,
     pub(crate) reason: String,
 }
@@ -37,7 +37,7 @@ impl Prepared {
     pub(crate) fn of(record: Record) -> Self {
         let content = match decode(&record.payload) {
             Ok(batch) => Ok(Content::of(batch, record.payload)),
-            Err(error) => Err(Undecodable { payload: record.payload, reason: reason(&error) }),
+            Err(error) => Err(Refused { payload: record.payload, reason: reason(&error) }),
         };
         Prepared { offset: record.offset, appended_at_micros: record.appended_at_micros, content }
     }

@@ -18,7 +18,7 @@ use crate::index::SeriesIndex;
 use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
 use crate::plausible::Plausible;
-use crate::record::{Content, Prepared};
+use crate::record::{Content, Prepared, Refused};
 use crate::rows::{DeadLetter, Decision, TableRow};
 use crate::stream::{LogId, Mark, Origin, Stream};
 use crate::view::Shared;
@@ -66,33 +66,29 @@ impl State {
             self.remember(&record);
             return;
         }
-        self.arrivals.push(record.appended_at_micros);
+        let appended = record.appended_at_micros;
+        self.arrivals.push(appended);
         self.days.begin_record();
         let buried = self.pending.dead_letters.len();
-        let content = match record.content {
+        let content =
+            record.content.and_then(|content| match self.take_epoch(&content, appended) {
+                Ok(()) => Ok(content),
+                Err(reason) => Err(Refused { payload: content.payload, reason }),
+            });
+        let content = match content {
             Ok(content) => content,
             Err(bad) => {
-                let at = Timestamp(record.appended_at_micros);
-                self.bury(origin, at, -1, bad.reason, bad.payload);
+                self.bury(origin, Timestamp(appended), -1, bad.reason, bad.payload);
                 self.warn_of_letters(buried);
                 return;
             }
         };
-        if let Err(reason) = self.take_epoch(&content, record.appended_at_micros) {
-            let at = Timestamp(record.appended_at_micros);
-            self.bury(origin, at, -1, reason, content.payload);
-            self.warn_of_letters(buried);
-            return;
-        }
         let index = self.shared.index.clone();
         let mut index = index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         for row in 0..content.batch.len() {
-            if let Err(reason) =
-                self.apply_sample(&mut index, &origin, &content, row, record.appended_at_micros)
-            {
-                let at = Timestamp(record.appended_at_micros);
+            if let Err(reason) = self.apply_sample(&mut index, &origin, &content, row, appended) {
                 let payload = content.sample_json(row);
-                self.bury(origin.clone(), at, row as i64, reason, payload);
+                self.bury(origin.clone(), Timestamp(appended), row as i64, reason, payload);
             }
         }
         self.metrics.series.set(index.len() as i64);
