@@ -148,11 +148,11 @@ impl Agent {
             }
         };
         let config = self.config;
-        let (told, seen) = mpsc::channel(WAITING);
+        let (reported, seen) = mpsc::channel(WAITING);
         let watch = Watch {
             interval: config.interval,
             clock: self.clock.clone(),
-            events: told,
+            events: reported,
             metrics: self.metrics.clone(),
             status: self.status.clone(),
         };

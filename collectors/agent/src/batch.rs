@@ -37,7 +37,7 @@ pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
         let (payload, kept) = match event.encode() {
             Ok(bytes) => (Bytes::from(bytes), true),
             Err(error) => {
-                tracing::error!(%error, resource = event.resource.id, "an event cannot be told");
+                tracing::error!(%error, resource = event.resource.id, "an event cannot be reported");
                 (Bytes::new(), false)
             }
         };
@@ -64,11 +64,11 @@ pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Records {
         // One resource out of bounds must not take the others with it.
         let (batch, refused) = salvage(&batch);
         if refused > 0 {
-            tracing::error!(refused, source = batch.source, "samples cannot be told");
+            tracing::error!(refused, source = batch.source, "samples cannot be reported");
             records.refused.push(entry(partition, &batch, refused, source, Bytes::new()));
         }
         if let Err(error) = add(&mut records.entries, partition, &batch, source) {
-            tracing::error!(%error, source = batch.source, "samples cannot be told");
+            tracing::error!(%error, source = batch.source, "samples cannot be reported");
             records.refused.push(entry(partition, &batch, batch.len(), source, Bytes::new()));
         }
     }

@@ -12,7 +12,7 @@
 //!
 //! A resource is seen at every observation of its source, so one instant per source is kept. The
 //! file is replaced once a second at most; events younger than it are in the spool and applied
-//! to it at the start, so that nothing an agent told is forgotten when it is killed.
+//! to it at the start, so that nothing an agent reported is forgotten when it is killed.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::gaps::{self, Gaps};
 use crate::{file, lines};
 
-/// Most resources remembered; those beyond are told but not missed after a restart, which a gap
+/// Most resources remembered; those beyond are reported but not missed after a restart, which a gap
 /// says then.
 const MAX_KNOWN: usize = 262_144;
 /// Most ends remembered until the log has them; they are needed when the spool is damaged.
@@ -149,7 +149,7 @@ impl Known {
         gaps.lost_somehow((topic, None), (start, now), (missing, sources), reason);
     }
 
-    /// Applies an event that was told before the start; then [`start`](Self::start).
+    /// Applies an event that was reported before the start; then [`start`](Self::start).
     pub(crate) fn replay(&mut self, event: &LifecycleEvent) {
         self.apply(event);
     }
@@ -161,7 +161,7 @@ impl Known {
             self.sources.iter().map(|(source, seen)| (source.clone(), names(seen))).collect();
     }
 
-    /// Takes events in as a source said them; returns them as they are to be told.
+    /// Takes events in as a source said them; returns them as they are to be reported.
     ///
     /// `started` is when the observation that made them started, nothing for pushed ones.
     pub(crate) fn admit(
@@ -169,58 +169,58 @@ impl Known {
         events: Vec<LifecycleEvent>,
         started: Option<Timestamp>,
     ) -> Vec<LifecycleEvent> {
-        let mut told = Vec::with_capacity(events.len());
+        let mut reported = Vec::with_capacity(events.len());
         for event in events {
             let first = self
                 .unconfirmed
                 .get_mut(&event.source)
                 .is_some_and(|ids| ids.remove(&event.resource.id));
-            let from = told.len();
+            let from = reported.len();
             match first && event.change == Change::Created {
-                true => self.found_again(event, started, &mut told),
-                false => told.push(event),
+                true => self.found_again(event, started, &mut reported),
+                false => reported.push(event),
             }
-            told[from..].iter().for_each(|event| self.apply(event));
+            reported[from..].iter().for_each(|event| self.apply(event));
         }
-        told
+        reported
     }
 
     fn found_again(
         &self,
         mut event: LifecycleEvent,
         started: Option<Timestamp>,
-        told: &mut Vec<LifecycleEvent>,
+        reported: &mut Vec<LifecycleEvent>,
     ) {
         let seen = self.sources.get(&event.source);
         let known = seen.and_then(|seen| Some((seen.at, seen.alive.get(&event.resource.id)?)));
         let Some((seen_at, known)) = known else {
-            told.push(event);
+            reported.push(event);
             return;
         };
         // A start that the source could not tell is an instant of this very observation.
-        let start_is_told = started.is_none_or(|started| event.at < started);
+        let start_is_reported = started.is_none_or(|started| event.at < started);
         let same_start = event.at == known.born || event.at == known.since;
         let boots = [&known.state, &event.resource].map(|state| state.attributes.get(BOOT_ID));
         let began_anew = match boots {
             // No clock is asked where the kernel says whether it is the same boot.
             [Some(was), Some(is)] => was != is,
-            _ => start_is_told && event.at > seen_at && !same_start,
+            _ => start_is_reported && event.at > seen_at && !same_start,
         };
         if began_anew {
             let end = ended(known, seen_at, &event.source);
-            if event.at <= end.at || !start_is_told {
+            if event.at <= end.at || !start_is_reported {
                 // Counters were zero at some time since it was last seen. A birth just before the
                 // first reading makes that reading count whole.
                 event.at = event.at.plus_micros(-1).max(end.at.plus_micros(1));
             }
-            told.push(end);
+            reported.push(end);
         } else if event.resource == known.state {
             event.at = known.since;
         } else {
             event.change = Change::Changed;
             event.at = started.unwrap_or(event.at).max(known.since.plus_micros(1));
         }
-        told.push(event);
+        reported.push(event);
     }
 
     /// A source said all there is: the ends of what it had before the start and does not mention,

@@ -7,7 +7,7 @@
 //!          a task of its own
 //! ```
 //!
-//! *Events* are on disk before they are sent, so that one that was taken in is told in the end,
+//! *Events* are on disk before they are sent, so that one that was taken in is reported in the end,
 //! whatever dies. *Samples* are kept in memory while the log takes them and go to disk when it
 //! does not; those in memory when the agent is killed are lost, and observed again. Nothing is
 //! sent before what is older in its partition. What is sent again after a crash is dropped

@@ -107,7 +107,7 @@ impl Queue {
         }
     }
 
-    /// The log told how many partitions there are. A record of a partition that there is not finds
+    /// The log said how many partitions there are. A record of a partition that there is not finds
     /// another.
     pub(crate) fn set_count(&mut self, count: u32) {
         self.unreachable = false;
@@ -135,7 +135,7 @@ impl Queue {
         self.count
     }
 
-    /// Until the count is told nothing can be sent, and all that comes goes to disk.
+    /// Until the count is known nothing can be sent, and all that comes goes to disk.
     pub(crate) fn set_unreachable(&mut self) {
         self.unreachable = true;
         self.spill_all();

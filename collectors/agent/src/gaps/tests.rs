@@ -32,14 +32,14 @@ fn records_lost_for_one_reason_are_one_gap_for_each_partition() {
     gaps.lost("samples", &[entry(1, 0, "b"), entry(2, 0, "a"), entry(1, 5, "a")], "full");
     gaps.lost("samples", &[entry(1, 60, "a")], "full");
     drop(gaps);
-    let told = pending(&mut open(dir.path()));
+    let reported = pending(&mut open(dir.path()));
     let line = |gap: &Gap| {
         let span = (gap.start, gap.end);
         (gap.partition, span, gap.records, gap.samples, gap.sources.join(" "))
     };
-    let told: Vec<_> = told.iter().map(line).collect();
+    let reported: Vec<_> = reported.iter().map(line).collect();
     let first = (Some(1), (at(0), at(61)), 3, 30, "a b".to_owned());
-    assert_eq!(told, [first, (Some(2), (at(0), at(1)), 1, 10, "a".to_owned())]);
+    assert_eq!(reported, [first, (Some(2), (at(0), at(1)), 1, 10, "a".to_owned())]);
 }
 
 /// Also while some are under way.
@@ -59,10 +59,10 @@ fn at_the_bound_gaps_are_joined_and_none_is_dropped() {
     }
     assert!(gaps.pending.len() <= MAX_PENDING + 6, "{}", gaps.pending.len());
     gaps.save();
-    let told = pending(&mut open(dir.path()));
-    assert_eq!(told.iter().map(|gap| gap.records).sum::<u64>(), 2_000);
-    assert_eq!(told.iter().map(|gap| gap.samples).sum::<u64>(), (0..2_000).sum::<u64>());
-    let lost = told.iter().filter(|gap| gap.kind == GapKind::Lost);
+    let reported = pending(&mut open(dir.path()));
+    assert_eq!(reported.iter().map(|gap| gap.records).sum::<u64>(), 2_000);
+    assert_eq!(reported.iter().map(|gap| gap.samples).sum::<u64>(), (0..2_000).sum::<u64>());
+    let lost = reported.iter().filter(|gap| gap.kind == GapKind::Lost);
     assert_eq!(lost.map(|gap| gap.records).sum::<u64>(), 667);
 }
 
@@ -74,9 +74,9 @@ fn what_no_gap_could_carry_is_made_one_that_can() {
     let start = Timestamp(i64::MIN);
     let wrong = Entry { start, end: Timestamp(i64::MAX), ..entry(0, 0, &source) };
     gaps.lost("samples", &[wrong], &"\0".repeat(5_000));
-    let told = pending(&mut gaps);
-    assert_eq!((told.len(), told[0].start, told[0].records), (1, Timestamp::MIN, 1));
-    assert!(told[0].sources.is_empty());
+    let reported = pending(&mut gaps);
+    assert_eq!((reported.len(), reported[0].start, reported[0].records), (1, Timestamp::MIN, 1));
+    assert!(reported[0].sources.is_empty());
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn damage_to_both_copies_of_a_gap_is_a_gap_of_their_time() {
     let path = dir.path().join("gaps");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"partition\":2", "\"partition\":3")).unwrap();
-    let told = pending(&mut open(dir.path()));
-    let spans: Vec<_> = told.iter().map(|gap| (gap.partition, gap.start, gap.end)).collect();
+    let reported = pending(&mut open(dir.path()));
+    let spans: Vec<_> = reported.iter().map(|gap| (gap.partition, gap.start, gap.end)).collect();
     assert_eq!(spans, [(Some(1), at(100), at(101)), (None, at(100), at(701))]);
 }

@@ -41,8 +41,8 @@ fn text(events: &[LifecycleEvent]) -> Vec<String> {
 }
 
 /// An agent that saw `vm` small since 10 and big since 20, and observed last at 100, died. What
-/// is told when the next finds `said` in an observation that starts at 200?
-fn check(said: &[LifecycleEvent], told: &[&str]) {
+/// is reported when the next finds `said` in an observation that starts at 200?
+fn check(said: &[LifecycleEvent], reported: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let mut before = open(dir.path());
     before.start();
@@ -55,8 +55,8 @@ fn check(said: &[LifecycleEvent], told: &[&str]) {
     after.start();
     let mut events = after.admit(said.to_vec(), Some(at(200)));
     events.extend(observed(&mut after, at(200)));
-    assert_eq!(text(&events), told);
-    assert!(observed(&mut after, at(210)).is_empty(), "an end is told once");
+    assert_eq!(text(&events), reported);
+    assert!(observed(&mut after, at(210)).is_empty(), "an end is reported once");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn events_in_the_spool_are_known_although_the_file_is_older() {
 
 /// An agent that saw a node of one boot, observed last at 100, died. What does the next tell of
 /// the node that it finds in an observation that starts at 200?
-fn check_boot(boot: &str, start: i64, told: &[&str]) {
+fn check_boot(boot: &str, start: i64, reported: &[&str]) {
     let node = |start: i64, boot: &str| {
         let mut said = event(Change::Created, start, "node", "none");
         said.resource.attributes.insert(BOOT_ID.to_owned(), boot.to_owned());
@@ -119,11 +119,11 @@ fn check_boot(boot: &str, start: i64, told: &[&str]) {
     file::replace(&path, &bytes).unwrap();
     let mut after = open(dir.path());
     after.start();
-    assert_eq!(text(&after.admit(vec![node(start, boot)], Some(at(200)))), told);
+    assert_eq!(text(&after.admit(vec![node(start, boot)], Some(at(200)))), reported);
 }
 
 #[test]
-fn a_boot_is_told_by_its_id_and_not_by_a_clock() {
+fn a_boot_is_known_by_its_id_and_not_by_a_clock() {
     // The clock was stepped, and the kernel's boot time with it.
     check_boot("one", 150, &["created node none @10"]);
     check_boot("one", 5, &["created node none @10"]);
@@ -149,10 +149,10 @@ fn damage_costs_the_resource_that_it_touches_and_a_gap_tells() {
         std::fs::write(&path, &flipped).unwrap();
         let mut gaps = Gaps::open(dir.path(), "a", "n", "samples", at(200));
         let after = Known::open(dir.path(), "events", &mut gaps, at(200));
-        let told: Vec<Gap> = gaps.front().iter().map(|gap| Gap::decode(gap).unwrap()).collect();
-        let lost: u64 = told.iter().map(|gap| gap.records).sum();
+        let reported: Vec<Gap> = gaps.front().iter().map(|gap| Gap::decode(gap).unwrap()).collect();
+        let lost: u64 = reported.iter().map(|gap| gap.records).sum();
         assert_eq!(after.alive("s") as u64 + lost, 4, "bit of byte {place}");
-        for gap in told {
+        for gap in reported {
             assert_eq!((gap.start, gap.end, gap.sources), (at(100), at(200), vec!["s".to_owned()]));
         }
         gaps.acknowledged();

@@ -39,7 +39,7 @@ fn begin(queue: &mut Queue, partition: u32) -> Vec<u32> {
 
 fn fail(queue: &mut Queue, partition: u32) {
     let now = Timestamp::from_seconds(1_000_000_000);
-    queue.partition(partition).retry.failed(now, "told to fail", LONGEST_BACKOFF);
+    queue.partition(partition).retry.failed(now, "asked to fail", LONGEST_BACKOFF);
     queue.failed(partition);
 }
 
