@@ -47,6 +47,7 @@ pub struct HistoryBounds {
 pub struct History {
     resources: HashMap<String, Lifetime>,
     bounds: HistoryBounds,
+    forgotten_before: Timestamp,
 }
 
 impl Default for HistoryBounds {
@@ -142,9 +143,16 @@ impl History {
     }
 
     /// Forgets what was over before `horizon`: resources that ended, and states of others that
-    /// were replaced. What is told of the time from `horizon` on stays the same, also after more
-    /// events of that time; only a `changed` of a resource that ended and was forgotten starts it.
+    /// were replaced, but for the first of a life that goes on. What is told of the time from
+    /// `horizon` on stays the same, also after more events of that time; only a `changed` of a
+    /// resource that ended and was forgotten starts it.
     pub fn forget_before(&mut self, horizon: Timestamp) {
         self.resources.retain(|_, lifetime| lifetime.forget_before(horizon));
+        self.forgotten_before = self.forgotten_before.max(horizon);
+    }
+
+    /// The instant before which not everything is known any more.
+    pub fn forgotten_before(&self) -> Timestamp {
+        self.forgotten_before
     }
 }

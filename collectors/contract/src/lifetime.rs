@@ -159,8 +159,9 @@ impl Lifetime {
     /// Forgets what was over before `horizon`; whether anything is left. What is told of the time
     /// from `horizon` on stays the same, and so it does after more events of that time.
     ///
-    /// The events that are left begin with the state that was in force at `horizon`, or with the
-    /// last one before it if the resource came back since.
+    /// The events that are left are those that began the life that was in force at `horizon`, and
+    /// those from its state at `horizon` on; of a resource that came back since, those of the last
+    /// state before it. So when a resource came into being stays known for as long as it lives.
     pub(crate) fn forget_before(&mut self, horizon: Timestamp) -> bool {
         let over = |segment: &Segment| segment.end.is_some_and(|end| end < horizon);
         if self.segments.last().is_none_or(over) {
@@ -168,10 +169,48 @@ impl Lifetime {
         }
         let begun = self.segments.partition_point(|segment| segment.start <= horizon);
         let Some(first) = begun.checked_sub(1) else { return true };
+        let goes_on = |pair: &[Segment]| pair[0].end == Some(pair[1].start);
+        let before = self.segments[..=first].windows(2).rev().take_while(|pair| goes_on(pair));
+        let born = self.segments[first - before.count()].start;
         let start = self.segments[first].start;
-        self.segments.drain(..first);
-        self.events.drain(..self.events.partition_point(|known| known.event.at < start));
+        let count = self.events.len();
+        self.events.retain(|known| known.event.at >= start || known.event.at == born);
+        if self.events.len() < count {
+            self.segments.clear();
+            self.fold_from(0);
+        }
         true
+    }
+
+    /// Events, by their digests, that may be removed from where all of them are kept: what is
+    /// told of the time from `horizon` on stays the same. Of an event that is not `removable`
+    /// neither is any later one of this resource: a deletion never goes before what it ended.
+    pub fn forgettable(
+        &self,
+        horizon: Timestamp,
+        removable: impl Fn(u128) -> bool,
+    ) -> HashSet<u128> {
+        let mut left = self.clone();
+        if !left.forget_before(horizon) {
+            left.events.clear();
+        }
+        let needed: HashSet<Key> = left.events.iter().map(Known::key).collect();
+        let old = self.events.iter().filter(|known| !needed.contains(&known.key()));
+        let gone: HashSet<u128> =
+            old.map(|known| known.digest).take_while(|digest| removable(*digest)).collect();
+        let rest = self.events.iter().filter(|known| !gone.contains(&known.digest));
+        let mut rest = Lifetime { events: rest.cloned().collect(), segments: Vec::new() };
+        rest.fold_from(0);
+        match rest.since(horizon) == self.since(horizon) {
+            true => gone,
+            false => HashSet::new(),
+        }
+    }
+
+    /// The states from an instant on.
+    fn since(&self, at: Timestamp) -> Vec<(Timestamp, Option<Timestamp>, &Resource)> {
+        let left = self.segments.iter().filter(|segment| segment.end.is_none_or(|end| end > at));
+        left.map(|segment| (segment.start.max(at), segment.end, segment.state.as_ref())).collect()
     }
 }
 

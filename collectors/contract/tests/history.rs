@@ -79,6 +79,35 @@ fn bounds_refuse_what_is_beyond_them_and_let_a_resource_end() {
     assert_eq!(history.apply(other), New);
 }
 
+#[test]
+fn a_life_that_goes_on_keeps_its_beginning() {
+    let mut history = History::default();
+    for (at, change, project) in [
+        (1, Change::Created, "z"),
+        (2, Change::Deleted, "z"),
+        (10, Change::Created, "a"),
+        (20, Change::Changed, "b"),
+        (30, Change::Changed, "c"),
+        (40, Change::Changed, "d"),
+    ] {
+        history.apply(event(at, change, project));
+    }
+    let lives = |history: &History| -> Vec<(i64, String)> {
+        let segments = history.get("vm-1").unwrap().segments().iter();
+        segments.map(|segment| (segment.start.0, segment.state.project.clone())).collect()
+    };
+    history.forget_before(Timestamp(35));
+    let of = |at: i64, project: &str| (at, project.to_owned());
+    assert_eq!(lives(&history), [of(10, "a"), of(30, "c"), of(40, "d")]);
+    history.forget_before(Timestamp(50));
+    assert_eq!(lives(&history), [of(10, "a"), of(40, "d")]);
+    assert_eq!(history.get("vm-1").unwrap().events().len(), 2);
+    assert_eq!(history.forgotten_before(), Timestamp(50));
+    history.apply(event(60, Change::Deleted, "d"));
+    history.forget_before(Timestamp(61));
+    assert!(history.is_empty(), "what ended is forgotten");
+}
+
 /// With a fold of all events at each of them this takes an hour.
 #[test]
 fn two_hundred_thousand_changes_are_applied_in_linear_time() {
@@ -168,6 +197,32 @@ proptest! {
         shuffled.apply_all(batch);
         prop_assert_eq!(ordered.get("vm-1"), shuffled.get("vm-1"));
         prop_assert!(expected.iter().all(|segment| segment.end.is_none_or(|end| segment.start < end)));
+    }
+
+    #[test]
+    fn what_is_removed_bit_by_bit_is_missed_by_nothing_later(
+        events in some_events(14),
+        removable in proptest::collection::vec(any::<bool>(), 14),
+        horizon in 0..12_i64,
+    ) {
+        let at = Timestamp(horizon);
+        let mut whole = History::default();
+        whole.apply_all(events.clone());
+        let Some(lifetime) = whole.get("vm-1") else { return Ok(()) };
+        let may = |digest: u128| {
+            events.iter().zip(&removable).any(|(event, may)| *may && event.digest() == digest)
+        };
+        let gone = lifetime.forgettable(at, may);
+        prop_assert!(gone.iter().all(|digest| may(*digest)));
+        let left = events.into_iter().filter(|event| !gone.contains(&event.digest()));
+        let mut rest = History::default();
+        rest.apply_all(left.collect());
+        for instant in horizon..13 {
+            let told = |history: &History| {
+                Some(history.get("vm-1")?.at(Timestamp(instant))?.state.clone())
+            };
+            prop_assert_eq!(told(&whole), told(&rest));
+        }
     }
 
     #[test]
