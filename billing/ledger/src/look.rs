@@ -1,11 +1,12 @@
 //! Finds out which hours have to be settled, or stated anew.
 //!
-//! Usage of an hour rests on samples and on lifecycle events, so both are watched by their log
-//! offsets: `commits` tells which offsets each commit of samples covered and over which instants,
-//! `events` and `gaps` carry the offset of each event and gap. Up to where all this was taken into account is
-//! stored beside the usage (application ids `seen/<topic>/<partition>`), so that what came in
-//! just before a crash is looked at again after it. Within a run the ingester tells more exactly
-//! which hours a commit touched.
+//! Usage of an hour rests on samples, lifecycle events and gaps, so all are watched by their log
+//! offsets: `commits` says which offsets each commit of samples covered and over which instants,
+//! `events` and `gaps` carry the offset of each event and gap. Up to where all this was taken into
+//! account is stored beside the usage (application ids `seen/<topic>/<partition>/<log>`), so that
+//! what came in just before a crash is looked at again after it. Offsets are comparable within one
+//! log only (invariant 8b): of one that replaced another nothing was seen yet. Within a run the
+//! ingester says more exactly which hours a commit touched.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,20 +15,28 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use nilometer_contract::{EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
 use nilometer_ingest::{TableView, View};
-use nilometer_store::{Position, Table};
+use nilometer_store::Position;
 use tokio::time::Instant;
 
 use crate::error::LedgerError;
 use crate::ledger::{Desk, Ledger};
-use crate::rows_read::{instants, integers};
+use crate::rows_read::{instants, integers, text};
 use crate::tenancy::owned_by;
 
-/// Offset up to which each partition of a topic was taken into account.
-type Seen = BTreeMap<(&'static str, i64), i64>;
+/// A partition of a topic, or of what is found in it, as one log has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stream {
+    of: &'static str,
+    partition: i64,
+    log: String,
+}
 
-/// Topics whose records tell of gaps, with the names under which it is kept how far they were
-/// looked at: those that agents tell, and those that the ingester finds in the topics themselves.
-const GAPS_OF: [(&str, &str); 2] = [(GAPS, "gaps/told"), (SAMPLES, "gaps/found")];
+/// Offset up to which each was taken into account.
+type Seen = BTreeMap<Stream, i64>;
+
+/// Topics in which gaps are, with the names under which it is kept how far they were looked at:
+/// those that agents report, and those that the ingester finds in the topics themselves.
+const GAPS_OF: [(&str, &str); 2] = [(GAPS, "gaps/reported"), (SAMPLES, "gaps/found")];
 
 /// What was seen so far.
 #[derive(Default)]
@@ -58,13 +67,17 @@ impl Look {
         self.dirty.remove(&hour);
     }
 
-    fn advance(&mut self, topic: &'static str, partitions: &[(i64, i64)]) {
-        self.seen.extend(partitions.iter().map(|&(partition, next)| ((topic, partition), next)));
+    fn advance(&mut self, newest: Vec<(Stream, i64)>) {
+        self.seen.extend(newest);
     }
 }
 
-fn app(topic: &str, partition: i64) -> String {
-    format!("seen/{topic}/{partition}")
+impl Stream {
+    /// Application id.
+    fn app(&self) -> String {
+        let Stream { of, partition, log } = self;
+        format!("seen/{of}/{partition}/{log}")
+    }
 }
 
 /// First and last instant of rows of samples in memory.
@@ -142,13 +155,12 @@ impl Ledger {
         if desk.look.commits == Some(version) {
             return Ok(changed);
         }
-        let partitions = self
-            .newest_offsets(&format!(
-                "SELECT partition, max(end_offset) AS next FROM commits \
-                 WHERE topic = '{SAMPLES}' GROUP BY 1"
-            ))
-            .await?;
-        let since = desk.since(SAMPLES, &partitions).await?;
+        let newest = format!(
+            "SELECT partition, log, max(end_offset) AS next FROM commits \
+             WHERE topic = '{SAMPLES}' GROUP BY 1, 2"
+        );
+        let newest = self.newest_offsets(SAMPLES, &newest).await?;
+        let since = desk.since(&newest).await?;
         if !since.is_empty() && (first || view.touched.is_empty()) {
             let rows = self
                 .inner
@@ -165,7 +177,7 @@ impl Ledger {
                 changed.extend(low.into_iter().zip(high).flat_map(|(low, high)| hours(low, high)));
             }
         }
-        desk.look.advance(SAMPLES, &partitions);
+        desk.look.advance(newest);
         desk.look.commits = Some(version);
         Ok(changed)
     }
@@ -181,10 +193,9 @@ impl Ledger {
         if desk.look.events == state {
             return Ok(None);
         }
-        let partitions = self
-            .newest_offsets("SELECT partition, max(\"offset\") + 1 AS next FROM events GROUP BY 1")
-            .await?;
-        let since = desk.since(EVENTS, &partitions).await?;
+        let newest = "SELECT partition, log, max(\"offset\") + 1 AS next FROM events GROUP BY 1, 2";
+        let newest = self.newest_offsets(EVENTS, newest).await?;
+        let since = desk.since(&newest).await?;
         let mut earliest = None;
         if !since.is_empty() {
             let rows = self
@@ -199,7 +210,7 @@ impl Ledger {
                 earliest = earliest.into_iter().chain(instants(batch, "low")?).min();
             }
         }
-        desk.look.advance(EVENTS, &partitions);
+        desk.look.advance(newest);
         desk.look.events = state;
         Ok(earliest)
     }
@@ -219,12 +230,12 @@ impl Ledger {
         }
         for (topic, key) in GAPS_OF {
             let of = format!("of_topic = '{SAMPLES}' AND kind <> 'late' AND topic = '{topic}'");
-            let partitions = self
-                .newest_offsets(&format!(
-                    "SELECT partition, max(\"offset\") + 1 AS next FROM gaps WHERE {of} GROUP BY 1"
-                ))
-                .await?;
-            let since = desk.since(key, &partitions).await?;
+            let newest = format!(
+                "SELECT partition, log, max(\"offset\") + 1 AS next FROM gaps WHERE {of} \
+                 GROUP BY 1, 2"
+            );
+            let newest = self.newest_offsets(key, &newest).await?;
+            let since = desk.since(&newest).await?;
             if !since.is_empty() {
                 let later = later_than(&since, "\"offset\" >=");
                 let sql = format!("SELECT start, \"end\" FROM gaps WHERE {of} AND ({later})");
@@ -236,17 +247,25 @@ impl Ledger {
                     }
                 }
             }
-            desk.look.advance(key, &partitions);
+            desk.look.advance(newest);
         }
         desk.look.gaps = Some(state);
         Ok(changed)
     }
 
-    async fn newest_offsets(&self, sql: &str) -> Result<Vec<(i64, i64)>, LedgerError> {
+    async fn newest_offsets(
+        &self,
+        of: &'static str,
+        sql: &str,
+    ) -> Result<Vec<(Stream, i64)>, LedgerError> {
         let rows = self.inner.engine.query(sql).await?;
         let mut found = Vec::new();
         for batch in &rows.batches {
-            found.extend(integers(batch, "partition")?.into_iter().zip(integers(batch, "next")?));
+            let (partitions, logs) = (integers(batch, "partition")?, text(batch, "log")?);
+            let logs = logs.iter().map(|log| log.unwrap_or_default().to_owned());
+            let streams = partitions.into_iter().zip(logs);
+            let streams = streams.map(|(partition, log)| Stream { of, partition, log });
+            found.extend(streams.zip(integers(batch, "next")?));
         }
         Ok(found)
     }
@@ -256,12 +275,12 @@ impl Desk {
     /// Stores up to where everything was taken into account; to be called when nothing is dirty.
     pub(crate) async fn store_seen(&mut self) -> Result<(), LedgerError> {
         let mut positions = Vec::new();
-        for (key, &next) in &self.look.seen {
-            if self.look.stored.get(key) == Some(&next) {
+        for (stream, &next) in &self.look.seen {
+            if self.look.stored.get(stream) == Some(&next) {
                 continue;
             }
             // By the table and not by memory: an earlier try may have happened after all.
-            let app = app(key.0, key.1);
+            let app = stream.app();
             let from = self.usage.position(&app).await.map_err(LedgerError::Store)?;
             if from.is_none_or(|from| from < next) {
                 positions.push(Position { app, from, next });
@@ -275,39 +294,30 @@ impl Desk {
         Ok(())
     }
 
-    /// The partitions of a topic that moved on, with the position seen.
-    async fn since(
-        &mut self,
-        topic: &'static str,
-        partitions: &[(i64, i64)],
-    ) -> Result<Vec<(i64, i64)>, LedgerError> {
+    /// Those that moved on, with the position seen; -1 before the first.
+    async fn since(&mut self, newest: &[(Stream, i64)]) -> Result<Vec<(Stream, i64)>, LedgerError> {
         let mut since = Vec::new();
-        for &(partition, next) in partitions {
-            let key = (topic, partition);
-            if !self.look.seen.contains_key(&key)
-                && let Some(position) = position(&mut self.usage, topic, partition).await?
-            {
-                self.look.seen.insert(key, position);
-                self.look.stored.insert(key, position);
+        for (stream, next) in newest {
+            if !self.look.seen.contains_key(stream) {
+                let position = self.usage.position(&stream.app()).await;
+                if let Some(position) = position.map_err(LedgerError::Store)? {
+                    self.look.seen.insert(stream.clone(), position);
+                    self.look.stored.insert(stream.clone(), position);
+                }
             }
-            let seen = self.look.seen.get(&key).copied().unwrap_or(0);
-            if next > seen {
-                since.push((partition, seen));
+            // What is found of a log as a whole has the offset -1.
+            let seen = self.look.seen.get(stream).copied().unwrap_or(-1);
+            if *next > seen {
+                since.push((stream.clone(), seen));
             }
         }
         Ok(since)
     }
 }
 
-async fn position(
-    table: &mut Table,
-    topic: &str,
-    partition: i64,
-) -> Result<Option<i64>, LedgerError> {
-    table.position(&app(topic, partition)).await.map_err(LedgerError::Store)
-}
-
-fn later_than(since: &[(i64, i64)], offset: &str) -> String {
-    let parts = since.iter().map(|(of, seen)| format!("(partition = {of} AND {offset} {seen})"));
-    parts.collect::<Vec<_>>().join(" OR ")
+fn later_than(since: &[(Stream, i64)], offset: &str) -> String {
+    let part = |(Stream { partition, log, .. }, seen): &(Stream, i64)| {
+        format!("(partition = {partition} AND log = '{log}' AND {offset} {seen})")
+    };
+    since.iter().map(part).collect::<Vec<_>>().join(" OR ")
 }
