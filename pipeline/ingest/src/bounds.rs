@@ -6,6 +6,7 @@ use nilometer_contract::{Applied, HistoryBounds, MICROS_PER_HOUR};
 use serde::Deserialize;
 
 use crate::metrics::Metrics;
+use crate::record::Prepared;
 
 const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 
@@ -24,8 +25,9 @@ pub struct Bounds {
     /// Most events of one resource within the retention of events. Others are refused;
     /// deletions may be twice as many, so that it can still end.
     pub changes_per_resource: usize,
-    /// Most days that one record's samples may lie in: those of further days are refused. At as
-    /// many days what was fetched is committed before more is applied.
+    /// Most days that the samples of one record may lie in, and those of one commit: those of
+    /// further days of a record are refused; a record that would make a commit's days more waits
+    /// for the next one.
     pub days_per_commit: usize,
 }
 
@@ -138,8 +140,20 @@ impl Days {
         Ok(())
     }
 
-    /// Whether it is time for a cut.
-    pub(crate) fn are_many(&self) -> bool {
-        self.of_cut.len() >= self.most
+    /// How many records from the front fit into the next cut. Into one that has nothing yet one
+    /// always does: those of its days that are too many are refused.
+    pub(crate) fn room(&self, records: &[Prepared]) -> usize {
+        let mut days = self.of_cut.clone();
+        let fits = records.iter().take_while(|record| {
+            let (first, mut last) = (days.is_empty(), None);
+            for day in record.instants().iter().map(|at| at.div_euclid(MICROS_PER_DAY)) {
+                if last != Some(day) {
+                    last = Some(day);
+                    days.insert(day);
+                }
+            }
+            first || days.len() <= self.most
+        });
+        fits.count()
     }
 }

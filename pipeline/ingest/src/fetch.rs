@@ -27,7 +27,7 @@ const LAG_EVERY: Duration = Duration::from_secs(5);
 /// What happens to the ingester's loop.
 pub(crate) enum Event {
     /// Records of the samples topic, decoded.
-    Samples { stream: Stream, records: Vec<Prepared>, mark: Mark },
+    Samples { stream: Stream, records: Vec<Prepared> },
     /// Records of another topic.
     Records { stream: Stream, records: Vec<Record>, mark: Mark },
     /// Records up to here are gone from the log: invariant 2.
@@ -211,7 +211,7 @@ impl Cursor {
         Some(match stream.topic == SAMPLES {
             true => {
                 let records = records.into_iter().map(Prepared::of).collect();
-                Event::Samples { stream, records, mark }
+                Event::Samples { stream, records }
             }
             false => Event::Records { stream, records, mark },
         })

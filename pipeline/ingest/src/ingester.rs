@@ -40,6 +40,9 @@ const BUSY_BYTES: usize = 1 << 20;
 pub(crate) struct Owner {
     tail: Tail,
     sink: Arc<Mutex<Sink>>,
+    /// What waits until the next cut is made: records whose days are too many for it, and what
+    /// says that a log lost records of which it has the last.
+    held: Option<Event>,
     committed_at: Instant,
     refreshed_at: Instant,
 }
@@ -49,7 +52,7 @@ impl Owner {
     pub(crate) fn of(tail: Tail, sink: Sink) -> Self {
         let now = Instant::now();
         let sink = Arc::new(Mutex::new(sink));
-        Owner { tail, sink, committed_at: now, refreshed_at: now }
+        Owner { tail, sink, held: None, committed_at: now, refreshed_at: now }
     }
 
     /// Ingests until cancelled, then commits what it has received. Dropping the future stops all
@@ -61,15 +64,13 @@ impl Owner {
         let mut flushing = JoinSet::new();
         let mut ticks = tokio::time::interval(self.tail.config.publish_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut held: Option<Event> = None;
         loop {
             self.tail.state.metrics.pulse.beat();
-            let is_full = self.tail.is_full() || self.tail.state.days.are_many();
-            let full = is_full || held.is_some();
+            let full = self.tail.is_full() || self.held.is_some();
             tokio::select! {
                 Some(done) = flushing.join_next() => self.flushed(done).await?,
                 event = events.recv(), if !full => match event {
-                    Some(event) => held = Some(event),
+                    Some(event) => self.apply(event).await,
                     None => break,
                 },
                 _ = ticks.tick() => {
@@ -77,20 +78,36 @@ impl Owner {
                     self.tail.publish();
                 }
             }
-            let is_early = held.as_ref().is_some_and(|event| self.is_early(event));
-            if flushing.is_empty()
-                && let Some(cut) = self.due_cut(is_early)
-            {
-                flushing.spawn(self.flush(cut));
-            }
-            if let Some(event) = held.take_if(|event| !self.is_early(event)) {
-                self.tail.apply(event).await;
+            if flushing.is_empty() {
+                if let Some(cut) = self.due_cut() {
+                    flushing.spawn(self.flush(cut));
+                }
+                if let Some(held) = self.held.take() {
+                    self.apply(held).await;
+                }
             }
         }
         while let Some(done) = flushing.join_next().await {
             self.flushed(done).await?;
         }
         self.drain().await
+    }
+
+    /// Applies an event as far as it belongs to the next cut, and holds the rest for the one
+    /// after. What is held at a stop stays in the log.
+    async fn apply(&mut self, event: Event) {
+        if self.is_early(&event) {
+            self.held = Some(event);
+            return;
+        }
+        let Event::Samples { stream, mut records } = event else {
+            return self.tail.apply(event).await;
+        };
+        let rest = records.split_off(self.tail.state.days.room(&records));
+        if !records.is_empty() {
+            self.tail.apply(Event::Samples { stream, records }).await;
+        }
+        self.held = (!rest.is_empty()).then_some(Event::Samples { stream, records: rest });
     }
 
     /// Commits what is left.
@@ -120,12 +137,11 @@ impl Owner {
     }
 
     /// What to flush now, if it is time: everything, or only a look at the tables.
-    fn due_cut(&mut self, is_urgent: bool) -> Option<Arc<Cut>> {
+    fn due_cut(&mut self) -> Option<Arc<Cut>> {
         let state = &self.tail.state;
         let (rows, bytes) = (state.memory.uncut_rows(), state.pending.bytes);
-        let due = is_urgent
-            || is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes)
-            || state.days.are_many();
+        let due = is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes)
+            || self.held.is_some();
         if due && state.suspects.is_empty() {
             self.committed_at = Instant::now();
             if let Some(cut) = self.cut() {
@@ -152,13 +168,13 @@ impl Owner {
         state.pending.spans = state.spans();
         state.pending.marks.clone_from(&state.marks);
         state.pending.logs.clone_from(&state.reading);
+        state.days.begin_cut();
         if state.pending.is_empty() {
             return None;
         }
         let mut cut = std::mem::take(&mut state.pending);
         cut.samples = state.memory.cut();
         cut.hours = state.memory.take_hours();
-        state.days.begin_cut();
         cut.series = series_batch(&mut self.tail.state);
         let epochs = std::mem::take(&mut self.tail.state.new_epochs);
         cut.epochs = (!epochs.is_empty()).then(|| epochs_batch(&epochs));

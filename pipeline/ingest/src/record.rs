@@ -4,12 +4,16 @@ use nilometer_contract::{EpochId, SampleBatch, WireError, catalogue, decode};
 use nilometer_log::Record;
 use nilometer_store::{SeriesId, SeriesKey, subject_hash, text_hash};
 
+use crate::stream::Mark;
+
 /// A decoded record.
 pub(crate) struct Prepared {
     /// Offset in its partition.
     pub(crate) offset: u64,
     /// When it was appended to the log.
     pub(crate) appended_at_micros: i64,
+    /// By which it is known again.
+    pub(crate) mark: Mark,
     /// The samples, or why there are none, with the bytes.
     pub(crate) content: Result<Content, Refused>,
 }
@@ -35,11 +39,18 @@ pub(crate) struct Content {
 impl Prepared {
     /// Decodes a record; never fails, a bad record is a value.
     pub(crate) fn of(record: Record) -> Self {
+        let (mark, offset) = (Mark::of(&record), record.offset);
+        let appended_at_micros = record.appended_at_micros;
         let content = match decode(&record.payload) {
             Ok(batch) => Ok(Content::of(batch, record.payload)),
             Err(error) => Err(Refused { payload: record.payload, reason: reason(&error) }),
         };
-        Prepared { offset: record.offset, appended_at_micros: record.appended_at_micros, content }
+        Prepared { offset, appended_at_micros, mark, content }
+    }
+
+    /// Instants of its samples.
+    pub(crate) fn instants(&self) -> &[i64] {
+        self.content.as_ref().map_or(&[], |content| &content.batch.at)
     }
 }
 

@@ -148,15 +148,15 @@ impl Tail {
     pub(crate) async fn apply(&mut self, event: Event) {
         self.state.now = self.clock.now();
         match event {
-            Event::Samples { stream, records, mark } => {
+            Event::Samples { stream, records } => {
                 self.count(SAMPLES, records.len());
                 for record in records {
                     self.state.apply_samples(stream, record);
                     tokio::task::consume_budget().await;
                 }
-                self.state.marks.insert(stream, mark);
                 self.settle().await;
             }
+                    self.state.marks.insert(stream, record.mark);
             Event::Records { stream, records, mark } => {
                 self.count(stream.topic, records.len());
                 for some in records.chunks(APPLIED_AT_ONCE) {

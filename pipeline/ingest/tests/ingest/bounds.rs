@@ -93,7 +93,7 @@ async fn days_of_a_record_and_of_a_commit() {
     place.ingest(within(bounds)).await;
     assert_eq!(refused(&place, "days_per_commit").await, 36);
     assert_eq!(place.stored_in("samples").await, lines(&poison[..4]));
-    // One day a record: all are taken, and at each fourth is a commit.
+    // One day a record: all are taken, with a commit for each four.
     for &sample in &poison[4..24] {
         place.samples(0, &[sample]).await;
     }
@@ -102,6 +102,12 @@ async fn days_of_a_record_and_of_a_commit() {
     running.has_read(20).await;
     running.stop().await.unwrap();
     assert_eq!(place.stored_in("samples").await, lines(&poison[..24]));
+    let log = std::fs::read_dir(place.tables_folder().join("samples/_delta_log")).unwrap();
+    for commit in log {
+        let text = std::fs::read_to_string(commit.unwrap().path()).unwrap();
+        let adds = text.lines().filter(|line| line.starts_with(r#"{"add""#)).count();
+        assert!(adds <= 4, "{text}");
+    }
     assert_eq!(refused(&place, "days_per_commit").await, 36);
 }
 
