@@ -24,9 +24,8 @@ use tracing::warn;
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
-use crate::load::{
-    load_epochs_file, load_gaps_file, load_history_file, load_series_file, unless_damaged,
-};
+use crate::forget::learn_events;
+use crate::load::{load_epochs_file, load_gaps_file, load_series_file, unless_damaged};
 use crate::metrics::Metrics;
 use crate::ownership::IngestError;
 use crate::positions::has;
@@ -132,6 +131,7 @@ impl Follower {
         }
         if self.behind {
             self.load().await?;
+            self.tail.forget(&self.sink.samples);
             self.forget_stored().await?;
             self.tail.publisher.list(&self.sink);
             self.tail.state.dirty = true;
@@ -153,7 +153,7 @@ impl Follower {
                 }
                 let read = match table.def().name {
                     "series" => load_series_file(table, file, shared).await.map(drop),
-                    "events" => load_history_file(table, file, shared).await,
+                    "events" => learn_events(table, file, shared).await,
                     "epochs" => load_epochs_file(table, file, shared).await,
                     _ => load_gaps_file(table, file, shared).await,
                 };

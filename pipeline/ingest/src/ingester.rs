@@ -204,8 +204,11 @@ impl Owner {
             Ok(result) => result.map_err(IngestError::Overtaken)?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
+        let sink = self.sink.lock().await;
+        self.tail.forget(&sink.samples);
         let Tail { state, publisher, .. } = &mut self.tail;
-        publisher.list(&*self.sink.lock().await);
+        publisher.list(&sink);
+        drop(sink);
         if let Some(cut) = state.flushing.take() {
             let version = publisher.sample_version();
             state.touched.extend(cut.hours.iter().map(|&hour| (hour, version)));

@@ -11,6 +11,7 @@ mod fetch;
 mod flush;
 mod follow;
 mod gaps;
+mod forget;
 mod index;
 mod ingester;
 mod lifecycle;

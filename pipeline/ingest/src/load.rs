@@ -240,7 +240,7 @@ pub(crate) async fn load_gaps_file(
 }
 
 /// Applies the events of one file.
-pub(crate) async fn load_history_file(
+async fn load_history_file(
     table: &Table,
     file: &DataFile,
     shared: &Shared,

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use nilometer_contract::{Timestamp, micros};
 use nilometer_store::{
-    CommitError, GAPS, SAMPLES, STORED, Storage, StoreError, Table, compact, horizon, vacuum,
+    CommitError, EVENTS, GAPS, SAMPLES, STORED, Storage, StoreError, Table, compact, horizon,
+    vacuum,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::IngestConfig;
+use crate::forget::{Forgetting, events_kept};
 use crate::metrics::Metrics;
 use crate::note::{note_expired, own_up_damaged, own_up_unread};
 
@@ -22,6 +24,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// All tables, under maintenance.
 struct Upkeep {
     tables: Vec<Table>,
+    /// When rows of each were let expire last in this run.
+    expired: Vec<Option<Instant>>,
+    events: Forgetting,
     /// Another view of the table that takes what is said.
     gaps: Table,
     config: IngestConfig,
@@ -41,31 +46,30 @@ pub async fn maintain(
         tables.push(storage.table(def).await?);
     }
     let gaps = storage.table(&GAPS).await?;
-    let mut upkeep = Upkeep { tables, gaps, config, metrics };
+    let expired = vec![None; tables.len()];
+    let mut upkeep =
+        Upkeep { tables, expired, events: Forgetting::default(), gaps, config, metrics };
     // Listing all files costs, so it is done some times an age only.
     let interval = upkeep.config.maintenance_interval;
     let vacuum_every = (upkeep.config.vacuum_after / 8).max(interval);
-    let (mut vacuumed, mut expired) = (Instant::now(), Instant::now());
+    let mut vacuumed = Instant::now();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             () = tokio::time::sleep(interval) => {}
         }
         let vacuum_due = vacuumed.elapsed() >= vacuum_every;
-        let expiry_due = expired.elapsed() >= upkeep.config.expiry_interval;
         for table in 0..upkeep.tables.len() {
             if cancel.is_cancelled() {
                 return Ok(());
             }
-            let done = upkeep.round(table, now(), expiry_due, vacuum_due).await;
+            let done = upkeep.round(table, now(), vacuum_due).await;
             if let Err(error) = done {
                 let name = upkeep.tables[table].def().name;
                 warn!(table = name, error = &error as &dyn std::error::Error, "maintenance failed");
             }
         }
-        let at = Instant::now();
-        vacuumed = if vacuum_due { at } else { vacuumed };
-        expired = if expiry_due { at } else { expired };
+        vacuumed = if vacuum_due { Instant::now() } else { vacuumed };
     }
 }
 
@@ -74,14 +78,11 @@ impl Upkeep {
         &mut self,
         table: usize,
         now: Timestamp,
-        expiry_due: bool,
         vacuum_due: bool,
     ) -> Result<(), CommitError> {
         self.own_up(table).await?;
         self.merge(table, now).await?;
-        if expiry_due {
-            self.expire(table, now).await?;
-        }
+        self.expire(table, now).await?;
         let table = &mut self.tables[table];
         table.keep_short().await.map_err(CommitError::Store)?;
         if vacuum_due {
@@ -118,17 +119,33 @@ impl Upkeep {
         }
     }
 
-    async fn expire(&mut self, table: usize, now: Timestamp) -> Result<(), CommitError> {
-        let name = self.tables[table].def().name;
-        let Some(&kept) = self.config.retention.get(name) else { return Ok(()) };
+    /// Lets a small part of a table expire, once in an interval by the table's own record, so that
+    /// restarts change nothing, and by steady time, so that a clock that jumps about does not.
+    async fn expire(&mut self, at: usize, now: Timestamp) -> Result<(), CommitError> {
+        let name = self.tables[at].def().name;
+        let kept = match name == EVENTS.name {
+            true => events_kept(&self.config),
+            false => self.config.retention.get(name).copied(),
+        };
+        let Some(kept) = kept else { return Ok(()) };
+        let (table, interval) = (&mut self.tables[at], self.config.expiry_interval);
+        let is_early = self.expired[at].is_some_and(|last| last.elapsed() < interval);
+        if is_early || !table.may_expire(now, interval).await? {
+            return Ok(());
+        }
+        self.expired[at] = Some(Instant::now());
         let samples = self.tables.iter().find(|table| table.def().name == SAMPLES.name);
         let horizon = samples.and_then(|samples| horizon(samples, now, micros(kept)));
         let Some(horizon) = horizon else { return Ok(()) };
-        let table = &mut self.tables[table];
-        let Some(expired) = table.expired(horizon, self.config.expiry_parts) else { return Ok(()) };
+        let (table, parts) = (&mut self.tables[at], self.config.expiry_parts);
+        let picked = match name == EVENTS.name {
+            true => self.events.pick(table, horizon, parts).await.map_err(CommitError::Store)?,
+            false => table.expired(horizon, parts).map(|expired| (expired, Vec::new())),
+        };
+        let Some((expired, left)) = picked else { return Ok(()) };
         let days = kept.as_secs() / DAY.as_secs();
         note_expired(&mut self.gaps, table, &expired, days).await?;
-        table.drop_expired(&expired).await?;
+        table.drop_expired(&expired, left, now).await?;
         self.metrics.expired_rows.inc_by(expired.rows);
         let (first, last) = (expired.span.0.to_string(), expired.span.1.to_string());
         info!(table = name, files = expired.files(), rows = expired.rows, first, last, "expired");

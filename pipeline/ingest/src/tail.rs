@@ -49,6 +49,8 @@ pub(crate) struct Tail {
     pub(crate) wanted: BTreeMap<(&'static str, u32), Arc<AtomicI64>>,
     finder: Finder,
     settle_at: Instant,
+    /// When it was last looked at what is past retention.
+    pub(crate) forgot_at: Option<Instant>,
 }
 
 /// Makes sure of the topics; returns those that are read.
@@ -88,7 +90,9 @@ impl Tail {
             wanted: BTreeMap::new(),
             finder: sink.samples.finder(),
             settle_at: Instant::now(),
+            forgot_at: None,
         };
+        tail.forget(&sink.samples);
         let samples = tail.topics.iter().find(|(topic, _)| *topic == SAMPLES);
         let mut gaps = tail.state.shared.gaps.write().unwrap_or_else(|e| e.into_inner());
         gaps.set_partitions(samples.map_or(0, |(_, partitions)| *partitions));
@@ -106,6 +110,8 @@ impl Tail {
         let place = (self.log.as_ref(), self.topics.as_slice());
         load_positions(&mut self.state, sink, place, self.clock.now()).await?;
         self.finder = sink.samples.finder();
+        self.forgot_at = None;
+        self.forget(&sink.samples);
         self.publisher.list(sink);
         self.publish();
         Ok(self)

@@ -85,7 +85,7 @@ impl Table {
         let app = format!("{ASIDE}{}", file.path);
         let from = self.position(&app).await.map_err(CommitError::Store)?;
         let position = Position { app, from, next: OUT };
-        self.exchange(std::slice::from_ref(file), Vec::new(), &[position]).await
+        self.exchange(std::slice::from_ref(file), Vec::new(), &[position], true).await
     }
 
     /// Paths of files that were set aside and whose rows are not back.

@@ -93,25 +93,26 @@ impl Table {
     pub async fn replace(
         &mut self,
         files: &[Arc<DataFile>],
-        mut adds: Vec<Add>,
+        adds: Vec<Add>,
         writer: &str,
     ) -> Result<(), CommitError> {
         let from = self.position(writer).await.map_err(CommitError::Store)?;
-        let data_change = adds.is_empty();
-        adds.iter_mut().for_each(|add| add.data_change = data_change);
         let next = from.unwrap_or(0) + 1;
         let position = Position { app: writer.to_owned(), from, next };
-        self.exchange(files, adds, &[position]).await
+        let data_change = adds.is_empty();
+        self.exchange(files, adds, &[position], data_change).await
     }
 
-    /// Takes files out of the table and puts others in, with positions.
+    /// Takes files out of the table and puts others in, with positions; says whether the rows of
+    /// both are others.
     pub(crate) async fn exchange(
         &mut self,
         files: &[Arc<DataFile>],
-        adds: Vec<Add>,
+        mut adds: Vec<Add>,
         positions: &[Position],
+        data_change: bool,
     ) -> Result<(), CommitError> {
-        let data_change = adds.is_empty();
+        adds.iter_mut().for_each(|add| add.data_change = data_change);
         let removes = files.iter().map(|file| Remove {
             path: file.path.clone(),
             data_change,

@@ -7,8 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use deltalake_core::kernel::Add;
+use nilometer_contract::{Timestamp, micros};
 
 use crate::commit::{CommitError, Position};
 use crate::compact::WRITER;
@@ -18,14 +20,19 @@ use crate::table::Table;
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// Begins the application ids of holds; the version is the first instant still needed, in µs.
 const HOLD: &str = "hold/";
+/// Application id of the first instant, in µs, that no expired row was at or after.
+const EXPIRED: &str = "expired/before";
+/// Application id of when rows expired last, in µs by the clock of who let them.
+const EXPIRED_AT: &str = "expired/at";
 /// A day with fewer rows than this part of a usual day proves nothing about the time.
 const FEW: u64 = 10;
 
-/// Files whose rows are all older than they are kept.
+/// Files with rows that are older than they are kept: all of theirs, unless some are kept in
+/// other files.
 #[derive(Clone, Debug)]
 pub struct Expired {
     files: Vec<Arc<DataFile>>,
-    /// Rows in them.
+    /// Rows that go.
     pub rows: u64,
     /// First and last instant of these rows.
     pub span: (Timestamp, Timestamp),
@@ -85,13 +92,58 @@ impl Table {
         (!files.is_empty()).then_some(Expired { files, rows, span })
     }
 
-    /// Drops them.
-    pub async fn drop_expired(&mut self, expired: &Expired) -> Result<(), CommitError> {
-        self.replace(&expired.files, Vec::new(), WRITER).await
+    /// Drops them, but for rows that others have now; at a time by the clock.
+    pub async fn drop_expired(
+        &mut self,
+        expired: &Expired,
+        kept: Vec<Add>,
+        now: Timestamp,
+    ) -> Result<(), CommitError> {
+        let before = expired.span.1.plus_micros(1).max(self.expired_before());
+        let merges = self.state.positions.get(WRITER).copied();
+        let notes = [
+            (WRITER, merges, merges.unwrap_or(0) + 1),
+            self.note(EXPIRED, before),
+            self.note(EXPIRED_AT, now),
+        ];
+        let position =
+            |(app, from, next): (&str, _, _)| Position { app: app.to_owned(), from, next };
+        self.exchange(&expired.files, kept, &notes.map(position), true).await
+    }
+
+    /// The first instant at and after which no row has expired; of rows before, some may have.
+    pub fn expired_before(&self) -> Timestamp {
+        let before = self.state.positions.get(EXPIRED).copied();
+        before.map_or(Timestamp(i64::MIN), Timestamp)
+    }
+
+    /// Whether rows may expire now: once in an interval, whoever asks and however often it was
+    /// started since. The first time, and where the clock went back, the interval begins now.
+    pub async fn may_expire(
+        &mut self,
+        now: Timestamp,
+        interval: Duration,
+    ) -> Result<bool, CommitError> {
+        let last = self.state.positions.get(EXPIRED_AT).copied();
+        if let Some(last) = last.filter(|last| *last <= now.0) {
+            return Ok(now.0 - last >= micros(interval));
+        }
+        let (app, from) = (EXPIRED_AT.to_owned(), last);
+        self.append(Vec::new(), &[Position { app, from, next: now.0 }]).await?;
+        Ok(false)
+    }
+
+    fn note(&self, app: &'static str, at: Timestamp) -> (&'static str, Option<i64>, i64) {
+        (app, self.state.positions.get(app).copied(), at.0)
     }
 }
 
 impl Expired {
+    /// Some rows of some files; the others are to be kept.
+    pub fn of(files: Vec<Arc<DataFile>>, rows: u64, span: (Timestamp, Timestamp)) -> Self {
+        Expired { files, rows, span }
+    }
+
     /// How many files.
     pub fn files(&self) -> usize {
         self.files.len()

@@ -158,7 +158,7 @@ pub const EVENTS: TableDef = TableDef {
     partition: None,
     order: &["at"],
     time: Some("at"),
-    retention_days: 0,
+    retention_days: 400,
 };
 
 /// Usage by hour.

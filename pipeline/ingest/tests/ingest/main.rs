@@ -10,6 +10,7 @@ mod facts;
 mod faults;
 mod follow;
 mod owners;
+mod forget;
 mod place;
 mod properties;
 mod replaced;

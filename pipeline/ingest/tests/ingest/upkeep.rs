@@ -115,13 +115,13 @@ async fn a_compactor_that_dies_at_any_write_changes_no_row() {
 }
 
 /// Maintenance under a clock, until it has gone round some times.
-async fn go_round(place: &Place, kept_days: u64, now: Timestamp) -> Metrics {
+pub(crate) async fn go_round(place: &Place, kept_days: u64, now: Timestamp) -> Metrics {
     let kept = Duration::from_secs(kept_days * 86_400);
     let config = IngestConfig {
         maintenance_interval: Duration::from_millis(1),
         expiry_interval: Duration::ZERO,
         expiry_parts: 1,
-        retention: [("samples", kept)].into(),
+        retention: [("samples", kept), ("events", kept)].into(),
         ..patient()
     };
     let (storage, cancel) = (place.storage(), CancellationToken::new());

@@ -1,5 +1,7 @@
 //! Retention: by more than one clock, never what is held, a little at a time.
 
+use std::time::Duration;
+
 use nilometer_contract::Timestamp;
 use nilometer_store::{Table, horizon, write_samples};
 
@@ -24,7 +26,8 @@ async fn days_are_partitions_and_old_ones_go(place: Place) {
     let expired = table.expired(Timestamp(NOON + 2 * DAY), 1).unwrap();
     assert_eq!((expired.rows, expired.files()), (20, 2));
     assert_eq!(expired.span, (Timestamp(NOON), Timestamp(NOON + DAY + 9)));
-    table.drop_expired(&expired).await.unwrap();
+    table.drop_expired(&expired, Vec::new(), Timestamp(NOON + 9 * DAY)).await.unwrap();
+    assert_eq!(table.expired_before(), Timestamp(NOON + DAY + 10));
     let mut left = series_of(&table).await;
     left.dedup();
     assert_eq!(left, [2, 3, 4]);
@@ -74,6 +77,32 @@ async fn one_run_drops_a_small_part() {
     assert_eq!(table.expired(far, 100).unwrap().files(), 1, "one file at least");
     assert_eq!(table.expired(far, 10).unwrap().files(), 3);
     let expired = table.expired(far, 10).unwrap();
-    table.drop_expired(&expired).await.unwrap();
+    table.drop_expired(&expired, Vec::new(), far).await.unwrap();
     assert_eq!(table.files().len(), 27);
+}
+
+#[tokio::test]
+async fn the_pace_of_expiry_outlasts_whoever_keeps_it() {
+    let place = Place::local();
+    let mut table = place.samples().await;
+    days(&mut table, 0..30).await;
+    let hour = Duration::from_secs(3_600);
+    let at = |minutes: i64| Timestamp(NOON + 500 * DAY + minutes * 60_000_000);
+    // Each time in a process of its own. The first time the hour begins.
+    assert!(!place.samples().await.may_expire(at(0), hour).await.unwrap());
+    for minute in [1, 30, 59] {
+        assert!(!place.samples().await.may_expire(at(minute), hour).await.unwrap());
+    }
+    let mut table = place.samples().await;
+    assert!(table.may_expire(at(60), hour).await.unwrap());
+    let expired = table.expired(at(0), 100).unwrap();
+    table.drop_expired(&expired, Vec::new(), at(60)).await.unwrap();
+    for minute in [61, 119] {
+        assert!(!place.samples().await.may_expire(at(minute), hour).await.unwrap());
+    }
+    assert!(place.samples().await.may_expire(at(120), hour).await.unwrap());
+    // A clock that was ahead and came back: the hour begins anew.
+    assert!(!place.samples().await.may_expire(at(10), hour).await.unwrap());
+    assert!(!place.samples().await.may_expire(at(69), hour).await.unwrap());
+    assert!(place.samples().await.may_expire(at(70), hour).await.unwrap());
 }
