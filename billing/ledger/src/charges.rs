@@ -16,8 +16,6 @@ use crate::state::{Archive, Known};
 
 /// Rows rated under one lock of the lifetimes, so that ingestion never waits long for it.
 const RATED_AT_ONCE: usize = 8_192;
-/// A pause of all samples after which those before are not taken for the same estate's.
-const ALONE_MICROS: i64 = 32 * 24 * MICROS_PER_HOUR;
 
 impl Ledger {
     /// Charges of whole hours: `window` is widened to full hours, UTC. Sorted by start, resource
@@ -58,7 +56,7 @@ impl Ledger {
         let archive = self.archive();
         let first = archive.usage.hours.keys().next().map_or(i64::MAX, |hour| *hour);
         let last = archive.usage.hours.keys().next_back().map_or(i64::MIN, |hour| *hour);
-        let oldest = self.oldest_hour().0.min(first);
+        let oldest = meter.start().0.min(first);
         let newest = meter.newest().hour().0.max(last).saturating_add(MICROS_PER_HOUR);
         let upto = match window.end.hour() == window.end {
             true => window.end.0,
@@ -66,25 +64,6 @@ impl Ledger {
         };
         let start = Timestamp(window.start.hour().0.max(oldest));
         Window { start, end: Timestamp(upto.min(newest).max(start.0)) }
-    }
-
-    /// The hour in which metering began: of the oldest sample, stored or not. Samples that lie
-    /// alone, with nothing for [`ALONE_MICROS`] after them, come from a clock that was wrong.
-    pub(crate) fn oldest_hour(&self) -> Timestamp {
-        let view = self.inner.engine.tables().now();
-        let Some(samples) = view.tables.get("samples") else { return view.newest.hour() };
-        let stored = samples.files.iter().filter_map(|file| file.span());
-        let memory = samples.memory.iter().filter_map(crate::look::span);
-        let mut spans: Vec<(i64, i64)> = stored.chain(memory).collect();
-        spans.sort_unstable_by_key(|span| std::cmp::Reverse(span.1));
-        let mut oldest = spans.first().map_or(view.newest.0, |span| span.0);
-        for (low, high) in spans {
-            if oldest.saturating_sub(high) > ALONE_MICROS {
-                break;
-            }
-            oldest = oldest.min(low);
-        }
-        Timestamp(oldest).hour()
     }
 
     pub(crate) async fn stored_usage(

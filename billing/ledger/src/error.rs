@@ -56,6 +56,15 @@ pub enum LedgerError {
         /// How far the newest sample must be past the end.
         grace_seconds: u64,
     },
+    /// Hours of the period can be rated by the price book in force no more.
+    #[error(
+        "hours before {before} were rated by another price book, and what rating them anew rests \
+         on has expired: issue this period with bill.price_book as it was"
+    )]
+    OtherBook {
+        /// From here on hours can be rated.
+        before: Timestamp,
+    },
     /// Part of the period was billed before.
     #[error(
         "invoice {id} was issued for {start} to {end}, which overlaps; choose a period that starts \
@@ -117,6 +126,7 @@ impl From<LedgerError> for Problem {
                 known(StatusCode::CONFLICT, "too early")
             }
             LedgerError::Owned(_) => known(StatusCode::CONFLICT, "billed by another process"),
+            LedgerError::OtherBook { .. } => known(StatusCode::CONFLICT, "rated by another book"),
             LedgerError::Overlaps { .. } => known(StatusCode::CONFLICT, "billed already"),
             LedgerError::NoInvoice(_) => known(StatusCode::NOT_FOUND, "no such invoice"),
             LedgerError::NoLine(_) => known(StatusCode::NOT_FOUND, "no such line"),

@@ -7,6 +7,7 @@
 use chrono::{Datelike, NaiveTime};
 use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
 use nilometer_store::{CommitError, SAMPLES};
+use nilometer_usage::Window;
 
 use crate::error::LedgerError;
 use crate::ledger::{Desk, Ledger};
@@ -35,14 +36,18 @@ impl Ledger {
 
     /// The start of the month of the first hour that is not settled, and a day before: what
     /// spreads over a pause reaches back.
-    fn first_needed(&self, desk: &Desk) -> Timestamp {
-        let archive = self.archive();
-        let newest = self.inner.engine.meter().newest().hour().0;
-        let hours = (self.oldest_hour().0..=newest).step_by(MICROS_PER_HOUR as usize);
-        let unsettled = hours.into_iter().find(|hour| !archive.usage.has(*hour, Known::Newest));
+    fn first_needed(&self, desk: &mut Desk) -> Timestamp {
+        let (archive, meter) = (self.archive(), self.inner.engine.meter());
+        let (start, newest) = (meter.start(), meter.newest().hour());
+        let known = desk.settled.filter(|known| known.start <= start);
+        let mut end = known.map_or(start, |known| known.end.max(start));
+        while end < newest && archive.usage.has(end.0, Known::Newest) {
+            end = end.plus_micros(MICROS_PER_HOUR);
+        }
+        desk.settled = Some(Window { start, end });
         let dirty = desk.look.dirty.first().copied();
-        let first = unsettled.into_iter().chain(dirty).min().unwrap_or(newest);
-        month_of(Timestamp(first)).plus_micros(-MICROS_PER_DAY)
+        let first = dirty.map_or(end, |dirty| end.min(Timestamp(dirty)));
+        month_of(first).plus_micros(-MICROS_PER_DAY)
     }
 }
 

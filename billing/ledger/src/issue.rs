@@ -70,9 +70,16 @@ impl Ledger {
             return Err(not_final());
         }
         self.settle_before(desk, period.end(), false, &CancellationToken::new()).await?;
-        // Hours from before the oldest sample stand as they were stated.
+        // Hours that cannot be computed any more stand as they were stated.
         let (archive, mut window) = (self.archive(), self.metered(window_of(period)));
-        window.start = window.start.max(self.oldest_hour());
+        let before = self.inner.engine.meter().start();
+        let stated = archive.usage.hours.range(window.start.0..before.0.max(window.start.0));
+        let mut stated = stated.filter(|(hour, _)| **hour < window.end.0);
+        if stated.any(|(hour, _)| !archive.charges.has(*hour, Known::Newest)) {
+            return Err(LedgerError::OtherBook { before });
+        }
+        window.start = window.start.max(before);
+        window.end = window.end.max(window.start);
         let open = [&archive.usage, &archive.charges];
         let open = open.iter().any(|said| !said.open(window, Known::Newest).is_empty());
         match open {

@@ -8,6 +8,7 @@ use nilometer_rating::PriceBook;
 use nilometer_source::SharedClock;
 use nilometer_sql::Engine;
 use nilometer_store::{CHARGES, INVOICES, Storage, Table, USAGE};
+use nilometer_usage::Window;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use prometheus::Registry;
@@ -59,6 +60,8 @@ pub(crate) struct Desk {
     pub(crate) look: Look,
     /// The first instant that samples are held from, as far as this run has said.
     pub(crate) held: Option<Timestamp>,
+    /// Hours from the start of metering on that are known to be settled.
+    pub(crate) settled: Option<Window>,
     /// Which owner of the tables this is, by its lease; none that was not asked to own them.
     pub(crate) owner: Option<i64>,
 }
@@ -93,6 +96,7 @@ impl Ledger {
             last_known: 0,
             look: Look::default(),
             held: None,
+            settled: None,
             owner: None,
         };
         let archive = Archive {
@@ -159,7 +163,7 @@ impl Ledger {
     pub(crate) async fn refresh(&self, desk: &mut Desk) -> Result<(), LedgerError> {
         let mut archive = (*self.archive()).clone();
         let mut changed = false;
-        let Desk { usage, charges, invoices, .. } = &mut *desk;
+        let Desk { usage, charges, invoices, settled, .. } = &mut *desk;
         let engine = &self.inner.engine;
         for (table, said) in [(usage, &mut archive.usage), (charges, &mut archive.charges)] {
             table.refresh().await.map_err(LedgerError::Store)?;
@@ -167,6 +171,7 @@ impl Ledger {
                 continue;
             }
             changed = true;
+            *settled = None;
             match table.files().rows() == said.view.files.rows() {
                 true => said.view = view_of(table),
                 false => *said = statements(engine, table, self.inner.book.version()).await?,

@@ -74,7 +74,7 @@ impl Ledger {
         loop {
             let view = self.inner.engine.tables().now();
             self.look(desk, &view).await?;
-            let oldest = self.oldest_hour().0;
+            let oldest = self.inner.engine.meter().start().0;
             desk.look.dirty.retain(|hour| *hour >= oldest);
             let due = self.due(desk, end, patient);
             self.inner.metrics.due.set(due.len() as i64);
@@ -95,7 +95,7 @@ impl Ledger {
     fn due(&self, desk: &Desk, end: Timestamp, patient: bool) -> BTreeMap<i64, Why> {
         let archive = self.archive();
         let in_memory = hours_in_memory(&self.inner.engine.tables().now());
-        let (oldest, quiet) = (self.oldest_hour().0, self.inner.config.quiet);
+        let (oldest, quiet) = (self.inner.engine.meter().start().0, self.inner.config.quiet);
         let stated = archive.usage.hours.keys().copied();
         let metered = (0..).map(|n| oldest + n * MICROS_PER_HOUR).take_while(|hour| *hour < end.0);
         let hours: BTreeSet<i64> = stated.chain(metered).collect();
@@ -104,12 +104,14 @@ impl Ledger {
             hour < end.0 && (!patient || calm)
         };
         let why = |hour: i64| -> Option<Why> {
-            // Samples of hours before the oldest one are gone; what was said of them stands.
-            let readable = hour >= oldest;
+            // Nothing is metered before, or what it rests on has expired; what was stated stands.
+            if hour < oldest {
+                return None;
+            }
             let settled = archive.usage.has(hour, Known::Newest);
-            if readable && (!settled || desk.look.dirty.contains(&hour)) {
+            if !settled || desk.look.dirty.contains(&hour) {
                 Some(Why::Compute)
-            } else if settled && !archive.charges.has(hour, Known::Newest) {
+            } else if !archive.charges.has(hour, Known::Newest) {
                 Some(Why::Rate)
             } else {
                 None
@@ -282,10 +284,11 @@ impl Ledger {
     }
 
     fn show_lag(&self) {
-        let newest = self.inner.engine.meter().newest();
+        let meter = self.inner.engine.meter();
+        let newest = meter.newest();
         let archive = self.archive();
         let upto = archive.usage.hours.keys().next_back().map(|hour| hour + MICROS_PER_HOUR);
-        let upto = upto.unwrap_or_else(|| self.oldest_hour().0);
+        let upto = upto.unwrap_or_else(|| meter.start().0);
         self.inner.metrics.lag_seconds.set((newest.0 - upto).max(0) / 1_000_000);
     }
 }

@@ -174,6 +174,8 @@ pub(crate) struct Ingest {
     pub(crate) memory_rows: usize,
     #[serde(deserialize_with = "duration")]
     pub(crate) ahead_max: Duration,
+    #[serde(deserialize_with = "instant")]
+    pub(crate) metering_start: Option<Timestamp>,
     #[serde(deserialize_with = "duration")]
     pub(crate) vacuum_after: Duration,
     pub(crate) bounds: nilometer_ingest::Bounds,

@@ -117,6 +117,11 @@ impl Demo {
         Ok(Demo { config: config.clone(), log, clock, memory, remembered, progress })
     }
 
+    /// When its fleet was founded.
+    pub(crate) fn start(&self) -> Timestamp {
+        self.remembered.start
+    }
+
     /// How far it is.
     pub(crate) fn progress(&self) -> Arc<Progress> {
         self.progress.clone()

@@ -100,6 +100,7 @@ impl Config {
             commit_rows: self.ingest.commit_rows,
             memory_rows: self.ingest.memory_rows,
             ahead_max: self.ingest.ahead_max,
+            metering_start: self.ingest.metering_start,
             vacuum_after: self.ingest.vacuum_after,
             retention: self.retention(),
             lease: self.lease(),

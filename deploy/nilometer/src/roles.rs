@@ -163,6 +163,14 @@ impl Process {
 
     async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<()> {
         let log = self.config.open_log()?;
+        let demo = up.filter(|up| up.demo);
+        let demo = demo
+            .map(|up| Demo::open(&self.config, up, log.clone(), self.clock.clone()))
+            .transpose()?;
+        if let Some(demo) = &demo {
+            // Its past is filled in, and billed.
+            self.config.ingest.metering_start = Some(demo.start());
+        }
         if roles.ingest || roles.query {
             let storage = self.config.open_storage()?;
             let tables = match roles.ingest {
@@ -183,8 +191,8 @@ impl Process {
         if roles.collect {
             self.collect(log.clone()).await?;
         }
-        if let Some(up) = up.filter(|up| up.demo) {
-            self.demo(up, log)?;
+        if let Some(demo) = demo {
+            self.demo(demo)?;
         }
         Ok(())
     }
@@ -309,8 +317,7 @@ impl Process {
         self.shown.missing = missing;
     }
 
-    fn demo(&mut self, up: &Up, log: Arc<dyn Log>) -> anyhow::Result<()> {
-        let demo = Demo::open(&self.config, up, log, self.clock.clone())?;
+    fn demo(&mut self, demo: Demo) -> anyhow::Result<()> {
         let progress: Arc<Progress> = demo.progress();
         self.shown.demo = Some(progress);
         let labels = std::collections::HashMap::from([("agent".to_owned(), "demo".to_owned())]);

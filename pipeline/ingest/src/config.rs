@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nilometer_contract::Timestamp;
 use nilometer_store::{CompactionPolicy, LeaseConfig, STORED};
 
 use crate::bounds::Bounds;
@@ -37,6 +38,9 @@ pub struct IngestConfig {
     /// How far a sample may lie ahead of the log's clock; beyond, it goes to the dead letters, as
     /// does one that is older than the retention of samples.
     pub ahead_max: Duration,
+    /// The start of metering, see [`View::start`](crate::View::start); none is the hour of the
+    /// first record of samples by the log's clock.
+    pub metering_start: Option<Timestamp>,
     /// How much is kept at most.
     pub bounds: Bounds,
     /// How the tables are owned.
@@ -78,6 +82,7 @@ impl Default for IngestConfig {
             fetch_bytes: 4 << 20,
             identity_window: Duration::from_secs(6 * 3_600),
             ahead_max: Duration::from_secs(600),
+            metering_start: None,
             bounds: Bounds::default(),
             lease: LeaseConfig::default(),
             role: "ingest",

@@ -30,6 +30,8 @@ pub(crate) struct Cut {
     /// The log that each partition is at the end of the cut.
     pub(crate) logs: BTreeMap<(&'static str, u32), LogId>,
     pub(crate) hours: BTreeSet<i64>,
+    /// The start of metering, where it is to be stored.
+    pub(crate) start: Option<Timestamp>,
     /// When the cut was made.
     pub(crate) at: Timestamp,
     /// Whether to look for what others committed first.

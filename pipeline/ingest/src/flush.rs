@@ -24,6 +24,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::beginning::start_of;
 use crate::cut::{Cut, Spans};
 use crate::memory::collect_rows;
 use crate::metrics::Metrics;
@@ -265,7 +266,7 @@ impl Sink {
             None => {
                 let rows = collect_rows(&cut.samples);
                 let (moved, owner) = (cut.positions(SAMPLES), self.generation);
-                note_commit(&mut self.commits, &rows, (&moved, owner), cut.at).await?;
+                note_commit(&mut self.commits, &rows, (&moved, owner), cut).await?;
                 (Instant::now(), write_samples(&self.samples, rows).await?)
             }
         };
@@ -297,7 +298,7 @@ async fn note_commit(
     table: &mut Table,
     rows: &[Row],
     (positions, owner): (&[(Stream, Position)], Option<i64>),
-    at: Timestamp,
+    cut: &Cut,
 ) -> Result<(), Failure> {
     let instants = || rows.iter().map(|row| row.at);
     let Some((first, last)) = instants().min().zip(instants().max()) else { return Ok(()) };
@@ -311,10 +312,11 @@ async fn note_commit(
     if noted.is_empty() {
         return Ok(());
     }
-    let batch = commits_batch(&noted, (first, last), at);
+    let batch = commits_batch(&noted, (first, last), cut.at);
     let add = table.write(&[batch], None).await?;
     let noted = noted.into_iter().map(|(_, position)| position);
-    let noted: Vec<Position> = noted.chain(owned_by(owner)).collect();
+    let start = start_of(table, cut).await?;
+    let noted: Vec<Position> = noted.chain(start).chain(owned_by(owner)).collect();
     Ok(table.append(vec![add], &noted).await?)
 }
 

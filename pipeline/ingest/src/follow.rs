@@ -132,6 +132,7 @@ impl Follower {
         if self.behind {
             self.load().await?;
             self.tail.forget(&self.sink.samples);
+            self.tail.state.beginning.note_stored(self.sink.metering_start().await?);
             self.forget_stored().await?;
             self.tail.publisher.list(&self.sink);
             self.tail.state.dirty = true;

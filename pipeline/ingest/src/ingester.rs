@@ -178,6 +178,7 @@ impl Owner {
         cut.series = series_batch(&mut self.tail.state);
         let epochs = std::mem::take(&mut self.tail.state.new_epochs);
         cut.epochs = (!epochs.is_empty()).then(|| epochs_batch(&epochs));
+        cut.start = self.tail.state.beginning.to_store();
         cut.at = self.tail.clock.now();
         cut.refresh = self.due_refresh();
         let cut = Arc::new(cut);
@@ -204,10 +205,12 @@ impl Owner {
             Ok(result) => result.map_err(IngestError::Overtaken)?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
-        let sink = self.sink.lock().await;
+        let mut sink = self.sink.lock().await;
         self.tail.forget(&sink.samples);
         let Tail { state, publisher, .. } = &mut self.tail;
         publisher.list(&sink);
+        let start = sink.metering_start().await.map_err(IngestError::Store)?;
+        state.beginning.note_stored(start);
         drop(sink);
         if let Some(cut) = state.flushing.take() {
             let version = publisher.sample_version();

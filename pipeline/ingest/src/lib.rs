@@ -3,6 +3,7 @@
 //! Keeps invariants 1 to 6 and 8b: position and rows in one transaction, gaps as facts, identity of
 //! samples, dead letters with their reason, one view of table ∪ memory.
 
+mod beginning;
 mod bounds;
 mod config;
 mod cut;
@@ -10,8 +11,8 @@ mod epochs;
 mod fetch;
 mod flush;
 mod follow;
-mod gaps;
 mod forget;
+mod gaps;
 mod index;
 mod ingester;
 mod lifecycle;

@@ -12,6 +12,7 @@ use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
 use tracing::warn;
 
+use crate::beginning::Beginning;
 use crate::bounds::Days;
 use crate::config::IngestConfig;
 use crate::cut::Cut;
@@ -36,6 +37,8 @@ pub(crate) async fn load(
     load_history(sink, &shared, config.bounds.history()).await?;
     let window = micros(config.identity_window);
     let (memory, newest) = load_identities(&sink.samples, &shared, window).await?;
+    let mut beginning = Beginning::of(config.metering_start);
+    beginning.note_stored(sink.metering_start().await?);
     Ok(State {
         shared,
         memory,
@@ -50,6 +53,7 @@ pub(crate) async fn load(
         new_series,
         new_epochs: Vec::new(),
         newest,
+        beginning,
         now: Timestamp(i64::MAX),
         touched: BTreeMap::new(),
         arrivals: Vec::new(),

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub samples: IntCounter,
     /// Samples that were stored before and were dropped as repeats.
     pub repeats: IntCounter,
+    /// Samples taken in that lie before the start of metering.
+    pub unmetered: IntCounter,
     /// Records read, by topic.
     pub records: IntCounterVec,
     /// Bytes read, by topic.
@@ -54,6 +56,8 @@ pub struct Metrics {
     pub set_aside: IntCounter,
     /// Instant of the newest sample, seconds since the epoch.
     pub newest: IntGauge,
+    /// The start of metering, seconds since the epoch; 0 if there is none.
+    pub metering_start: IntGauge,
     /// Partitions that are not applied up to where they ended at the start.
     pub starting: IntGauge,
     /// Partitions that cannot be read now.
@@ -113,6 +117,7 @@ impl Metrics {
         Ok(Metrics {
             samples: counter("samples_total", "Samples taken in, each once")?,
             repeats: counter("repeated_samples_total", "Samples dropped as repeats")?,
+            unmetered: counter("unmetered_samples_total", "Samples from before metering starts")?,
             records: counters("records_total", "topic", "Records read")?,
             bytes: counters("bytes_total", "topic", "Bytes read")?,
             dead_letters: counter("dead_letters_total", "Messages and samples not storable")?,
@@ -130,6 +135,7 @@ impl Metrics {
             compacted_files: counter("compacted_files_total", "Files merged away")?,
             expired_rows: counter("expired_rows_total", "Rows dropped as retention has it")?,
             set_aside: counter("damaged_files_total", "Damaged files set aside")?,
+            metering_start: gauge("metering_start_seconds", "The start of metering")?,
             newest: gauge("newest_sample_seconds", "Instant of the newest sample")?,
             starting: gauge("starting_partitions", "Partitions not applied up to their end yet")?,
             unread: gauge("unreadable_partitions", "Partitions that cannot be read now")?,

@@ -3,6 +3,7 @@
 use nilometer_contract::GAPS;
 use nilometer_store::{Position, StoreError, Table};
 
+use crate::beginning::start_of;
 use crate::cut::Cut;
 use crate::stream::Origin;
 
@@ -12,7 +13,7 @@ pub(crate) async fn notes(
     cut: &Cut,
     topic: &str,
 ) -> Result<Vec<Position>, StoreError> {
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(start_of(table, cut).await?);
     for (stream, _) in cut.positions(topic) {
         for (app, next) in cut.notes(&stream) {
             let from = table.position(&app).await?;

@@ -16,12 +16,14 @@ pub(crate) struct Publisher {
     tables: Vec<TableView>,
     /// Which [`State::changes`] the small tables' rows in memory are of.
     shown: Option<u64>,
+    expired_before: Timestamp,
 }
 
 impl Publisher {
     pub(crate) fn new() -> Self {
         let (view, _) = watch::channel(Arc::default());
-        Publisher { view, tables: Vec::new(), shown: None }
+        let expired_before = Timestamp(i64::MIN);
+        Publisher { view, tables: Vec::new(), shown: None, expired_before }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
@@ -36,6 +38,7 @@ impl Publisher {
             files: table.files(),
             memory: Vec::new(),
         };
+        self.expired_before = sink.samples.expired_before();
         self.tables = sink.tables().iter().map(view).collect();
         self.shown = None;
     }
@@ -73,6 +76,7 @@ impl Publisher {
             state.shared.gaps.write().unwrap_or_else(|e| e.into_inner()).set_pending(pending);
         }
         let mut view = View { newest: state.newest, ..View::default() };
+        (view.start, view.expired_before) = (state.beginning.now(), self.expired_before);
         view.touched.clone_from(&state.touched);
         view.tables = self.tables.iter().map(|table| (table.def.name, table.clone())).collect();
         self.view.send_replace(Arc::new(view));
@@ -82,5 +86,7 @@ impl Publisher {
         }
         state.metrics.memory_rows.set(state.memory.rows() as i64);
         state.metrics.newest.set(state.newest.0 / 1_000_000);
+        let start = state.beginning.now().map_or(0, |start| start.0 / 1_000_000);
+        state.metrics.metering_start.set(start);
     }
 }

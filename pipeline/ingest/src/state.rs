@@ -12,6 +12,7 @@ use nilometer_store::Row;
 use serde_json::json;
 use tracing::warn;
 
+use crate::beginning::Beginning;
 use crate::bounds::{Bounds, Days};
 use crate::cut::{Cut, Spans};
 use crate::index::SeriesIndex;
@@ -41,6 +42,7 @@ pub(crate) struct State {
     pub(crate) new_series: Vec<u32>,
     pub(crate) new_epochs: Vec<Epoch>,
     pub(crate) newest: Timestamp,
+    pub(crate) beginning: Beginning,
     /// The ingester's own clock, as it was last looked at; the largest instant before.
     pub(crate) now: Timestamp,
     pub(crate) touched: BTreeMap<i64, i64>,
@@ -85,12 +87,17 @@ impl State {
         };
         let index = self.shared.index.clone();
         let mut index = index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut taken = 0;
         for row in 0..content.batch.len() {
-            if let Err(reason) = self.apply_sample(&mut index, &origin, &content, row, appended) {
-                let payload = content.sample_json(row);
-                self.bury(origin.clone(), Timestamp(appended), row as i64, reason, payload);
+            match self.apply_sample(&mut index, &origin, &content, row, appended) {
+                Ok(()) => taken += 1,
+                Err(reason) => {
+                    let payload = content.sample_json(row);
+                    self.bury(origin.clone(), Timestamp(appended), row as i64, reason, payload);
+                }
             }
         }
+        self.beginning.note_record(appended, taken);
         self.metrics.series.set(index.len() as i64);
         self.warn_of_letters(buried);
     }
@@ -130,7 +137,7 @@ impl State {
         let row = Row { series, at, value, epoch: content.epoch };
         if self.memory.push_newer(identity, row, origin) {
             self.newest = self.newest.max(Timestamp(at));
-            self.metrics.samples.inc();
+            self.count_taken(at);
         } else {
             let origin = origin.clone();
             let suspect = Suspect { origin, row_in_record, appended_at_micros, identity, row };
@@ -166,7 +173,7 @@ impl State {
     pub(crate) fn admit(&mut self, suspect: &Suspect) {
         self.memory.push(suspect.identity, suspect.row, &suspect.origin);
         self.dirty = true;
-        self.metrics.samples.inc();
+        self.count_taken(suspect.row.at);
     }
 
     /// A suspect's identity is stored with a value: a repeat if it is the same.

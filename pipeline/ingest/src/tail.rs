@@ -157,12 +157,12 @@ impl Tail {
             Event::Samples { stream, records } => {
                 self.count(SAMPLES, records.len());
                 for record in records {
+                    self.state.marks.insert(stream, record.mark);
                     self.state.apply_samples(stream, record);
                     tokio::task::consume_budget().await;
                 }
                 self.settle().await;
             }
-                    self.state.marks.insert(stream, record.mark);
             Event::Records { stream, records, mark } => {
                 self.count(stream.topic, records.len());
                 for some in records.chunks(APPLIED_AT_ONCE) {

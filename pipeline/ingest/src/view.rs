@@ -34,6 +34,10 @@ pub struct TableView {
 pub struct View {
     /// By name.
     pub tables: BTreeMap<&'static str, TableView>,
+    /// The start of metering: usage is computed from here on. None before the first sample.
+    pub start: Option<Timestamp>,
+    /// Samples before this may have expired.
+    pub expired_before: Timestamp,
     /// Largest instant of a sample so far.
     pub newest: Timestamp,
     /// Hours (their start, µs) that commits of this run touched, with the version of `samples` of

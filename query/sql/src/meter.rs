@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
-use nilometer_contract::{ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_HOUR, ResourceKind, Timestamp, catalogue};
 use nilometer_ingest::{Tables, View};
 use nilometer_usage::{
     Breakdown, NegativeUsage, UsageRow, Window, capacity_attribute, capacity_usage, conserve, merge,
 };
 
 use crate::plan::{Out, Plan, Selection, Subject};
-use crate::points::{chunks, extent};
+use crate::points::chunks;
 use crate::scan::Files;
 
 /// Why usage could not be told.
@@ -48,13 +48,15 @@ impl Meter {
         self.tables.now().newest
     }
 
-    /// First instant with a sample or a resource; the newest when there is none.
-    pub fn oldest(&self) -> Timestamp {
+    /// The first hour of which usage can be told: in which metering starts, or, once samples and
+    /// events have expired, the first that has all of its own. The newest one where there is no
+    /// sample yet.
+    pub fn start(&self) -> Timestamp {
         let view = self.tables.now();
-        let sampled = view.tables.get("samples").map_or(i64::MAX, |samples| extent(samples).0);
         let history = self.tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
-        let born = history.iter().filter_map(|(_, lifetime)| lifetime.start()).min();
-        born.map_or(view.newest, |born| born.min(view.newest)).min(Timestamp(sampled))
+        let gone = view.expired_before.max(history.forgotten_before());
+        let whole = Timestamp(gone.0.saturating_add(MICROS_PER_HOUR - 1)).hour();
+        view.start.unwrap_or(view.newest).hour().max(whole)
     }
 
     /// Usage by hour of what is selected, in canonical order.

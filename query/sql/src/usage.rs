@@ -130,7 +130,7 @@ impl UsageTable {
     fn window(&self, filters: &[Expr], newest: Timestamp) -> Window {
         let (from, upto) = bounds(filters, "start");
         let (after, end) = bounds(filters, "end");
-        let low = from.max(after.saturating_sub(MICROS_PER_HOUR)).max(self.meter.oldest().0);
+        let low = from.max(after.saturating_sub(MICROS_PER_HOUR)).max(self.meter.start().0);
         let high = upto.min(end).min(newest.0);
         let (start, last) = (Timestamp(low).hour(), Timestamp(high).hour());
         Window { start, end: last.plus_micros(MICROS_PER_HOUR).max(start) }

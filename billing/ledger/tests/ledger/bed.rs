@@ -70,13 +70,24 @@ pub(crate) fn period(from: i64, upto: i64) -> Period {
     Period::parse(&hour(from).to_string(), &hour(upto).to_string(), "UTC").unwrap()
 }
 
+fn open_log(folder: &TempDir) -> EmbeddedLog {
+    let mut config = EmbeddedConfig::new(folder.path().join("log"));
+    config.fsync = Fsync::Every(Duration::from_secs(60));
+    EmbeddedLog::open_with_clock(config, Arc::new(|| START.0)).unwrap()
+}
+
 impl Bed {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = EmbeddedConfig::new(folder.path().join("log"));
-        config.fsync = Fsync::Every(Duration::from_secs(60));
-        let log = EmbeddedLog::open_with_clock(config, Arc::new(|| START.0)).unwrap();
-        Bed { log, folder }
+        Bed { log: open_log(&folder), folder }
+    }
+
+    /// The same tables after the folder of the log was deleted.
+    pub(crate) fn with_another_log(self) -> Self {
+        let Bed { log, folder } = self;
+        drop(log);
+        std::fs::remove_dir_all(folder.path().join("log")).unwrap();
+        Bed { log: open_log(&folder), folder }
     }
 
     pub(crate) fn storage(&self) -> Storage {

@@ -53,6 +53,55 @@ async fn late_samples_settle_their_hours_anew() {
     site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_log_brings_is_not_taken_for_seen() {
+    let (config, book) = (lively(21), PriceBook::built_in());
+    let records = fleet(&config, hour(5).plus_micros(10 * MINUTE));
+    let (late, prompt): (Vec<Record>, Vec<Record>) = records.into_iter().partition(is_held_back);
+    let ((prompt_samples, events), (late_samples, _)) = (counts(&prompt), counts(&late));
+    let bed = Bed::new();
+    bed.append(&prompt).await;
+    let site = bed.start(&book).await;
+    site.holds(prompt_samples, events).await;
+    assert!(site.settle().await >= 4);
+    site.stop().await;
+    // Fewer records than the log that is gone had, and stored while nobody settles.
+    let bed = bed.with_another_log();
+    bed.append(&late).await;
+    let site = bed.start(&book).await;
+    site.holds(prompt_samples + late_samples, events).await;
+    site.stop().await;
+    let site = bed.start(&book).await;
+    assert!(site.settle().await >= 3, "hours 0 to 2 at least are looked at again");
+    is_exact(&site, window(0, 4)).await;
+    assert_eq!(site.settle().await, 0);
+    site.stop().await;
+}
+
+/// Before, hours began with the oldest sample of the last 32 days: 480 more here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sample_moves_the_start_of_metering() {
+    let (vm, long_ago) = ([("flavor", "small")], second(-20 * 86_400));
+    let records = [
+        event(Change::Created, second(-30 * 86_400), "vm-1", Vm, &vm),
+        samples("vm-1", Vm, "cpu.time", [(long_ago, 1.0)]),
+        samples("vm-1", Vm, "cpu.time", (0..=140).map(|n| (second(n * 60), n as f64))),
+    ];
+    let (rows, events) = counts(&records);
+    let bed = Bed::new();
+    bed.append(&records).await;
+    let site = bed.start(&PriceBook::built_in()).await;
+    site.holds(rows, events).await;
+    let first = "SELECT min(\"start\") AS first FROM usage";
+    let start = site.csv(first).await;
+    assert!(start.contains(&hour(0).to_string()), "{start}");
+    site.settle().await;
+    assert_eq!(site.ledger.metrics().settled.get(), 1);
+    assert_eq!(site.csv(first).await, start);
+    assert_eq!(site.csv("SELECT count(*) FROM samples").await.trim(), format!("count(*)\n{rows}"));
+    site.stop().await;
+}
+
 /// Two ledgers at once: one commits, the other finds out and goes on from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_ledgers_state_no_row_twice() {

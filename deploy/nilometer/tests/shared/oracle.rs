@@ -102,6 +102,7 @@ end = "{end}"
 [ingest]
 commit_interval = "700ms"
 ahead_max = "100years"
+metering_start = "{start}"
 [store.retention]
 samples = "forever"
 "#,

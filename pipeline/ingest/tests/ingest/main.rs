@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod beginning;
 mod bounds;
 mod bucket;
 mod crash;
@@ -9,8 +10,8 @@ mod damage;
 mod facts;
 mod faults;
 mod follow;
-mod owners;
 mod forget;
+mod owners;
 mod place;
 mod properties;
 mod replaced;
