@@ -167,7 +167,8 @@ impl Lifetime {
         if self.segments.last().is_none_or(over) {
             return self.events.last().is_some_and(|last| last.event.at >= horizon);
         }
-        let begun = self.segments.partition_point(|segment| segment.start <= horizon);
+        // A state that begins at the horizon may turn out to have ended there and then.
+        let begun = self.segments.partition_point(|segment| segment.start < horizon);
         let Some(first) = begun.checked_sub(1) else { return true };
         let goes_on = |pair: &[Segment]| pair[0].end == Some(pair[1].start);
         let before = self.segments[..=first].windows(2).rev().take_while(|pair| goes_on(pair));

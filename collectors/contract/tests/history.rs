@@ -103,6 +103,15 @@ fn a_life_that_goes_on_keeps_its_beginning() {
     assert_eq!(lives(&history), [of(10, "a"), of(40, "d")]);
     assert_eq!(history.get("vm-1").unwrap().events().len(), 2);
     assert_eq!(history.forgotten_before(), Timestamp(50));
+    // A life that turns out to have ended where it began leaves the one before it.
+    let mut again = History::default();
+    for (at, change) in [(0, Change::Created), (1, Change::Deleted), (5, Change::Created)] {
+        again.apply(event(at, change, "a"));
+    }
+    again.forget_before(Timestamp(5));
+    again.apply(event(5, Change::Deleted, "a"));
+    again.apply(event(6, Change::Changed, "a"));
+    assert!(again.get("vm-1").unwrap().at(Timestamp(7)).is_none(), "a report does not revive");
     history.apply(event(60, Change::Deleted, "d"));
     history.forget_before(Timestamp(61));
     assert!(history.is_empty(), "what ended is forgotten");

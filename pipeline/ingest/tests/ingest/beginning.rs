@@ -32,7 +32,7 @@ async fn metering_starts_when_the_log_took_the_first_samples() {
     assert_eq!(start_of(&place, patient()).await, None, "there is none without samples");
     // The very first sample is a stray one.
     place.samples(0, &[STRAY]).await;
-    place.samples(1, &[NOW]).await;
+    place.samples(0, &[NOW]).await;
     let running = place.start(patient()).await;
     running.has_read(2).await;
     let metrics = running.metrics.clone();

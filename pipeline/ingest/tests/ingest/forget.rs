@@ -109,10 +109,11 @@ async fn files_written_anew_revive_nothing() {
     table.replace(&[file], vec![add], "test").await.unwrap();
     let version = table.version();
     eventually("it sees the file", async || tables.now().tables["events"].version == version).await;
-    let history = tables.shared.history.read().unwrap();
-    let gone = history.get("vm-gone").map(|lifetime| lifetime.latest().unwrap().end.is_some());
+    let gone = {
+        let history = tables.shared.history.read().unwrap();
+        history.get("vm-gone").map(|lifetime| lifetime.latest().unwrap().end.is_some())
+    };
     assert_ne!(gone, Some(false), "it has ended");
-    drop(history);
     cancel.cancel();
     following.await.unwrap().unwrap();
 }
