@@ -7,6 +7,7 @@ mod aged;
 mod figures;
 mod folder;
 mod freshness;
+mod idle;
 mod ingest;
 mod load;
 mod ours;
@@ -30,6 +31,8 @@ enum Bench {
     /// From log to durable table, beside VictoriaMetrics: samples per CPU-second, bytes per
     /// sample, one query; and freshness.
     Ingest(ingest::Options),
+    /// `up` on an idle machine: CPU, memory, files and bytes an hour.
+    Idle(idle::Options),
     /// A store after a year: a commit, a start, an idle reader, questions; and a million series.
     Year(year::Options),
     /// A part of it, which `year` starts.
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match Arguments::parse().bench {
         Bench::Ingest(options) => runtime.block_on(ingest::run(options)),
+        Bench::Idle(options) => runtime.block_on(idle::run(options)),
         Bench::Year(options) => runtime.block_on(year::run(options)),
         Bench::Aged(job) => runtime.block_on(year::work(job)),
         Bench::Ours(job) => runtime.block_on(ours::work(job)),

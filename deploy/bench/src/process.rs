@@ -34,9 +34,25 @@ impl Process {
 
     /// Peak of the resident memory, bytes.
     pub(crate) fn peak_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// The resident memory now, bytes.
+    pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// Bytes that went to disk, in whole pages.
+    pub(crate) fn written_bytes(&self) -> anyhow::Result<u64> {
+        let io = fs::read_to_string(format!("{}/io", self.folder))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(written.context("no write_bytes")?.parse()?)
+    }
+
+    fn memory(&self, name: &str) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("{}/status", self.folder))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
-        Ok(kilobytes.context("no VmHWM")?.parse::<u64>()? * 1_024)
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kilobytes.with_context(|| format!("no {name}"))?.parse::<u64>()? * 1_024)
     }
 }
