@@ -116,10 +116,10 @@ impl Ledger {
         changed.extend(self.look_at_gaps(desk, view, &settled).await?);
         let look = &mut desk.look;
         for (&hour, &version) in &view.touched {
-            match look.touched.get(&hour) {
-                Some(&(known, _)) if known == version => {}
-                _ => drop(look.touched.insert(hour, (version, Instant::now()))),
+            if look.touched.get(&hour).is_some_and(|&(known, _)| known == version) {
+                continue;
             }
+            look.touched.insert(hour, (version, Instant::now()));
             if look.basis.get(&hour).is_none_or(|&basis| basis < version) {
                 changed.insert(hour);
             }

@@ -1,5 +1,7 @@
 //! Issued invoices: once, the same bytes for ever, corrected on later ones.
 
+use std::time::Duration;
+
 use nilometer_contract::{Gap, GapKind, Timestamp};
 use nilometer_ledger::LedgerError;
 use nilometer_rating::{Detail, InvoiceError, PriceBook};
@@ -50,6 +52,37 @@ async fn issuing_happens_once_and_waits_until_usage_is_final() {
     assert_eq!(site.ledger.issued_invoice(&nobody.id).await.unwrap(), nobody);
     let lines = format!("SELECT count(*) AS n FROM invoices WHERE id = '{}'", issued.id);
     assert_eq!(site.csv(&lines).await, format!("n\n{}\n", issued.lines.len()));
+    site.stop().await;
+}
+
+/// Before, issuing went on for ever: each look marked the last hour of the period anew, since the
+/// one after it was touched and is not settled for an invoice that ends before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_samples_just_after_a_period_do_not_hold_its_invoice_up() {
+    let records = fleet(&lively(33), hour(5).plus_micros(10 * MINUTE));
+    let after = |record: &Record| {
+        let late = hour(2).plus_micros(10 * MINUTE)..hour(2).plus_micros(50 * MINUTE);
+        record.topic == Topic::Samples && record.partition == 1 && late.contains(&record.at)
+    };
+    let (late, prompt): (Vec<Record>, Vec<Record>) = records.into_iter().partition(after);
+    let ((samples, events), (late_samples, _)) = (counts(&prompt), counts(&late));
+    assert!(late_samples > 0);
+    let bed = Bed::new();
+    bed.append(&prompt).await;
+    let site = bed.start(&PriceBook::built_in()).await;
+    site.holds(samples, events).await;
+    assert_eq!(site.settle().await, 4);
+    bed.append(&late).await;
+    site.holds(samples + late_samples, events).await;
+    let project = projects(&site).pop().unwrap();
+    let of = period(0, 2);
+    let issued = site.ledger.issue(&project, &of, DETAIL, hour(9));
+    let issued = tokio::time::timeout(Duration::from_secs(120), issued).await;
+    let issued = issued.expect("issuing comes to an end").unwrap();
+    let draft = site.ledger.draft(&project, &of, DETAIL).await.unwrap();
+    assert_eq!(billed(&issued), billed(&draft));
+    assert!(site.settle().await >= 1, "the hour itself is settled anew");
+    assert_eq!(site.settle().await, 0);
     site.stop().await;
 }
 
