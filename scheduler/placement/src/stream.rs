@@ -224,7 +224,14 @@ async fn start(
         let horizon = scheduler.now().0 - i64::from(hours) * MICROS_PER_HOUR;
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = scheduler.log.fetch(at, log, middle, 1, WAIT).await?;
+            let found = match scheduler.log.fetch(at, log, middle, 1, WAIT).await {
+                // Nothing is left from there on: what follows it decides.
+                Err(LogError::Truncated { low: after, .. }) if after < high => {
+                    scheduler.log.fetch(at, log, after, 1, WAIT).await?
+                }
+                Err(LogError::Truncated { .. }) => Vec::new(),
+                found => found?,
+            };
             match found.first() {
                 Some(record) if record.appended_at_micros < horizon => low = record.offset + 1,
                 _ => high = middle,

@@ -59,6 +59,11 @@ impl Running {
         parts[0].push(Bytes::from_static(b"not a batch of samples"));
         append(&log, SAMPLES, parts).await;
 
+        Running::over(dir, log, now).await
+    }
+
+    /// Over topics that are there.
+    async fn over(dir: tempfile::TempDir, log: Arc<EmbeddedLog>, now: Timestamp) -> Self {
         let registry = Registry::new();
         let price = |of: &Resource| of.attributes.get("cpus").map(|cpus| format!("{cpus}.00"));
         let config = Config { refresh_millis: 0, ..Config::default() };
@@ -147,4 +152,30 @@ async fn a_simulated_day_is_read_and_each_answer_can_be_given_again() {
     assert_eq!(replay(&records[0]), decision);
     assert_eq!(records[1].chosen.len(), plan.moves.len());
     assert_eq!(records[0].inputs.watermark.newest_sample, Some(now));
+}
+
+/// Before, where the first look for the place to begin at met damage, it looked for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_in_the_log_does_not_keep_it_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap());
+    let log = open();
+    let retention = Duration::from_secs(86_400);
+    for topic in [EVENTS, SAMPLES] {
+        let topic = TopicConfig { name: topic.to_owned(), partitions: 1, retention };
+        log.ensure_topic(&topic).await.unwrap();
+    }
+    for n in 0..100 {
+        append(&log, SAMPLES, vec![vec![Bytes::from(format!("record {n:03}"))]]).await;
+    }
+    drop(log);
+    let segment = dir.path().join(SAMPLES).join("0").join(format!("{:020}.log", 0));
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.windows(10).position(|window| window == b"record 050").unwrap();
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let log = open();
+    let running = Running::over(dir, log, at(0)).await;
+    assert_eq!(running.metric("undecodable_total"), 99.0);
+    running.stop().await;
 }
