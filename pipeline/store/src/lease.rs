@@ -274,7 +274,9 @@ impl Place {
         let mut generations = Vec::new();
         while let Some(object) = found.try_next().await? {
             let name = object.location.filename().and_then(|name| name.strip_suffix(".json"));
-            generations.extend(name.and_then(|name| name.parse::<i64>().ok()));
+            let generation = name.and_then(|name| name.parse::<i64>().ok());
+            // No lease of ours: none could follow it.
+            generations.extend(generation.filter(|generation| *generation < i64::MAX));
         }
         Ok(generations)
     }

@@ -141,8 +141,13 @@ impl Table {
             return Ok(false);
         }
         let newest = self.log.load().await?;
-        self.state = newest.ok_or(StoreError::NoLog { table: self.def.name })?;
-        Ok(true)
+        let newest = newest.ok_or(StoreError::NoLog { table: self.def.name })?;
+        // A note of the newest checkpoint may be of one that is gone.
+        let moved = newest.version > self.state.version;
+        if moved {
+            self.state = newest;
+        }
+        Ok(moved)
     }
 
     pub(crate) fn may_merge(&self, path: &str) -> bool {

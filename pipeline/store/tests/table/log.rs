@@ -169,8 +169,14 @@ async fn damage_of_one_commit_is_its_own(place: Place) {
     assert!(newest.exists() && newer.exists());
     std::fs::write(&newer, "no Parquet").unwrap();
     assert_eq!(place.samples().await.files().len(), 10);
-    std::fs::write(log_of(&place).join("_last_checkpoint"), "{").unwrap();
+    let hint = log_of(&place).join("_last_checkpoint");
+    std::fs::write(&hint, "{").unwrap();
     assert_eq!(place.samples().await.files().len(), 10);
+    // Nor does a hint of one that there is not: it was taken for a log that was cleaned up.
+    std::fs::write(&hint, r#"{"version":999,"size":1}"#).unwrap();
+    let mut again = place.samples().await;
+    grow(&mut again, 13..=13).await;
+    assert_eq!(again.files().len(), 11);
 }
 
 async fn who_slept_through_a_clean_up_commits_nothing(place: Place) {
