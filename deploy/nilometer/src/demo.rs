@@ -92,8 +92,14 @@ impl Demo {
         let memory = config.data.dir.join("demo.json");
         let remembered = match std::fs::read(&memory) {
             Ok(bytes) => {
-                let known: Remembered = serde_json::from_slice(&bytes)
-                    .with_context(|| format!("{} is damaged", memory.display()))?;
+                let known: Remembered = serde_json::from_slice(&bytes).with_context(|| {
+                    let folder = config.data.dir.display();
+                    format!(
+                        "{} is damaged, and the demo of {folder} cannot go on: choose another \
+                             folder with --data",
+                        memory.display()
+                    )
+                })?;
                 let same = (known.seed, known.nodes, known.workloads, known.projects)
                     == (up.seed, up.nodes, up.workloads, up.projects);
                 if !same {

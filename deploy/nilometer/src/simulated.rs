@@ -90,7 +90,7 @@ fn open(
     let path = config.data.dir.join("simulated.json");
     let place = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is damaged", path.display()))?,
+            .with_context(|| format!("{} is damaged: remove it to begin anew", path.display()))?,
         Err(_) => {
             let start = settings.start.unwrap_or_else(|| clock.now());
             Place { start, epoch: settings.epoch.unwrap_or(start), safe: start }
