@@ -12,16 +12,19 @@ use std::sync::{Arc, Mutex};
 
 use deltalake_core::kernel::Add;
 
+use crate::checked::is_damage;
 use crate::commit::{CommitError, Position};
 use crate::file::stats_of;
 use crate::files::DataFile;
+use crate::sums::Sums;
 use crate::table::{StoreError, Table, now_millis};
 
 /// Begins the application id of a file that was set aside; the path follows.
 const ASIDE: &str = "aside/";
-/// Its versions: out of the table, and back in it or given up.
-const OUT: i64 = 1;
-const BACK: i64 = 2;
+/// Its versions: back in the table or given up; of a file that is out of it, its digest, so that
+/// it is known whether the file is good after all.
+const BACK: i64 = 1;
+const UNKNOWN: i64 = 2;
 
 /// Files that could not be read, as far as this process met them: table and path. At most
 /// [`MOST_SUSPECTS`]; those beyond are met again.
@@ -33,8 +36,14 @@ const MOST_SUSPECTS: usize = 10_000;
 impl Suspects {
     /// Remembers a file if it was damage that kept it from being read.
     pub(crate) fn note(&self, table: &'static str, path: &str, error: &StoreError) {
+        if error.is_damage() {
+            self.add(table, path);
+        }
+    }
+
+    pub(crate) fn add(&self, table: &'static str, path: &str) {
         let mut known = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if error.is_damage() && known.len() < MOST_SUSPECTS {
+        if known.len() < MOST_SUSPECTS {
             known.insert((table, path.to_owned()));
         }
     }
@@ -49,13 +58,17 @@ impl Suspects {
     }
 }
 
+fn out_of(sums: &Sums) -> i64 {
+    sums.digest().map_or(UNKNOWN, |digest| digest | UNKNOWN)
+}
+
 impl StoreError {
     /// Whether a file is damaged or gone, rather than out of reach for now.
     pub fn is_damage(&self) -> bool {
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(link) = error {
             if let Some(store) = link.downcast_ref::<object_store::Error>() {
-                return matches!(store, object_store::Error::NotFound { .. });
+                return is_damage(store);
             }
             error = link.source();
         }
@@ -84,13 +97,13 @@ impl Table {
     pub async fn set_aside(&mut self, file: &Arc<DataFile>) -> Result<(), CommitError> {
         let app = format!("{ASIDE}{}", file.path);
         let from = self.position(&app).await.map_err(CommitError::Store)?;
-        let position = Position { app, from, next: OUT };
+        let position = Position { app, from, next: out_of(&file.sums) };
         self.exchange(std::slice::from_ref(file), Vec::new(), &[position], true).await
     }
 
     /// Paths of files that were set aside and whose rows are not back.
     pub fn aside(&self) -> Vec<String> {
-        let positions = self.state.positions.iter().filter(|(_, state)| **state == OUT);
+        let positions = self.state.positions.iter().filter(|(_, state)| **state != BACK);
         let paths = positions.filter_map(|(app, _)| app.strip_prefix(ASIDE));
         let mut paths: Vec<String> = paths.map(str::to_owned).collect();
         paths.sort_unstable();
@@ -102,9 +115,11 @@ impl Table {
     pub async fn put_back(&mut self, paths: &[String], adds: Vec<Add>) -> Result<(), CommitError> {
         let positions = paths.iter().map(|path| {
             let app = format!("{ASIDE}{path}");
-            Position { app, from: Some(OUT), next: BACK }
+            let out = self.state.positions.get(&app).copied().filter(|state| *state != BACK);
+            Position { app, from: out, next: BACK }
         });
-        self.append(adds, &positions.collect::<Vec<_>>()).await
+        let positions: Vec<Position> = positions.collect();
+        self.append(adds, &positions).await
     }
 
     /// Reads a file that was set aside again; the action that puts it back as it is, if it is
@@ -128,7 +143,11 @@ impl Table {
             Err(error) if error.is_damage() => return Ok(None),
             read => read?,
         };
-        add.size = bytes.len() as i64;
+        let (sums, out) = (Sums::of([&bytes]), self.state.positions.get(&format!("{ASIDE}{path}")));
+        if out.is_some_and(|out| ![UNKNOWN, out_of(&sums)].contains(out)) {
+            return Ok(None);
+        }
+        (add.size, add.tags) = (bytes.len() as i64, sums.to_tags());
         match self.decode(bytes).await {
             Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),

@@ -9,6 +9,7 @@ use nilometer_contract::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::schema::{ColumnType, TableDef};
+use crate::sums::Sums;
 
 /// A file of a table.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub struct DataFile {
     pub partition: Option<String>,
     /// When it was written, in milliseconds.
     pub(crate) modified: i64,
+    pub(crate) sums: Sums,
     /// By column of the table: smallest and largest value of integers and instants, where known.
     ranges: Box<[Option<(i64, i64)>]>,
     nulls: Box<[Option<u64>]>,
@@ -41,6 +43,11 @@ pub struct Files {
 }
 
 impl DataFile {
+    /// Name of its table.
+    pub(crate) fn table(&self) -> &'static str {
+        self.def.name
+    }
+
     /// Smallest and largest value of an integer or instant column, where known.
     pub fn range(&self, column: &str) -> Option<(i64, i64)> {
         let place = self.def.columns.iter().position(|of| of.name == column)?;
@@ -83,6 +90,7 @@ impl DataFile {
             rows: stats.get("numRecords").and_then(Value::as_u64).unwrap_or(0),
             partition: def.partition.and_then(|of| add.partition_values.get(of)?.clone()),
             modified: add.modification_time,
+            sums: Sums::of_add(add),
             ranges: ranges.collect(),
             nulls: nulls.collect(),
         }
@@ -97,6 +105,7 @@ impl DataFile {
             modification_time: self.modified,
             data_change: false,
             stats: Some(self.stats()),
+            tags: self.sums.to_tags(),
             ..Add::default()
         }
     }

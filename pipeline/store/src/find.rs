@@ -11,8 +11,8 @@ use bytes::Bytes;
 use deltalake_core::logstore::ObjectStoreRef;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowPredicateFn, ArrowReaderOptions, RowFilter, RowSelection, RowSelector,
@@ -23,6 +23,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use crate::aside::Suspects;
+use crate::checked::Checked;
 use crate::file::FileError;
 use crate::files::DataFile;
 use crate::samples::{Row, rows_of};
@@ -42,9 +43,8 @@ pub struct Finder {
 
 /// One file as Parquet reads it.
 pub(crate) struct Source {
-    store: ObjectStoreRef,
+    file: Checked,
     path: Path,
-    size: u64,
 }
 
 /// What to find: series, and inclusive bounds of their instants.
@@ -66,7 +66,7 @@ impl Finder {
     /// Samples of some series within `low..=high`, in the order of the file.
     pub async fn find(
         &self,
-        file: &DataFile,
+        file: &Arc<DataFile>,
         mut series: Vec<SeriesId>,
         (low, high): (i64, i64),
     ) -> Result<Vec<Row>, StoreError> {
@@ -87,9 +87,9 @@ impl Finder {
         })
     }
 
-    async fn read(&self, file: &DataFile, wanted: Wanted) -> Result<Vec<Row>, ParquetError> {
-        let path = Path::parse(&file.path).map_err(object_store::Error::from)?;
-        let reader = Source::new(self.store.clone(), path, file.size);
+    async fn read(&self, file: &Arc<DataFile>, wanted: Wanted) -> Result<Vec<Row>, ParquetError> {
+        let (store, suspects) = (self.store.clone(), self.suspects.clone());
+        let reader = Source::new(Checked { store, suspects, file: file.clone() })?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
         let selection = pages(builder.metadata(), &wanted.series);
@@ -105,21 +105,22 @@ impl Finder {
 }
 
 impl Source {
-    pub(crate) fn new(store: ObjectStoreRef, path: Path, size: u64) -> Self {
-        Source { store, path, size }
+    pub(crate) fn new(file: Checked) -> Result<Self, ParquetError> {
+        let path = Path::parse(&file.file.path).map_err(object_store::Error::from)?;
+        Ok(Source { file, path })
     }
 }
 
 impl AsyncFileReader for Source {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        Box::pin(async move { Ok(self.store.get_range(&self.path, range).await?) })
+        Box::pin(async move { Ok(self.file.get_range(&self.path, range).await?) })
     }
 
     fn get_byte_ranges(
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
-        Box::pin(async move { Ok(self.store.get_ranges(&self.path, &ranges).await?) })
+        Box::pin(async move { Ok(self.file.get_ranges(&self.path, &ranges).await?) })
     }
 
     fn get_metadata<'a>(
@@ -130,7 +131,7 @@ impl AsyncFileReader for Source {
             let reader = ParquetMetaDataReader::new()
                 .with_page_index_policy(PageIndexPolicy::Optional)
                 .with_prefetch_hint(Some(FOOTER_BYTES));
-            let size = self.size;
+            let size = self.file.file.size;
             Ok(Arc::new(reader.load_and_finish(self, size).await?))
         })
     }

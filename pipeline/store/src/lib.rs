@@ -9,6 +9,7 @@
 //! computes the same one without asking.
 
 mod aside;
+mod checked;
 mod commit;
 mod compact;
 mod create;
@@ -27,11 +28,13 @@ mod samples;
 mod schema;
 mod series;
 mod storage;
+mod sums;
 mod table;
 mod vacuum;
 
 pub use deltalake_core::kernel::Add;
 
+pub use checked::Checked;
 pub use commit::{CommitError, Position};
 pub use compact::{CompactionPolicy, compact, pick};
 pub use expire::{Expired, horizon};

@@ -19,7 +19,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use bytes::Bytes;
 use deltalake_core::kernel::Add;
 use futures::StreamExt;
-use object_store::{PutPayload, path::Path};
+use object_store::PutPayload;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
@@ -200,9 +200,7 @@ impl Reading<'_> {
     /// Opens a file at its first row; none if it is empty.
     async fn open(&self, file: &Arc<DataFile>) -> Result<Option<Input>, MergeError> {
         let failed = |cause| self.unreadable(file, cause);
-        let path = Path::parse(&file.path).map_err(object_store::Error::from);
-        let path = path.map_err(|cause| failed(cause.into()))?;
-        let source = Source::new(self.table.object_store(), path, file.size);
+        let source = Source::new(self.table.checked(file)).map_err(failed)?;
         let builder = ParquetRecordBatchStreamBuilder::new(source).await.map_err(failed)?;
         let rows = batch_rows(builder.metadata());
         let batches = builder.with_batch_size(rows).build().map_err(failed)?;

@@ -12,6 +12,8 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::aside::Suspects;
+use crate::checked::Checked;
+use crate::files::DataFile;
 use crate::local::DurableLocal;
 use crate::probe::{PlaceError, probe};
 use crate::s3::{self, Opened};
@@ -137,6 +139,13 @@ impl Storage {
     #[must_use]
     pub fn through(self, wrap: impl FnOnce(ObjectStoreRef) -> ObjectStoreRef) -> Self {
         Storage { store: wrap(self.store), ..self }
+    }
+
+    /// A data file, of which nothing is read that was not written; its path is then that below
+    /// the root of the object store.
+    pub fn checked(&self, file: &Arc<DataFile>) -> Checked {
+        let (store, suspects) = (self.object_store(), self.suspects.clone());
+        Checked { store, suspects, file: file.clone() }
     }
 
     /// The object store under all tables.

@@ -4,6 +4,7 @@
 //! application id per topic-partition and version = next offset.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -14,11 +15,13 @@ use object_store::{ObjectStoreExt, PutPayload};
 use uuid::Uuid;
 
 use crate::aside::Suspects;
+use crate::checked::Checked;
 use crate::create::creation;
 use crate::file::{FileError, conform, encode_parquet, read_parquet, sorted, stats_of};
 use crate::files::{DataFile, Files};
 use crate::log::{Log, State, Unread};
 use crate::schema::TableDef;
+use crate::sums::{Damaged, Sums};
 
 /// After this long without news it is asked whether there is any that a look cannot see.
 const DOUBT_MILLIS: i64 = 60_000;
@@ -122,6 +125,12 @@ impl Table {
         self.log.store()
     }
 
+    /// A file of the table, of which nothing is read that was not written.
+    pub(crate) fn checked(&self, file: &Arc<DataFile>) -> Checked {
+        let (store, suspects) = (self.object_store(), self.suspects.clone());
+        Checked { store, suspects, file: file.clone() }
+    }
+
     /// Looks at the newest version; says whether it changed. Costs one request if it did not.
     pub async fn refresh(&mut self) -> Result<bool, StoreError> {
         let mut changed = self.log.advance(&mut self.state).await?;
@@ -195,7 +204,7 @@ impl Table {
         };
         let path = format!("{folder}{}.parquet", Uuid::new_v4());
         let bytes: PutPayload = bytes.into();
-        let size = bytes.content_length() as i64;
+        let (size, sums) = (bytes.content_length() as i64, Sums::of(&bytes));
         let refused = |cause| StoreError::Object { table: self.def.name, cause };
         let object = Path::parse(&path).map_err(|cause| refused(cause.into()))?;
         self.object_store().put(&object, bytes).await.map_err(refused)?;
@@ -207,18 +216,33 @@ impl Table {
             modification_time: now_millis(),
             data_change: true,
             stats: Some(stats),
+            tags: sums.to_tags(),
             ..Add::default()
         })
     }
 
     /// Reads a file whole.
     pub async fn read(&self, file: &DataFile) -> Result<Vec<RecordBatch>, StoreError> {
-        let read = async { self.decode(self.read_bytes(&file.path).await?).await };
+        let read = async {
+            let bytes = self.read_bytes(&file.path).await?;
+            self.check(file, &bytes)?;
+            self.decode(bytes).await
+        };
         let read = read.await;
         if let Err(error) = &read {
             self.suspects.note(self.def.name, &file.path, error);
         }
         read
+    }
+
+    fn check(&self, file: &DataFile, bytes: &Bytes) -> Result<(), StoreError> {
+        if file.sums.is_unknown() || file.sums == Sums::of([bytes]) {
+            return Ok(());
+        }
+        let what = "it is not what was written".to_owned();
+        let damaged = Damaged { table: self.def.name, path: file.path.clone(), what };
+        let cause = FileError::of("compare checksums", Box::new(damaged));
+        Err(StoreError::File { table: self.def.name, cause })
     }
 
     pub(crate) async fn decode(&self, bytes: Bytes) -> Result<Vec<RecordBatch>, StoreError> {

@@ -103,7 +103,7 @@ impl Engine {
             config.options_mut().sql_parser.collect_spans = true;
             config.options_mut().execution.time_zone = Some("UTC".to_owned());
             let runtime = runtime(limits.memory_bytes, &caches)?;
-            runtime.register_object_store(files.url.as_ref(), files.store.clone());
+            runtime.register_object_store(files.url.as_ref(), files.storage.object_store());
             let context = SessionContext::new_with_config_rt(config.clone(), runtime);
             let meter = Meter::new(files.clone(), tables.clone(), context);
             let extra = Arc::default();
@@ -208,7 +208,7 @@ impl Engine {
 
     fn empty_session(&self) -> Result<SessionContext, DataFusionError> {
         let runtime = runtime(self.limits.memory_bytes, &self.caches)?;
-        runtime.register_object_store(self.files.url.as_ref(), self.files.store.clone());
+        runtime.register_object_store(self.files.url.as_ref(), self.files.storage.object_store());
         let mut state = SessionStateBuilder::new_with_default_features()
             .with_config(self.config.clone())
             .with_runtime_env(runtime)

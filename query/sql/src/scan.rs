@@ -6,26 +6,31 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::union::UnionExec;
 use nilometer_ingest::TableView;
 use nilometer_store::{DataFile, Storage};
-use object_store::ObjectStore;
+use parquet::arrow::async_reader::AsyncFileReader;
 
 const STORE_URL: &str = "nilometer://store";
+/// Read at once from the end of a file: the footer and the page index of all but the largest.
+const FOOTER_BYTES: usize = 64 * 1024;
 
 /// Where files are read from, and the cache of their footers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Files {
     pub(crate) url: ObjectStoreUrl,
-    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) storage: Storage,
     prefix: String,
     footers: Arc<FileMetadataCache>,
 }
@@ -46,10 +51,10 @@ pub(crate) struct Wanted<'a> {
 impl Files {
     pub(crate) fn new(storage: &Storage, footers: Arc<FileMetadataCache>) -> Result<Self> {
         let path = object_store::path::Path::from_url_path(storage.root().path())
-            .map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))?;
+            .map_err(|error| DataFusionError::External(Box::new(error)))?;
         Ok(Files {
             url: ObjectStoreUrl::parse(STORE_URL)?,
-            store: storage.object_store(),
+            storage: storage.clone(),
             prefix: path.to_string(),
             footers,
         })
@@ -62,8 +67,8 @@ impl Files {
         schema: SchemaRef,
         wanted: Wanted<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let of_time = table.files.within(wanted.time.0, wanted.time.1).map(|file| file.as_ref());
-        let kept: Vec<&DataFile> = of_time.filter(|file| (wanted.keep)(file)).collect();
+        let of_time = table.files.within(wanted.time.0, wanted.time.1);
+        let kept: Vec<&Arc<DataFile>> = of_time.filter(|file| (wanted.keep)(file)).collect();
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !kept.is_empty() {
             inputs.push(self.file_plan(table, schema.clone(), &wanted, kept)?);
@@ -91,11 +96,11 @@ impl Files {
         table: &TableView,
         schema: SchemaRef,
         wanted: &Wanted<'_>,
-        kept: Vec<&DataFile>,
+        kept: Vec<&Arc<DataFile>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let factory = CachedParquetFileReaderFactory::new(self.store.clone(), self.footers.clone());
         let mut source = ParquetSource::new(schema)
-            .with_parquet_file_reader_factory(Arc::new(factory))
+            .with_parquet_file_reader_factory(Arc::new(self.clone()))
+            .with_metadata_size_hint(FOOTER_BYTES)
             .with_pushdown_filters(wanted.selective)
             .with_enable_page_index(true);
         if let Some(predicate) = &wanted.predicate {
@@ -112,7 +117,7 @@ impl Files {
     fn groups(
         &self,
         table: &TableView,
-        mut kept: Vec<&DataFile>,
+        mut kept: Vec<&Arc<DataFile>>,
         partitions: usize,
     ) -> Vec<FileGroup> {
         kept.sort_by_key(|file| std::cmp::Reverse(file.rows));
@@ -122,9 +127,33 @@ impl Files {
             let path = format!("{}/{}/{}", self.prefix, table.def.name, file.path);
             if let Some(least) = groups.iter_mut().min_by_key(|(rows, _)| *rows) {
                 least.0 += file.rows;
-                least.1.push(PartitionedFile::new(path, file.size));
+                least.1.push(PartitionedFile::new(path, file.size).with_extension(file.clone()));
             }
         }
         groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
+    }
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "files below {}", self.prefix)
+    }
+}
+
+/// Reads nothing of a file that was not written.
+impl ParquetFileReaderFactory for Files {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let Some(of_table) = file.extension::<Arc<DataFile>>() else {
+            return Err(DataFusionError::Internal("a file of no table is read".to_owned()));
+        };
+        let store = Arc::new(self.storage.checked(of_table));
+        let readers = CachedParquetFileReaderFactory::new(store, self.footers.clone());
+        readers.create_reader(partition, file, hint, metrics)
     }
 }

@@ -1,5 +1,6 @@
 //! Checkpoints: the whole state of a version as one Parquet file, as Delta has it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
@@ -12,10 +13,12 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::seal::{BLANK, is_intact, seal};
 use super::{Found, Log, State, checkpoint_path, hint_path};
 use crate::file::{FileError, read_parquet};
 use crate::files::DataFile;
@@ -67,7 +70,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ];
     Arc::new(Schema::new(vec![
         group("txn", vec![text("appId"), number("version"), number("lastUpdated")]),
-        group("add", file(vec![number("modificationTime"), text("stats")])),
+        group("add", file(vec![number("modificationTime"), text("stats"), map("tags")])),
         group("remove", file(vec![number("deletionTimestamp"), flag("extendedFileMetadata")])),
         group("metaData", metadata),
         group("protocol", vec![small("minReaderVersion"), small("minWriterVersion")]),
@@ -129,6 +132,7 @@ fn encode(state: &State) -> Result<(Vec<u8>, usize), ArrowError> {
     let mut rows = head.chain(positions).chain(adds).chain(removes).peekable();
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
+        .set_key_value_metadata(Some(vec![KeyValue::new("seal".to_owned(), BLANK.to_owned())]))
         .build();
     let (mut bytes, mut size) = (Vec::new(), 0);
     let mut writer = ArrowWriter::try_new(&mut bytes, SCHEMA.clone(), Some(properties))?;
@@ -142,10 +146,13 @@ fn encode(state: &State) -> Result<(Vec<u8>, usize), ArrowError> {
         }
     }
     writer.close()?;
-    Ok((bytes, size))
+    Ok((seal(bytes), size))
 }
 
 fn decode(def: &'static TableDef, bytes: Bytes) -> Result<State, FileError> {
+    if !is_intact(&bytes) {
+        return Err(failed("it is not what was written".into()));
+    }
     let mut state = State::none();
     let mut files = Vec::new();
     for batch in read_parquet(bytes)? {
@@ -196,6 +203,14 @@ fn number(group: &StructArray, name: &str, row: usize) -> Option<i64> {
     column.is_valid(row).then(|| column.value(row))
 }
 
+fn texts(group: &StructArray, name: &str, row: usize) -> Option<HashMap<String, Option<String>>> {
+    let column = group.column_by_name(name)?.as_map_opt()?;
+    let all = column.is_valid(row).then(|| column.value(row))?;
+    let (keys, values) = (all.column(0).as_string_opt::<i32>()?, all.column(1));
+    let of = keys.iter().zip(values.as_string_opt::<i32>()?);
+    Some(of.filter_map(|(key, value)| Some((key?.to_owned(), value.map(str::to_owned)))).collect())
+}
+
 /// Paths are URIs in the log.
 fn path(group: &StructArray, row: usize) -> Option<String> {
     let path = Path::from_url_path(text(group, "path", row)?).ok()?;
@@ -203,17 +218,15 @@ fn path(group: &StructArray, row: usize) -> Option<String> {
 }
 
 fn add(def: &TableDef, adds: &StructArray, row: usize) -> Option<Add> {
-    let values = adds.column_by_name("partitionValues")?.as_map_opt()?.value(row);
-    let (keys, values) = (values.column(0).as_string_opt::<i32>()?, values.column(1));
-    let values = values.as_string_opt::<i32>()?;
-    let of = keys.iter().zip(values).filter(|(key, _)| *key == def.partition);
-    let of = of.filter_map(|(key, value)| Some((key?.to_owned(), value.map(str::to_owned))));
+    let mut of = texts(adds, "partitionValues", row)?;
+    of.retain(|key, _| Some(key.as_str()) == def.partition);
     Some(Add {
         path: path(adds, row)?,
-        partition_values: of.collect(),
+        partition_values: of,
         size: number(adds, "size", row)?,
         modification_time: number(adds, "modificationTime", row)?,
         stats: text(adds, "stats", row),
+        tags: texts(adds, "tags", row),
         ..Add::default()
     })
 }

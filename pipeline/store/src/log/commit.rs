@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::seal::{BLANK, is_intact, seal};
 use super::{Found, Log};
 use crate::table::StoreError;
 
@@ -67,6 +68,9 @@ impl Commit {
         fn typed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
             serde_json::from_value(value).map_err(|error| error.to_string())
         }
+        if !is_intact(bytes) {
+            return Err("it is not what was written".to_owned());
+        }
         let mut commit = Commit::default();
         let mut lines = 0;
         for line in serde_json::Deserializer::from_slice(bytes).into_iter::<Map<String, Value>>() {
@@ -98,18 +102,16 @@ impl Commit {
             "operation": self.operation,
             "engineInfo": concat!("nilometer/", env!("CARGO_PKG_VERSION")),
             "txnId": self.id,
+            "seal": BLANK,
         });
         let head = self.head.iter().map(|(kind, value)| json!({ kind.as_str(): value }));
         let positions = self.positions.iter().map(|position| json!({ "txn": position }));
         let removes = self.removes.iter().map(|remove| json!({ "remove": remove }));
         let adds = self.adds.iter().map(|add| json!({ "add": add }));
-        let lines = std::iter::once(json!({ "commitInfo": info }))
-            .chain(head)
-            .chain(positions)
-            .chain(removes)
-            .chain(adds);
+        let lines = head.chain(positions).chain(removes).chain(adds);
+        let lines = lines.chain(std::iter::once(json!({ "commitInfo": info })));
         let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
-        lines.join("\n").into_bytes()
+        seal(lines.join("\n").into_bytes())
     }
 
     /// What a commit that came first did that this one must not come after: it moved one of the

@@ -16,6 +16,7 @@ mod checkpoint;
 mod cleanup;
 mod commit;
 mod load;
+mod seal;
 mod state;
 
 use bytes::Bytes;

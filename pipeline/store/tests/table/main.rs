@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod expiry;
+mod flips;
 mod leases;
 mod log;
 mod merge;

@@ -154,7 +154,12 @@ impl Estate {
 
     /// The answer as a table for people, or what is wrong with the question.
     pub(crate) async fn ask(&self, sql: &str) -> Result<String, QueryError> {
-        let rows = self.engine.query(sql).await?;
+        self.ask_of(&self.engine, sql).await
+    }
+
+    /// The same of another engine.
+    pub(crate) async fn ask_of(&self, engine: &Engine, sql: &str) -> Result<String, QueryError> {
+        let rows = engine.query(sql).await?;
         Ok(String::from_utf8(render(&rows, Format::Table).unwrap()).unwrap())
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // test code throughout, helpers too
 
 mod clocks;
+mod damage;
 mod estate;
 mod golden;
 mod http;
