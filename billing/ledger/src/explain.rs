@@ -133,7 +133,7 @@ impl Ledger {
 
     async fn step(&self, finds: &str, sql: &str) -> Result<Step, LedgerError> {
         let bounded = format!("{sql} LIMIT {}", MAX_SHOWN + 1);
-        let Rows { schema, batches } = self.inner.engine.query(&bounded).await?;
+        let Rows { schema, batches, missing } = self.inner.engine.query(&bounded).await?;
         let count: usize = batches.iter().map(|batch| batch.num_rows()).sum();
         let mut left = MAX_SHOWN;
         let shown = batches.iter().map(|batch| {
@@ -141,7 +141,7 @@ impl Ledger {
             left -= part.num_rows();
             part
         });
-        let rows = Rows { schema, batches: shown.collect() };
+        let rows = Rows { schema, batches: shown.collect(), missing };
         let unreadable = |error| LedgerError::Read(error);
         let json = render(&rows, Format::Json).map_err(|error| unreadable(error.into()))?;
         let table = render(&rows, Format::Table).map_err(|error| unreadable(error.into()))?;

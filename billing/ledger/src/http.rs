@@ -23,8 +23,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use nilometer_contract::InvalidResource;
 use nilometer_rating::{Detail, Invoice, IssuedInvoice, Period};
-use nilometer_sql::{Format, Problem, Rows, Selection, render};
+use nilometer_sql::{Format, Problem, Rows, Selection, render, say_missing};
 use nilometer_store::CHARGES;
+use nilometer_usage::Window;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -101,10 +102,11 @@ async fn charges(
     let columns = charge_columns(page);
     let schema = CHARGES.file_schema();
     let schema = Arc::new(Schema::new(schema.fields()[..columns.len()].to_vec()));
-    let rows = Rows { schema: schema.clone(), batches: vec![batch(schema, columns)] };
+    let rows =
+        Rows { schema: schema.clone(), batches: vec![batch(schema, columns)], missing: Vec::new() };
     let mut response = respond(&rows, format_of(&headers))?;
     response.headers_mut().insert("x-total-rows", found.len().into());
-    Ok(response)
+    Ok(ledger.say_missing(response, window_of(&period)))
 }
 
 async fn bill(
@@ -124,7 +126,8 @@ async fn bill(
         Some(issued) => Ok(sheet(issued, format_of(&headers))),
         None => {
             let draft = ledger.draft(&bill.project, &bill.period, detail).await?;
-            Ok(sheet(&draft, format_of(&headers)))
+            let draft = sheet(&draft, format_of(&headers));
+            Ok(ledger.say_missing(draft, window_of(&bill.period)))
         }
     }
 }
@@ -141,7 +144,8 @@ async fn issue(
     };
     let now = ledger.inner.clock.now();
     let issued = ledger.issue(&bill.project, &bill.period, detail, now).await?;
-    Ok((StatusCode::CREATED, sheet(&issued, format_of(&headers))).into_response())
+    let issued = (StatusCode::CREATED, sheet(&issued, format_of(&headers))).into_response();
+    Ok(ledger.say_missing(issued, window_of(&bill.period)))
 }
 
 async fn issued(
@@ -181,6 +185,19 @@ async fn price_book(State(ledger): State<Ledger>, headers: HeaderMap) -> Respons
 }
 
 impl Ledger {
+    /// Says in an answer about a period which rows it lacks because their files are damaged: of
+    /// samples and lifetimes, and of what was settled.
+    fn say_missing(&self, mut response: Response, window: Window) -> Response {
+        let archive = self.archive();
+        let settled = [&archive.usage, &archive.charges].into_iter().flat_map(|statements| {
+            statements.view.files.missing(window.start.0, window.end.0).cloned()
+        });
+        let mut missing = self.inner.engine.meter().missing(window);
+        missing.extend(settled);
+        say_missing(response.headers_mut(), &missing);
+        response
+    }
+
     fn is_unpriced(&self, meter: &str) -> bool {
         let id = nilometer_contract::catalogue().find(meter);
         id.is_none_or(|id| !self.book().has_meter(id))

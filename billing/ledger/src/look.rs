@@ -34,9 +34,18 @@ struct Stream {
 /// Offset up to which each was taken into account.
 type Seen = BTreeMap<Stream, i64>;
 
-/// Topics in which gaps are, with the names under which it is kept how far they were looked at:
-/// those that agents report, and those that the ingester finds in the topics themselves.
-const GAPS_OF: [(&str, &str); 2] = [(GAPS, "gaps/reported"), (SAMPLES, "gaps/found")];
+/// Where rows of `gaps` come from, with the names under which it is kept how far they were looked
+/// at, and which of them bear on usage: those that agents report, those that the ingester finds in
+/// the topics themselves, and what says that rows of damaged files are back.
+const GAPS_OF: [(&str, &str, &str); 3] = [
+    (GAPS, "gaps/reported", "of_topic = 'samples' AND kind <> 'late'"),
+    (SAMPLES, "gaps/found", "of_topic = 'samples' AND kind <> 'late'"),
+    (
+        "maintenance",
+        "gaps/restored",
+        "of_topic IN ('samples', 'series', 'epochs', 'events', 'gaps') AND kind IN ('late', 'lost')",
+    ),
+];
 
 /// What was seen so far.
 #[derive(Default)]
@@ -228,8 +237,8 @@ impl Ledger {
         if desk.look.gaps == Some(state) {
             return Ok(changed);
         }
-        for (topic, key) in GAPS_OF {
-            let of = format!("of_topic = '{SAMPLES}' AND kind <> 'late' AND topic = '{topic}'");
+        for (topic, key, which) in GAPS_OF {
+            let of = format!("{which} AND topic = '{topic}'");
             let newest = format!(
                 "SELECT partition, log, max(\"offset\") + 1 AS next FROM gaps WHERE {of} \
                  GROUP BY 1, 2"
@@ -238,12 +247,18 @@ impl Ledger {
             let since = desk.since(&newest).await?;
             if !since.is_empty() {
                 let later = later_than(&since, "\"offset\" >=");
-                let sql = format!("SELECT start, \"end\" FROM gaps WHERE {of} AND ({later})");
+                let sql = format!(
+                    "SELECT start, \"end\", CAST(of_topic = '{SAMPLES}' AS BIGINT) AS ends \
+                     FROM gaps WHERE {of} AND ({later})"
+                );
                 for batch in &self.inner.engine.query(&sql).await?.batches {
                     let (low, high) = (instants(batch, "start")?, instants(batch, "end")?);
-                    for (low, high) in low.into_iter().zip(high) {
+                    let spans = low.into_iter().zip(high).zip(integers(batch, "ends")?);
+                    for ((low, high), ends) in spans {
+                        // What lifetimes and labels say holds from then on.
+                        let last = if ends == 1 { high } else { i64::MAX };
                         let first = Timestamp(low).hour().0;
-                        changed.extend(settled.range(first..=high.max(first)));
+                        changed.extend(settled.range(first..=last.max(first)));
                     }
                 }
             }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use nilometer_sql::MISSING_ROWS;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -79,6 +80,11 @@ impl Server {
             format!("no server answers at {}; start one with `nilometer up`", self.address)
         })?;
         let good = answer.status().is_success();
+        let missing = answer.headers().get(MISSING_ROWS).and_then(|value| value.to_str().ok());
+        if let Some(missing) = missing {
+            let mut err = std::io::stderr().lock();
+            writeln!(err, "the answer lacks {missing}: files are damaged, try `nilometer repair`")?;
+        }
         let body = answer.bytes().await.context("the answer broke off")?;
         if !good {
             bail!("{}", problem(&body));

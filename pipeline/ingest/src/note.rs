@@ -9,19 +9,33 @@ use crate::tell::told;
 
 /// Where such a row comes from, instead of a topic.
 const TOPIC: &str = "maintenance";
+/// Application id under which such rows are counted: their offsets grow, so that whoever reads them
+/// knows which are new.
+const COUNT: &str = "noted";
 
 /// Says something once: again under the same name and number it changes nothing.
 async fn note(gaps: &mut Table, app: String, number: i64, gap: Gap) -> Result<(), CommitError> {
-    gaps.refresh().await.map_err(CommitError::Store)?;
-    let from = gaps.position(&app).await.map_err(CommitError::Store)?;
-    if from == Some(number) {
-        return Ok(());
+    loop {
+        gaps.refresh().await.map_err(CommitError::Store)?;
+        let from = gaps.position(&app).await.map_err(CommitError::Store)?;
+        if from == Some(number) {
+            return Ok(());
+        }
+        let counted = gaps.position(COUNT).await.map_err(CommitError::Store)?;
+        let count = counted.map_or(0, |count| count + 1);
+        let (log, offset) = (LogId::default(), count.unsigned_abs());
+        let origin = Origin { topic: TOPIC, partition: 0, log, offset };
+        let add = gaps.write(&[batch_of(&[(origin, gap.clone())])], None).await;
+        let positions = [
+            Position { app: app.clone(), from, next: number },
+            Position { app: COUNT.to_owned(), from: counted, next: count },
+        ];
+        match gaps.append(vec![add.map_err(CommitError::Store)?], &positions).await {
+            // Another says something, too: one of the two did.
+            Err(CommitError::Conflict(_)) => {}
+            done => return done,
+        }
     }
-    let (log, offset) = (LogId::default(), number.unsigned_abs());
-    let origin = Origin { topic: TOPIC, partition: 0, log, offset };
-    let add = gaps.write(&[batch_of(&[(origin, gap)])], None).await;
-    let add = add.map_err(CommitError::Store)?;
-    gaps.append(vec![add], &[Position { app, from, next: number }]).await
 }
 
 fn gap(kind: GapKind, table: &Table, span: (Timestamp, Timestamp), rows: u64) -> Gap {

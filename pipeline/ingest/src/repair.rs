@@ -81,7 +81,7 @@ pub async fn repair(
             let good = table.recovered(&path).await.map_err(IngestError::Store)?;
             if let Some(add) = good {
                 say(format!("{}: file {path} is good after all", def.name));
-                table.put_back(&[path], vec![add]).await.map_err(failed)?;
+                table.put_back(&[path], vec![add], 0).await.map_err(failed)?;
             }
         }
     }
@@ -105,7 +105,7 @@ pub async fn repair(
             _ => Default::default(),
         };
         let lost = facts.rows().saturating_sub(restored);
-        table.put_back(&paths, adds).await.map_err(failed)?;
+        table.put_back(&paths, adds, lost).await.map_err(failed)?;
         if let Some(span) = facts.whole() {
             let found = (restored, lost);
             let noted = note_restored(&mut gaps, &table, &paths, span, found);

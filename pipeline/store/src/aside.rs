@@ -7,10 +7,12 @@
 //! A file that is set aside is no longer in the table; it stays where it is, and the table's log
 //! remembers it under an application id of its own until its rows are back.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use deltalake_core::kernel::Add;
+use nilometer_contract::Timestamp;
 
 use crate::checked::is_damage;
 use crate::commit::{CommitError, Position};
@@ -25,6 +27,54 @@ const ASIDE: &str = "aside/";
 /// it is known whether the file is good after all.
 const BACK: i64 = 1;
 const UNKNOWN: i64 = 2;
+/// Beside it: first and last instant of the rows that are missing, and how many they are.
+const FIRST: &str = "aside.first/";
+const LAST: &str = "aside.last/";
+const ROWS: &str = "aside.rows/";
+
+/// Rows that answers lack, because the file that they were in is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Table.
+    pub table: &'static str,
+    /// First and last instant of them, if the table has a time.
+    pub span: Option<(Timestamp, Timestamp)>,
+    /// How many.
+    pub rows: u64,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Missing { table, span, rows } = self;
+        write!(f, "{rows} rows of {table}")?;
+        match span {
+            Some((first, last)) => write!(f, " from {first} to {last}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Missing {
+    /// What positions of a table tell.
+    pub(crate) fn of(table: &'static str, positions: &HashMap<String, i64>) -> Vec<Missing> {
+        let of = |kind: &str, path: &str| positions.get(&format!("{kind}{path}")).copied();
+        let aside = positions.iter().filter_map(|(app, state)| {
+            let path = app.strip_prefix(ASIDE)?;
+            let rows = u64::try_from(of(ROWS, path).unwrap_or(0)).unwrap_or(0);
+            let span = of(FIRST, path).zip(of(LAST, path));
+            let span = span.map(|(first, last)| (Timestamp(first), Timestamp(last)));
+            (*state != BACK || rows > 0).then_some(Missing { table, span, rows })
+        });
+        let mut aside: Vec<Missing> = aside.collect();
+        aside.sort_unstable_by_key(|missing| (missing.span, missing.rows));
+        aside
+    }
+}
+
+/// Whether a position tells of a file that was set aside.
+pub(crate) fn is_aside(app: &str) -> bool {
+    app.starts_with(ASIDE)
+}
 
 /// Files that could not be read, as far as this process met them: table and path. At most
 /// [`MOST_SUSPECTS`]; those beyond are met again.
@@ -95,10 +145,21 @@ impl Table {
 
     /// Takes a file out of the table without deleting it.
     pub async fn set_aside(&mut self, file: &Arc<DataFile>) -> Result<(), CommitError> {
-        let app = format!("{ASIDE}{}", file.path);
-        let from = self.position(&app).await.map_err(CommitError::Store)?;
-        let position = Position { app, from, next: out_of(&file.sums) };
-        self.exchange(std::slice::from_ref(file), Vec::new(), &[position], true).await
+        let rows = i64::try_from(file.rows).unwrap_or(i64::MAX);
+        let mut positions = vec![
+            self.moved(ASIDE, &file.path, out_of(&file.sums)),
+            self.moved(ROWS, &file.path, rows),
+        ];
+        if let Some((first, last)) = file.span() {
+            positions.push(self.moved(FIRST, &file.path, first));
+            positions.push(self.moved(LAST, &file.path, last));
+        }
+        self.exchange(std::slice::from_ref(file), Vec::new(), &positions, true).await
+    }
+
+    fn moved(&self, kind: &str, path: &str, next: i64) -> Position {
+        let app = format!("{kind}{path}");
+        Position { from: self.state.positions.get(&app).copied(), app, next }
     }
 
     /// Paths of files that were set aside and whose rows are not back.
@@ -111,14 +172,31 @@ impl Table {
     }
 
     /// Puts rows back in the place of files that were set aside; none if all of them are lost.
-    /// Once only: a second time conflicts, or is stale.
-    pub async fn put_back(&mut self, paths: &[String], adds: Vec<Add>) -> Result<(), CommitError> {
+    /// Once only: a second time conflicts, or is stale. Of rows that are lost it is known from
+    /// then on that they lie between the first and the last of all these files.
+    pub async fn put_back(
+        &mut self,
+        paths: &[String],
+        adds: Vec<Add>,
+        lost: u64,
+    ) -> Result<(), CommitError> {
         let positions = paths.iter().map(|path| {
             let app = format!("{ASIDE}{path}");
             let out = self.state.positions.get(&app).copied().filter(|state| *state != BACK);
             Position { app, from: out, next: BACK }
         });
-        let positions: Vec<Position> = positions.collect();
+        let mut positions: Vec<Position> = positions.collect();
+        for (n, path) in paths.iter().enumerate() {
+            let left = if n == 0 { i64::try_from(lost).unwrap_or(i64::MAX) } else { 0 };
+            positions.push(self.moved(ROWS, path, left));
+        }
+        let of = |kind: &str, path: &str| self.state.positions.get(&format!("{kind}{path}"));
+        let first = paths.iter().filter_map(|path| of(FIRST, path)).min();
+        let last = paths.iter().filter_map(|path| of(LAST, path)).max();
+        if let (Some(path), Some(&first), Some(&last)) = (paths.first(), first, last) {
+            positions.push(self.moved(FIRST, path, first));
+            positions.push(self.moved(LAST, path, last));
+        }
         self.append(adds, &positions).await
     }
 

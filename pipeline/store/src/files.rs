@@ -8,6 +8,7 @@ use deltalake_core::kernel::Add;
 use nilometer_contract::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::aside::Missing;
 use crate::schema::{ColumnType, TableDef};
 use crate::sums::Sums;
 
@@ -40,6 +41,7 @@ pub struct Files {
     list: Arc<Vec<Arc<DataFile>>>,
     rows: u64,
     first: Option<i64>,
+    missing: Arc<[Missing]>,
 }
 
 impl DataFile {
@@ -163,7 +165,7 @@ impl Files {
     fn of(list: Vec<Arc<DataFile>>) -> Self {
         let rows = list.iter().map(|file| file.rows).sum();
         let first = list.iter().filter_map(|file| Some(file.span()?.0)).min();
-        Files { list: Arc::new(list), rows, first }
+        Files { list: Arc::new(list), rows, first, missing: Arc::default() }
     }
 
     /// Files that may hold rows with a time of `[low, high]`.
@@ -171,6 +173,16 @@ impl Files {
         let past = self.list.partition_point(|file| file.last() < low);
         let late = self.list[past..].iter();
         late.filter(move |file| file.span().is_none_or(|(first, _)| first <= high))
+    }
+
+    /// Rows that are missing because their file is damaged, of a time within `[low, high]`.
+    pub fn missing(&self, low: i64, high: i64) -> impl Iterator<Item = &Missing> {
+        let within = move |(first, last): (Timestamp, Timestamp)| first.0 <= high && low <= last.0;
+        self.missing.iter().filter(move |missing| missing.span.is_none_or(within))
+    }
+
+    pub(crate) fn set_missing(&mut self, missing: Vec<Missing>) {
+        self.missing = missing.into();
     }
 
     /// Rows of all files.
@@ -197,7 +209,8 @@ impl Files {
     pub(crate) fn remove(&mut self, paths: &HashSet<&str>) {
         if !paths.is_empty() {
             let left = self.list.iter().filter(|file| !paths.contains(file.path.as_str()));
-            *self = Files::of(left.cloned().collect());
+            let missing = self.missing.clone();
+            *self = Files { missing, ..Files::of(left.cloned().collect()) };
         }
     }
 }

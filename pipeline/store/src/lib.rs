@@ -34,6 +34,7 @@ mod vacuum;
 
 pub use deltalake_core::kernel::Add;
 
+pub use aside::Missing;
 pub use checked::Checked;
 pub use commit::{CommitError, Position};
 pub use compact::{CompactionPolicy, compact, pick};

@@ -17,9 +17,10 @@ use datafusion::execution::{FunctionRegistry, SessionStateBuilder, context::SQLO
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use nilometer_ingest::{TableView, Tables, View};
-use nilometer_store::Storage;
+use nilometer_store::{Missing, Storage};
 
 use crate::meter::Meter;
+use crate::missing::Lacks;
 use crate::resources::ResourcesTable;
 use crate::samples::SamplesTable;
 use crate::scan::Files;
@@ -73,6 +74,8 @@ pub struct Rows {
     pub schema: SchemaRef,
     /// The rows.
     pub batches: Vec<RecordBatch>,
+    /// Rows that the answer lacks because their files are damaged.
+    pub missing: Vec<Missing>,
 }
 
 /// Answers queries.
@@ -142,7 +145,7 @@ impl Engine {
     /// A context without tables for code that reads what [`provide`](Self::provide) gives: within
     /// the memory of a query, without its other limits.
     pub fn context(&self) -> Result<SessionContext, QueryError> {
-        self.empty_session().map_err(QueryError::Failed)
+        self.empty_session(self.config.clone()).map_err(QueryError::Failed)
     }
 
     /// Bounds of a query.
@@ -159,7 +162,8 @@ impl Engine {
     }
 
     async fn run(&self, sql: &str) -> Result<Rows, QueryError> {
-        let context = self.session().map_err(QueryError::Failed)?;
+        let lacks = Lacks::of(self.tables.now());
+        let context = self.session(&lacks).map_err(QueryError::Failed)?;
         let read_only = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -183,7 +187,7 @@ impl Engine {
             }
             batches.push(batch);
         }
-        Ok(Rows { schema, batches })
+        Ok(Rows { schema, batches, missing: lacks.take() })
     }
 
     fn sort(&self, error: DataFusionError, planning: bool) -> QueryError {
@@ -206,20 +210,20 @@ impl Engine {
         }
     }
 
-    fn empty_session(&self) -> Result<SessionContext, DataFusionError> {
+    fn empty_session(&self, config: SessionConfig) -> Result<SessionContext, DataFusionError> {
         let runtime = runtime(self.limits.memory_bytes, &self.caches)?;
         runtime.register_object_store(self.files.url.as_ref(), self.files.storage.object_store());
         let mut state = SessionStateBuilder::new_with_default_features()
-            .with_config(self.config.clone())
+            .with_config(config)
             .with_runtime_env(runtime)
             .build();
         state.register_function_rewrite(Arc::new(BinFixedWidths))?;
         Ok(SessionContext::new_with_state(state))
     }
 
-    fn session(&self) -> Result<SessionContext, DataFusionError> {
-        let context = self.empty_session()?;
-        let view = self.tables.now();
+    fn session(&self, lacks: &Arc<Lacks>) -> Result<SessionContext, DataFusionError> {
+        let context = self.empty_session(self.config.clone().with_extension(lacks.clone()))?;
+        let view = &lacks.view;
         if let Some(samples) = view.tables.get("samples") {
             let index = self.tables.shared.index.clone();
             let table = SamplesTable::new(self.files.clone(), samples.clone(), index);
@@ -229,7 +233,7 @@ impl Engine {
         let resources = ResourcesTable { schema: crate::resources::schema(), history };
         context.register_table("resources", Arc::new(resources))?;
         for name in view.tables.keys().filter(|name| !["samples", "series"].contains(*name)) {
-            if let Some(table) = stored(&self.files, &view, name) {
+            if let Some(table) = stored(&self.files, view, name) {
                 context.register_table(*name, table)?;
             }
         }

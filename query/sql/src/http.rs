@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::engine::{Engine, QueryError, Rows};
+use crate::missing::say_missing;
 use crate::output::{Format, render};
 use crate::plan::Selection;
 use crate::problem::Problem;
@@ -54,7 +55,9 @@ fn respond(rows: &Rows, headers: &HeaderMap) -> Result<Response, Problem> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::of_accept(accept.unwrap_or(""));
     let bytes = render(rows, format).map_err(|error| Problem::internal(&error))?;
-    Ok(([(header::CONTENT_TYPE, format.content_type())], bytes).into_response())
+    let mut response = ([(header::CONTENT_TYPE, format.content_type())], bytes).into_response();
+    say_missing(response.headers_mut(), &rows.missing);
+    Ok(response)
 }
 
 async fn tables(State(engine): State<Engine>) -> Json<Value> {
@@ -173,7 +176,8 @@ async fn usage(
     let offset = request.offset.unwrap_or(0).min(total);
     let page = &rows[offset..total.min(offset + request.limit.unwrap_or(PAGE).min(PAGE))];
     let batch = usage_batch(page).map_err(|error| Problem::internal(&error))?;
-    let rows = Rows { schema: USAGE_SCHEMA.clone(), batches: vec![batch] };
+    let missing = engine.meter().missing(window);
+    let rows = Rows { schema: USAGE_SCHEMA.clone(), batches: vec![batch], missing };
     let mut response = respond(&rows, &headers)?;
     response.headers_mut().insert("x-total-rows", total.into());
     Ok(response)
@@ -220,7 +224,7 @@ struct ConservationRequest {
 async fn conservation(
     State(engine): State<Engine>,
     request: Result<Query<ConservationRequest>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
     let window = Window { start: request.start, end: request.end };
     let told = async {
@@ -239,5 +243,7 @@ async fn conservation(
             "observed_micros": hour.observed_micros,
         })
     });
-    Ok(Json(json!({ "hours": rows.collect::<Vec<_>>() })))
+    let mut response = Json(json!({ "hours": rows.collect::<Vec<_>>() })).into_response();
+    say_missing(response.headers_mut(), &engine.meter().missing(window));
+    Ok(response)
 }

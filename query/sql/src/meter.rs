@@ -11,10 +11,12 @@ use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use nilometer_contract::{MICROS_PER_HOUR, ResourceKind, Timestamp, catalogue};
 use nilometer_ingest::{Tables, View};
+use nilometer_store::Missing;
 use nilometer_usage::{
     Breakdown, NegativeUsage, UsageRow, Window, capacity_attribute, capacity_usage, conserve, merge,
 };
 
+use crate::missing::{LIFETIMES, missing_of, samples_of};
 use crate::plan::{Out, Plan, Selection, Subject};
 use crate::points::chunks;
 use crate::scan::Files;
@@ -57,6 +59,13 @@ impl Meter {
         let gone = view.expired_before.max(history.forgotten_before());
         let whole = Timestamp(gone.0.saturating_add(MICROS_PER_HOUR - 1)).hour();
         view.start.unwrap_or(view.newest).hour().max(whole)
+    }
+
+    /// Rows that usage of a window lacks because their files are damaged.
+    pub fn missing(&self, window: Window) -> Vec<Missing> {
+        let view = self.tables.now();
+        let samples = missing_of(&view, &samples_of((window.start.0, window.end.0)));
+        samples.into_iter().chain(missing_of(&view, &LIFETIMES)).collect()
     }
 
     /// Usage by hour of what is selected, in canonical order.

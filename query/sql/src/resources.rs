@@ -12,6 +12,8 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use nilometer_contract::{History, Segment};
 
+use crate::missing::{LIFETIMES, needs};
+
 /// Schema of `resources`: one row a state, `[start, end)`, `end` null while it lasts.
 pub(crate) fn schema() -> SchemaRef {
     let instant = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -49,11 +51,12 @@ impl TableProvider for ResourcesTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        needs(state, &LIFETIMES);
         let rows = {
             let history = self.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
             rows(&history)?

@@ -23,6 +23,7 @@ use nilometer_store::DataFile;
 
 use crate::filter::bounds;
 use crate::label::LabelExec;
+use crate::missing::{needs, samples_of};
 use crate::scan::{Files, Wanted};
 
 /// Up to this many series are looked for one by one in files.
@@ -165,6 +166,7 @@ impl TableProvider for SamplesTable {
         };
         let selected = self.select(state, filters, slots, &values)?;
         let (low, high) = bounds(filters, "at");
+        needs(state, &samples_of((low, high)));
         let (kept, series, selective) = self.file_filters(filters, selected.as_deref());
         let keep = |file: &DataFile| file.may_hold("series", series.0, series.1);
         let file_schema = self.table.def.file_schema();

@@ -13,6 +13,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use nilometer_ingest::TableView;
 
 use crate::filter::bounds;
+use crate::missing::needs_files;
 use crate::scan::{Files, Wanted};
 
 /// A stored table at one moment.
@@ -49,6 +50,7 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let time = self.table.def.time;
         let (low, high) = time.map_or((i64::MIN, i64::MAX), |column| bounds(filters, column));
+        needs_files(state, &self.table.files, (low, high));
         let predicate = match conjunction(filters.to_vec()) {
             Some(all) => {
                 let schema = self.schema.clone().to_dfschema()?;

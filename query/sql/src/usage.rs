@@ -21,6 +21,7 @@ use nilometer_usage::{UsageRow, Window};
 
 use crate::filter::{bounds, equals};
 use crate::meter::Meter;
+use crate::missing::{LIFETIMES, needs, samples_of};
 use crate::plan::Selection;
 
 const BATCH_ROWS: usize = 8_192;
@@ -103,7 +104,7 @@ impl TableProvider for UsageTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
@@ -116,6 +117,8 @@ impl TableProvider for UsageTable {
         };
         let view = self.meter.tables.now();
         let window = self.window(filters, view.newest);
+        needs(state, &samples_of((window.start.0, window.end.0)));
+        needs(state, &LIFETIMES);
         let days = Days { meter: self.meter.clone(), view, window, selection };
         let schema = USAGE_SCHEMA.clone();
         let days: Vec<Arc<dyn PartitionStream>> = vec![Arc::new(days)];

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::seal::{BLANK, is_intact, seal};
 use super::{Found, Log, State, checkpoint_path, hint_path};
+use crate::aside::Missing;
 use crate::file::{FileError, read_parquet};
 use crate::files::DataFile;
 use crate::schema::TableDef;
@@ -186,6 +187,7 @@ fn decode(def: &'static TableDef, bytes: Bytes) -> Result<State, FileError> {
         return Err(failed("it tells no protocol or no metadata".into()));
     }
     state.files = files.into_iter().collect();
+    state.files.set_missing(Missing::of(def.name, &state.positions));
     Ok(state)
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use crate::aside::{Missing, is_aside};
 use crate::files::{DataFile, Files};
 use crate::log::Commit;
 use crate::schema::TableDef;
@@ -74,6 +75,9 @@ impl State {
         }
         let positions = commit.positions.iter();
         self.positions.extend(positions.map(|it| (it.app_id.clone(), it.version)));
+        if commit.positions.iter().any(|it| is_aside(&it.app_id)) {
+            self.files.set_missing(Missing::of(def.name, &self.positions));
+        }
         self.head.extend(commit.head.clone());
     }
 

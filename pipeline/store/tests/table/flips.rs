@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use nilometer_contract::Timestamp;
 use nilometer_store::{
-    CompactionPolicy, Position, Row, SAMPLES, Storage, Table, compact, rows_of, write_samples,
+    CompactionPolicy, Missing, Position, Row, SAMPLES, Storage, Table, compact, rows_of,
+    write_samples,
 };
 
 use crate::place::Place;
@@ -122,6 +123,17 @@ async fn a_file_that_was_set_aside_comes_back_only_as_it_was() {
     let (file, path) = (table.files()[0].clone(), file_of(&place, &table, 0));
     let before = flip(&path, 40);
     table.set_aside(&file).await.unwrap();
+    let missing =
+        |table: &Table, low: i64| table.files().missing(low, i64::MAX).cloned().collect::<Vec<_>>();
+    let (first, last) = file.span().unwrap();
+    let aside = Missing {
+        table: "samples",
+        span: Some((Timestamp(first), Timestamp(last))),
+        rows: file.rows,
+    };
+    assert_eq!(missing(&table, last), std::slice::from_ref(&aside));
+    assert_eq!(missing(&place.samples().await, last), [aside]);
+    assert_eq!(missing(&table, last + 1), []);
     let back = [file.path.clone()];
     assert_eq!(table.aside(), back);
     assert!(table.recovered(&file.path).await.unwrap().is_none());
@@ -129,8 +141,9 @@ async fn a_file_that_was_set_aside_comes_back_only_as_it_was() {
     assert!(table.recovered(&file.path).await.unwrap().is_none());
     std::fs::write(&path, before).unwrap();
     let add = table.recovered(&file.path).await.unwrap().unwrap();
-    table.put_back(&back, vec![add.clone()]).await.unwrap();
-    assert!(table.put_back(&back, vec![add]).await.is_err(), "once only");
+    table.put_back(&back, vec![add.clone()], 0).await.unwrap();
+    assert!(table.put_back(&back, vec![add], 0).await.is_err(), "once only");
+    assert_eq!(missing(&table, 0), []);
     assert_eq!(table.aside(), Vec::<String>::new());
     let again = place.samples().await;
     assert_eq!(all_rows(&again).await.unwrap(), good);

@@ -2,7 +2,13 @@
 
 use std::path::PathBuf;
 
-use nilometer_store::SAMPLES;
+use nilometer_store::{EVENTS, SAMPLES};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use nilometer_sql::{MISSING_ROWS, router};
+use tower::ServiceExt;
 
 use crate::estate::{Lie, small};
 
@@ -53,4 +59,65 @@ async fn a_flipped_bit_is_in_no_answer() {
         std::fs::write(file, before).unwrap();
     }
     assert!(failed > 100, "{failed}");
+}
+
+async fn lacks(routes: &Router, request: Request<Body>) -> Option<String> {
+    let answer = routes.clone().oneshot(request).await.unwrap();
+    assert!(answer.status().is_success());
+    let missing = answer.headers().get(MISSING_ROWS)?;
+    Some(missing.to_str().unwrap().to_owned())
+}
+
+async fn sql_lacks(routes: &Router, sql: &str) -> Option<String> {
+    let request = Request::post("/v1/sql").header(header::CONTENT_TYPE, "application/json");
+    let body = serde_json::json!({ "query": sql }).to_string();
+    lacks(routes, request.body(Body::from(body)).unwrap()).await
+}
+
+async fn get_lacks(routes: &Router, path: &str) -> Option<String> {
+    lacks(routes, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_need_a_file_set_aside_say_so() {
+    let estate = small(Lie::InFiles).await;
+    let mut table = estate.storage.table(&SAMPLES).await.unwrap();
+    let first_day = table.files()[0].clone();
+    assert_eq!(first_day.partition.as_deref(), Some("2026-11-02"));
+    table.set_aside(&first_day).await.unwrap();
+    let routes = router(estate.engine_over(estate.follower().await.tables()));
+    let said = Some("11 rows of samples from 2026-11-02T00:00:00Z to 2026-11-02T00:20:00Z");
+    for sql in [
+        "SELECT count(*) FROM samples",
+        "SELECT * FROM samples WHERE at >= '2026-11-02T00:20:00Z'",
+        "SELECT r.name FROM resources r JOIN samples s ON s.resource = r.resource",
+        "SELECT sum(quantity) FROM usage WHERE start >= '2026-11-02T00:00:00Z'",
+    ] {
+        assert_eq!(sql_lacks(&routes, sql).await.as_deref(), said, "{sql}");
+    }
+    for sql in [
+        "SELECT * FROM samples WHERE at > '2026-11-02T00:20:01Z'",
+        "SELECT * FROM samples WHERE at >= '2026-11-03T00:00:00Z'",
+        "SELECT * FROM resources",
+        "SELECT * FROM gaps",
+        "SELECT sum(quantity) FROM usage WHERE start >= '2026-11-02T22:00:00Z'",
+    ] {
+        assert_eq!(sql_lacks(&routes, sql).await, None, "{sql}");
+    }
+    for path in ["usage", "conservation"] {
+        let of = |start: &str, end: &str| {
+            format!("/v1/{path}?start={start}T00:00:00Z&end={end}T00:00:00Z&meter=cpu.time")
+        };
+        let asked = of("2026-11-02", "2026-11-03");
+        assert_eq!(get_lacks(&routes, &asked).await.as_deref(), said, "{asked}");
+        let asked = of("2026-11-03", "2026-11-04");
+        assert_eq!(get_lacks(&routes, &asked).await, None, "{asked}");
+    }
+    // Of lifetimes all that follows rests on what is missing.
+    let mut events = estate.storage.table(&EVENTS).await.unwrap();
+    let file = events.files()[0].clone();
+    events.set_aside(&file).await.unwrap();
+    let routes = router(estate.engine_over(estate.follower().await.tables()));
+    let said = sql_lacks(&routes, "SELECT * FROM resources").await.unwrap();
+    assert!(said.contains("5 rows of events from 2026-11-02T00:00:00Z"), "{said}");
 }
