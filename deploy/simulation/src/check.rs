@@ -105,8 +105,9 @@ fn samples(
                 found.stored.push(reading.clone());
             }
             None if was_killed(reading, killed) => found.missing += 1,
-            None if stored.gaps.iter().any(|gap| covers(gap, reading) || tears(gap, reading))
-                || is_removed(stored, removed, &identity) =>
+            None if stored.gaps.iter().any(|gap| {
+                covers(gap, reading) || tears(gap, reading) || was_in_file(gap, reading)
+            }) || is_removed(stored, removed, &identity) =>
             {
                 found.touched.insert(reading.resource.clone());
                 found.missing += 1;
@@ -234,6 +235,14 @@ fn covers(gap: &GapRow, reading: &Reading) -> bool {
         && gap.of_topic == SAMPLES
         && (gap.of_partition < 0 || gap.of_partition == partition)
         && gap.agent == reading.host
+        && (gap.start..gap.end).contains(&reading.at.0)
+}
+
+/// Whether it may be of a damaged file, and the log has it no more.
+fn was_in_file(gap: &GapRow, reading: &Reading) -> bool {
+    gap.kind == "lost"
+        && gap.of_topic == SAMPLES
+        && gap.reason.contains("damaged files of samples")
         && (gap.start..gap.end).contains(&reading.at.0)
 }
 

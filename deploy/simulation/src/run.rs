@@ -4,18 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use nilometer_ingest::repair;
 use object_store::memory::InMemory;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, RemoteLog};
 use crate::check::{Killed, check};
 use crate::damage::{Disk, flip_data};
 use crate::estate::estate;
 use crate::fault::{FAULTY_SECONDS, Fault, KINDS, Kind, plan};
 use crate::host::{Host, Link};
 use crate::hostile;
-use crate::sites::{Ground, INTERVAL, Role, Site};
+use crate::sites::{Ground, INTERVAL, Role, Site, ingest_config};
 use crate::source::Said;
 use crate::world::World;
 
@@ -155,6 +156,9 @@ impl Run {
         self.catch_up().await?;
         for site in &mut self.ingesters {
             site.stop().await?;
+        }
+        if self.faults.iter().any(|fault| fault.kind == Kind::DataFlipped) {
+            self.repair().await.context("the repair")?;
         }
         check(&self.ground, &self.world, &self.killed, &self.hosts()).await
     }
@@ -315,6 +319,18 @@ impl Run {
                 site.start();
             }
         }
+        Ok(())
+    }
+
+    /// What is done about damage: files say what they lost, and what the log has is back.
+    async fn repair(&self) -> anyhow::Result<()> {
+        let host = Host::new(&self.world, "repair", 75, 0);
+        let log = Arc::new(RemoteLog::new(&self.ground.broker, &host));
+        let (storage, config) = (self.ground.bare_storage()?, ingest_config());
+        let repaired = repair(&storage, log.clone(), &config, drop).await?;
+        self.world.note(format!("{repaired}"));
+        let again = repair(&storage, log, &config, drop).await?;
+        ensure!((again.damaged, again.restored, again.lost) == (0, 0, 0), "again: {again}");
         Ok(())
     }
 
