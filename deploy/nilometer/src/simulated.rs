@@ -119,7 +119,11 @@ fn open(
         SimulatedSource::resume(&fleet, clock, next)?.with_epoch(place.epoch).with_outlet(outlet);
     let what = format!("{} nodes, {} VMs and pods", fleet.nodes, fleet.vms_and_pods);
     let (start, epoch) = (place.start, place.epoch);
-    let note = move |safe| write(&path, &Place { start, epoch, safe });
+    let mut farthest = place.safe;
+    let note = move |safe: Timestamp| {
+        farthest = farthest.max(safe);
+        write(&path, &Place { start, epoch, safe: farthest })
+    };
     Ok((Box::new(Noting::new(source, note)), what))
 }
 

@@ -1,7 +1,4 @@
 //! What is done between the kills.
-//!
-//! Not yet, since the product does not stand it: a flipped byte in spool, log or table, and a log
-//! that is replaced by an empty one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,6 +25,14 @@ pub(crate) enum Fault {
     Owner,
     /// The same while the first stands still, which then goes on.
     Zombie,
+    /// A bit flips in a file of a table, and `repair` restores what it held.
+    Table,
+    /// A bit flips in the agent's spool.
+    Spool,
+    /// A bit flips in a segment of the embedded log.
+    Log,
+    /// The log is replaced by an empty one.
+    Lost,
 }
 
 /// Clocks of the processes.
@@ -49,7 +54,16 @@ impl Clocks {
 }
 
 impl Fault {
-    const ALL: [Fault; 4] = [Fault::Freeze, Fault::Clock, Fault::Owner, Fault::Zombie];
+    const ALL: [Fault; 8] = [
+        Fault::Freeze,
+        Fault::Clock,
+        Fault::Owner,
+        Fault::Zombie,
+        Fault::Table,
+        Fault::Spool,
+        Fault::Log,
+        Fault::Lost,
+    ];
 
     /// `all`, `none`, or names with commas between.
     pub(crate) fn named(text: &str) -> anyhow::Result<Vec<Fault>> {
@@ -67,9 +81,27 @@ impl Fault {
 }
 
 impl Run {
-    /// Does one of the faults, and ends it.
-    pub(crate) async fn strike(&mut self) -> anyhow::Result<()> {
-        let fault = self.faults[self.dice.roll(self.faults.len() as u64) as usize];
+    /// The faults that may strike now: `repair` can restore from a whole log alone, so tables are
+    /// damaged before the log is.
+    fn may_strike(&self, late: bool) -> Vec<Fault> {
+        let with_tables = self.faults.contains(&Fault::Table);
+        let may = |fault: &&Fault| match fault {
+            Fault::Table => !self.gone.log_is_damaged,
+            Fault::Log => self.kafka.is_none() && (late || !with_tables),
+            Fault::Lost => late || !with_tables,
+            _ => true,
+        };
+        self.faults.iter().filter(may).copied().collect()
+    }
+
+    /// Does one of the faults, and ends it; `late` in the second half.
+    pub(crate) async fn strike(&mut self, late: bool) -> anyhow::Result<()> {
+        let faults = self.may_strike(late);
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let fault = faults[self.dice.roll(faults.len() as u64) as usize];
+        self.say(&format!("{fault:?}"));
         self.struck += 1;
         let lasts = Duration::from_millis(300 + self.dice.roll(1_700));
         let is_agent = self.dice.roll(2) == 0;
@@ -87,6 +119,10 @@ impl Run {
                 self.second_owner(lasts).await?;
                 self.ingester.freeze(false)?;
             }
+            Fault::Table => self.flip_table().await?,
+            Fault::Spool => self.flip_spool().await?,
+            Fault::Log => self.flip_log().await?,
+            Fault::Lost => self.lose_log().await?,
         }
         // One that found another in its place ends; a service manager starts it again.
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -1,30 +1,40 @@
 //! The crash test: real processes, killed with SIGKILL at random instants, frozen, with clocks that
-//! step and with a second ingester, while a fleet of known usage streams through; afterwards every
-//! sample is there once and the bill equals the known one to the last digit.
+//! step, with a second ingester, with flipped bytes and a lost log, while a fleet of known usage
+//! streams through; afterwards every sample is there once and the bill equals the known one to the
+//! last digit. What was destroyed and was nowhere else is in `gaps`, nothing else is missing, and
+//! the bill is that of a pipeline that was given the rest in peace.
 //!
 //! ```text
 //! nilometer collect ──▶ embedded log or Kafka ──▶ nilometer ingest ──▶ tables
-//!      ✗ kill                 ✗ kill                  ✗ kill            │
-//!      ✗ freeze, clock                                ✗ freeze, clock,  │
-//!                                                       second owner    │
+//!      ✗ kill                 ✗ kill                  ✗ kill            │ ✗ flip, repair
+//!      ✗ freeze, clock        ✗ flip, lost            ✗ freeze, clock,  │
+//!      ✗ flip in the spool                              second owner    │
 //! fleet, oracle ───────────────────────── compare ──────────────── nilometer bill
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod damage;
 mod faults;
+mod gone;
+mod held;
 #[path = "../shared/oracle.rs"]
 mod oracle;
 #[path = "../shared/process.rs"]
 mod process;
+mod twin;
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
+use nilometer_contract::LifecycleEvent;
 use nilometer_testbed::clock::JumpingClock;
 use nilometer_testbed::kafka::Kafka;
 
 use crate::faults::{Clocks, Fault};
+use crate::gone::{Gone, events, gaps};
 use crate::oracle::Oracle;
 use crate::process::{Server, Settings};
 
@@ -43,12 +53,16 @@ struct Arguments {
     /// Log to run with; both when not given.
     #[arg(long, value_enum)]
     log: Option<LogKind>,
-    /// Faults between the kills: all, none, or some of freeze, clock, owner, zombie.
+    /// Faults between the kills: all, none, or some of freeze, clock, owner, zombie, table, spool,
+    /// log, lost.
     #[arg(long, default_value = "all")]
     faults: String,
     /// Seed of the fleet, of the kills and of the faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Says what is done, and when.
+    #[arg(long)]
+    trace: bool,
     /// What test runners pass; ignored.
     #[arg(hide = true, num_args = 0.., allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -90,6 +104,9 @@ impl Dice {
 }
 
 struct Run {
+    folder: PathBuf,
+    started: Instant,
+    trace: bool,
     dice: Dice,
     kills: u32,
     log: LogKind,
@@ -104,6 +121,11 @@ struct Run {
     agent: Server,
     ingester: Server,
     oracle: Oracle,
+    gone: Gone,
+    /// Files in which a bit was flipped: once each.
+    flipped: BTreeSet<PathBuf>,
+    /// The byte of the last flip.
+    flipped_at: usize,
 }
 
 impl Run {
@@ -129,7 +151,7 @@ impl Run {
             faults.retain(|fault| *fault != Fault::Clock);
         }
         // Kills come every second or so, and faults take another; half a minute of quiet follows.
-        let each = if faults.is_empty() { 1 } else { 2 };
+        let each = if faults.is_empty() { 1 } else { 3 };
         let oracle = Oracle::new(arguments.seed, i64::from(arguments.kills) * each + 20)?;
         let bootstrap = kafka.as_ref().map(Kafka::bootstrap).unwrap_or_default();
         // So short that a second ingester takes over from one that stands still.
@@ -145,6 +167,9 @@ impl Run {
         let dice = Dice(arguments.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let kills = arguments.kills;
         Ok(Some(Run {
+            folder: folder.to_owned(),
+            started: Instant::now(),
+            trace: arguments.trace,
             dice,
             kills,
             log,
@@ -157,39 +182,66 @@ impl Run {
             agent,
             ingester,
             oracle,
+            gone: Gone::default(),
+            flipped: BTreeSet::new(),
+            flipped_at: 0,
         }))
     }
 
+    fn say(&self, what: &str) {
+        if self.trace {
+            eprintln!("{:6.1} s: {what}", self.started.elapsed().as_secs_f64());
+        }
+    }
+
     async fn all(&mut self) -> anyhow::Result<String> {
+        self.until_begun().await?;
         for kill in 1..=self.kills {
             let pause = Duration::from_millis(200 + self.dice.roll(1_300));
             tokio::time::sleep(pause).await;
             self.kill_one().with_context(|| format!("kill {kill}"))?;
             if !self.faults.is_empty() && self.dice.roll(2) == 0 {
-                self.strike().await.with_context(|| format!("fault after kill {kill}"))?;
+                let late = kill * 2 > self.kills;
+                self.strike(late).await.with_context(|| format!("fault after kill {kill}"))?;
             }
         }
         // One that was overtaken notices at its next commit.
         tokio::time::sleep(Duration::from_secs(3)).await;
         self.ingester.restart_ended(&self.ingesting)?;
-        self.oracle.settle(&self.ingester).await;
+        self.oracle.settle_without(self.gone.samples.len() as u64, &self.ingester).await;
         let verdict = self.oracle.compare(&self.ingester).await?;
+        let there = events(&self.ingester).await?;
+        let said = self.oracle.said().iter().flat_map(|(_, events)| events);
+        let unheard: BTreeSet<String> =
+            said.map(LifecycleEvent::id).filter(|id| !there.contains(id)).collect();
+        let lost = verdict.missing.difference(&self.gone.samples).count()
+            + unheard.difference(&self.gone.events).count();
+        let gaps = gaps(&self.ingester).await?;
         self.agent.stop()?;
         self.ingester.stop()?;
         let biller = Server::start(&self.settings, "bill")?;
-        let bill = self.oracle.compare_bills(&biller).await;
+        let bill = match self.gone.is_empty() {
+            true => self.oracle.compare_bills(&biller).await,
+            false => {
+                let missing = (&verdict.missing, &unheard);
+                let twin = twin::biller(&self.folder, &self.oracle, missing, &gaps).await?;
+                self.oracle.compare_bills_of(&twin, &biller).await
+            }
+        };
         let equal = match &bill {
             Ok(()) => "equal",
             Err(_) => "different",
         };
         let line = format!(
-            "kills={} faults={} samples={} lost={} doubled={} bill={equal}",
-            self.kills, self.struck, verdict.samples, verdict.lost, verdict.doubled
+            "kills={} faults={} samples={} lost={lost} doubled={} bill={equal}",
+            self.kills, self.struck, verdict.samples, verdict.doubled
         );
-        bill.with_context(|| line.clone())?;
-        if verdict.lost + verdict.doubled > 0 {
+        self.say(&format!("{} samples are gone, as they must be", verdict.missing.len()));
+        if lost > 0 || verdict.doubled > 0 {
             bail!("{line}");
         }
+        self.gone.check_gaps(&gaps, &verdict.missing).with_context(|| line.clone())?;
+        bill.with_context(|| line.clone())?;
         Ok(line)
     }
 

@@ -1,12 +1,15 @@
 //! A small fleet, and what must be there of it afterwards: its own samples, and bills from its
 //! known usage.
+#![allow(dead_code, reason = "each test uses its part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use nilometer_contract::{History, MICROS_PER_HOUR, MICROS_PER_SECOND, Resource, Timestamp};
+use nilometer_contract::{
+    History, LifecycleEvent, MICROS_PER_HOUR, MICROS_PER_SECOND, Resource, SampleBatch, Timestamp,
+};
 use nilometer_rating::{Detail, Invoice, Period, PriceBook, invoice, rate};
 use nilometer_simulated::{Fleet, FleetConfig, KnownUsage, known_usage};
 use nilometer_usage::{Quantity, UsageRow};
@@ -14,22 +17,27 @@ use nilometer_usage::{Quantity, UsageRow};
 use crate::process::Server;
 
 /// Partitions of the topics of samples and events.
-const PARTITIONS: u32 = 4;
+pub(crate) const PARTITIONS: u32 = 4;
 /// Simulated seconds per second: an hour of billing in half a minute.
 const FACTOR: u32 = 120;
 const STEP_MICROS: i64 = 10 * MICROS_PER_SECOND;
 /// 2026-11-02T00:00:00Z
 const START: Timestamp = Timestamp(1_793_577_600 * MICROS_PER_SECOND);
 const SETTLE: Duration = Duration::from_secs(300);
+const SECOND: Duration = Duration::from_secs(1);
+/// In which something comes if anything does.
+const QUIET: Duration = Duration::from_secs(6);
 
 /// Meter, resource and instant.
-type Identity = (String, String, i64);
+pub(crate) type Identity = (String, String, i64);
 
 /// What came of the comparison of samples.
 pub(crate) struct Verdict {
     pub(crate) samples: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
+    /// Those that are lost.
+    pub(crate) missing: BTreeSet<Identity>,
 }
 
 /// The fleet and everything that follows from it.
@@ -37,6 +45,8 @@ pub(crate) struct Oracle {
     fleet: FleetConfig,
     end: Timestamp,
     samples: BTreeMap<Identity, f64>,
+    /// All that the fleet says, step by step.
+    said: Vec<(SampleBatch, Vec<LifecycleEvent>)>,
     history: History,
     known: Vec<KnownUsage>,
 }
@@ -58,21 +68,29 @@ impl Oracle {
             start,
             ..FleetConfig::default()
         };
-        let mut samples = BTreeMap::new();
+        let (mut samples, mut said) = (BTreeMap::new(), Vec::new());
         let mut history = History::default();
         for (_, seen) in Fleet::new(&fleet)?.steps(end, step_micros) {
-            for event in seen.events {
-                history.apply(event);
+            for event in &seen.events {
+                history.apply(event.clone());
             }
             let batch = seen.samples.build();
-            for row in 0..batch.len() {
-                let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
-                let resource = batch.subjects.id.value(batch.resource[row] as usize).to_owned();
-                samples.insert((meter, resource, batch.at[row]), batch.value[row]);
-            }
+            samples.extend(identities(&batch).zip(batch.value.iter().copied()));
+            said.push((batch, seen.events));
         }
         let known = known_usage(&fleet, start, end)?;
-        Ok(Oracle { fleet, end, samples, history, known })
+        Ok(Oracle { fleet, end, samples, said, history, known })
+    }
+
+    /// All that the fleet says, step by step.
+    pub(crate) fn said(&self) -> &[(SampleBatch, Vec<LifecycleEvent>)] {
+        &self.said
+    }
+
+    /// The earliest instant of which not all samples are among these.
+    pub(crate) fn first_not_in(&self, had: &BTreeSet<Identity>) -> Timestamp {
+        let missing = self.samples.keys().filter(|identity| !had.contains(*identity));
+        missing.map(|identity| Timestamp(identity.2)).min().unwrap_or(self.end)
     }
 
     /// Of processes that meter the fleet from now on, through Kafka or the embedded log.
@@ -119,19 +137,24 @@ samples = "forever"
 
     /// Waits until the last step is in the tables, and nothing more comes.
     pub(crate) async fn settle(&self, server: &Server) {
-        let started = Instant::now();
+        self.settle_without(0, server).await;
+    }
+
+    /// The same where up to so many samples are gone.
+    pub(crate) async fn settle_without(&self, gone: u64, server: &Server) {
+        let (started, mut before) = (Instant::now(), None);
         loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let stored = self.stored(server).await;
-            if let Ok(stored) = &stored
-                && *stored >= self.samples()
-            {
+            tokio::time::sleep(if gone == 0 { SECOND } else { QUIET }).await;
+            let stored = self.stored(server).await.ok();
+            let left = self.samples() - stored.unwrap_or(0).min(self.samples());
+            if stored.is_some() && (left == 0 || left <= gone && stored == before) {
                 return;
             }
             if started.elapsed() > SETTLE {
-                eprintln!("after {SETTLE:?}: stored {stored:?} of {}", self.samples());
+                eprintln!("after {SETTLE:?}: {left} of {} are not stored", self.samples());
                 return;
             }
+            before = stored;
         }
     }
 
@@ -147,15 +170,9 @@ samples = "forever"
 
     /// Every sample of the fleet is there once, and nothing else.
     pub(crate) async fn compare(&self, server: &Server) -> anyhow::Result<Verdict> {
-        let query = "SELECT meter, resource, CAST(at AS BIGINT) AS at, value FROM samples";
-        let answer = server.sql(query).await?;
         let mut missing = self.samples.clone();
         let (mut samples, mut doubled) = (0, 0);
-        for line in answer.lines().skip(1) {
-            let mut parts = line.split(',');
-            let mut part = || parts.next().context("a column is missing");
-            let identity = (part()?.to_owned(), part()?.to_owned(), part()?.parse()?);
-            let value: f64 = part()?.parse()?;
+        for (identity, value) in visible(server).await? {
             samples += 1;
             match missing.remove(&identity) {
                 Some(expected) if expected == value => {}
@@ -169,27 +186,44 @@ samples = "forever"
         for identity in missing.keys().take(10) {
             eprintln!("lost: {identity:?}");
         }
-        Ok(Verdict { samples, lost: missing.len() as u64, doubled })
+        let missing: BTreeSet<Identity> = missing.into_keys().collect();
+        Ok(Verdict { samples, lost: missing.len() as u64, doubled, missing })
     }
 
     /// Each project's bill, line by line, to the last digit.
     pub(crate) async fn compare_bills(&self, server: &Server) -> anyhow::Result<()> {
         let book = PriceBook::built_in();
-        let end = Timestamp(self.end.hour().0);
-        let period = Period::parse(&self.fleet.start.to_string(), &end.to_string(), "UTC")?;
-        let projects: std::collections::BTreeSet<&str> =
-            self.known.iter().map(|known| &*known.project).collect();
-        for project in projects {
+        let (start, end) = (self.fleet.start.to_string(), self.end.hour().to_string());
+        let period = Period::parse(&start, &end, "UTC")?;
+        for project in self.projects() {
             let expected = self.bill(project, &period, &book)?;
-            let path = format!(
-                "/v1/invoices?project={project}&start={}&end={end}&tz=UTC",
-                self.fleet.start
-            );
-            let answer = server.get(&path, "application/json").await?;
-            let found: Invoice = serde_json::from_str(&answer).context("not an invoice")?;
-            compare_lines(project, &expected, &found)?;
+            compare_lines(project, &expected, &self.bill_of(project, server).await?)?;
         }
         Ok(())
+    }
+
+    /// Each project's bill of one server against another's, line by line, to the last digit.
+    pub(crate) async fn compare_bills_of(
+        &self,
+        expected: &Server,
+        found: &Server,
+    ) -> anyhow::Result<()> {
+        for project in self.projects() {
+            let expected = self.bill_of(project, expected).await?;
+            compare_lines(project, &expected, &self.bill_of(project, found).await?)?;
+        }
+        Ok(())
+    }
+
+    fn projects(&self) -> BTreeSet<&str> {
+        self.known.iter().map(|known| &*known.project).collect()
+    }
+
+    async fn bill_of(&self, project: &str, server: &Server) -> anyhow::Result<Invoice> {
+        let (start, end) = (self.fleet.start, self.end.hour());
+        let path = format!("/v1/invoices?project={project}&start={start}&end={end}&tz=UTC");
+        let answer = server.get(&path, "application/json").await?;
+        serde_json::from_str(&answer).context("not an invoice")
     }
 
     fn bill(&self, project: &str, period: &Period, book: &PriceBook) -> anyhow::Result<Invoice> {
@@ -221,6 +255,28 @@ samples = "forever"
         };
         segments.iter().find(lived).map(|segment| segment.state.as_ref())
     }
+}
+
+/// Of each sample of a batch.
+pub(crate) fn identities(batch: &SampleBatch) -> impl Iterator<Item = Identity> {
+    (0..batch.len()).map(|row| {
+        let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
+        let resource = batch.subjects.id.value(batch.resource[row] as usize).to_owned();
+        (meter, resource, batch.at[row])
+    })
+}
+
+/// All samples that a server shows.
+pub(crate) async fn visible(server: &Server) -> anyhow::Result<Vec<(Identity, f64)>> {
+    let query = "SELECT meter, resource, CAST(at AS BIGINT) AS at, value FROM samples";
+    let answer = server.sql(query).await?;
+    let row = |line: &str| {
+        let mut parts = line.split(',');
+        let mut part = || parts.next().context("a column is missing");
+        let identity = (part()?.to_owned(), part()?.to_owned(), part()?.parse()?);
+        Ok((identity, part()?.parse()?))
+    };
+    answer.lines().skip(1).map(row).collect()
 }
 
 fn compare_lines(project: &str, expected: &Invoice, found: &Invoice) -> anyhow::Result<()> {

@@ -30,6 +30,24 @@ impl Settings {
         Ok(Settings { file, folder: folder.to_owned(), environment: Vec::new() })
     }
 
+    /// The data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Runs one command of the binary to its end, and returns what it says.
+    pub(crate) fn run(&self, command: &str) -> anyhow::Result<String> {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_nilometer"));
+        let output = run.arg("--config").arg(&self.file).arg(command).output()?;
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        let said = out + &err;
+        match output.status.success() {
+            true => Ok(said),
+            false => bail!("{command} ended with {}: {said}", output.status),
+        }
+    }
+
     /// Sets environment variables of the processes.
     pub(crate) fn with_environment(self, environment: Vec<(&'static str, OsString)>) -> Self {
         Settings { environment, ..self }
@@ -52,8 +70,19 @@ impl Server {
 
     /// SIGKILL at whatever it is doing, and up again.
     pub(crate) fn kill_and_restart(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        self.kill()?;
+        self.start_again(settings)
+    }
+
+    /// SIGKILL at whatever it is doing.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Up again after it ended.
+    pub(crate) fn start_again(&mut self, settings: &Settings) -> anyhow::Result<()> {
         self.child = spawn(settings, self.role, self.port)?;
         Ok(())
     }
