@@ -10,7 +10,7 @@ use nilometer_contract::{LifecycleEvent, Timestamp};
 use nilometer_log::{Log, TopicConfig};
 use nilometer_source::{Clock, EpochClock, Observation, Source};
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -148,6 +148,7 @@ impl Agent {
             }
         };
         let config = self.config;
+        let epochs = Arc::new(Mutex::new(kept.epochs));
         let (reported, seen) = mpsc::channel(WAITING);
         let watch = Watch {
             interval: config.interval,
@@ -170,12 +171,13 @@ impl Agent {
             intake: Some(Intake::of_ends(kept.again)),
             interval: config.interval,
             clock: self.clock,
+            epochs: epochs.clone(),
             rate: VecDeque::new(),
             started: Instant::now(),
         };
         let patience = config.stop_deadline / 2;
         tokio::join!(
-            watch.run(self.sources, kept.epochs, self.late, cancel, patience),
+            watch.run(self.sources, epochs, self.late, cancel, patience),
             shipper.run(seen, self.outlet, patience)
         );
         Ok(())

@@ -8,18 +8,36 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nilometer_contract::Epoch;
-use nilometer_source::EpochClock;
+use nilometer_contract::{Epoch, Timestamp};
+use nilometer_source::{Clock, EpochClock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::file;
+
+/// A wall clock that is farther than this from the epoch was stepped: clocks that are corrected
+/// in small parts take steady time along.
+const STEP_MICROS: i64 = 100_000;
 
 /// Hands out epochs.
 pub(crate) struct Epochs {
     path: PathBuf,
     form: Form,
     clock: Arc<EpochClock>,
+}
+
+/// The wall clock was stepped, and another epoch began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// Now, by the epoch before.
+    pub(crate) expected: Timestamp,
+    /// Now, by the wall clock: the start of the epoch.
+    pub(crate) found: Timestamp,
+}
+
+/// Whether a clock's wall clock was stepped since its epoch began.
+pub(crate) fn is_stepped(clock: &EpochClock) -> bool {
+    clock.ahead_micros().abs() > STEP_MICROS
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -49,8 +67,20 @@ impl Epochs {
         Ok(epochs)
     }
 
+    /// Begins the next epoch if the wall clock was stepped. If that cannot be written down, the
+    /// epoch goes on, and its instants with it.
+    pub(crate) async fn follow(&mut self) -> Option<Step> {
+        if !is_stepped(&self.clock) {
+            return None;
+        }
+        let expected = self.clock.now();
+        let found = self.next().await?.start;
+        tracing::warn!(%expected, %found, "the clock was stepped, another epoch begins");
+        Some(Step { expected, found })
+    }
+
     /// Begins the next epoch; none, and the current one goes on, if it cannot be written down.
-    pub(crate) async fn next(&mut self) -> Option<Epoch> {
+    async fn next(&mut self) -> Option<Epoch> {
         let (path, next) = (self.path.clone(), self.form.after());
         let kept = tokio::task::spawn_blocking(move || next.keep(&path).map(|()| next));
         match kept.await.map_err(io::Error::other).flatten() {
@@ -80,7 +110,7 @@ impl Form {
 
 #[cfg(test)]
 mod tests {
-    use nilometer_source::{Clock, SystemClock};
+    use nilometer_source::SystemClock;
 
     use super::*;
 

@@ -17,10 +17,11 @@ use futures::stream::FuturesUnordered;
 use nilometer_contract::partition_of;
 use nilometer_log::LogError;
 use nilometer_source::{Clock, EpochClock, Observation};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::dead_letters::DeadLetters;
+use crate::epochs::Epochs;
 use crate::gaps::Gaps;
 use crate::known::Known;
 use crate::late::{Late, LateTopic};
@@ -55,6 +56,7 @@ pub(crate) struct Shipper {
     pub(crate) node: String,
     pub(crate) interval: Duration,
     pub(crate) clock: Arc<EpochClock>,
+    pub(crate) epochs: Arc<Mutex<Epochs>>,
     pub(crate) log: LogState,
     /// The observation that is being taken in.
     pub(crate) intake: Option<Intake>,
@@ -113,7 +115,7 @@ impl Shipper {
                     None => break,
                 },
                 observation = pushed.recv(), if takes && more_pushed => match observation {
-                    Some(observation) => self.take_in(observation, None, None),
+                    Some(observation) => self.take_pushed(observation).await,
                     None => more_pushed = false,
                 },
                 () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)),
@@ -133,7 +135,7 @@ impl Shipper {
                 None if self.has_room()
                     && let Ok(observation) = pushed.try_recv() =>
                 {
-                    self.take_in(observation, None, None);
+                    self.take_pushed(observation).await;
                 }
                 _ => match tokio::time::timeout_at(deadline, self.log.attempts.next()).await {
                     Ok(Some(outcome)) => self.settle(outcome).await,
@@ -149,7 +151,7 @@ impl Shipper {
             if self.intake.is_some() {
                 self.feed().await;
             } else if let Ok(observation) = pushed.try_recv() {
-                self.take_in(observation, None, None);
+                self.take_pushed(observation).await;
             } else {
                 break;
             }

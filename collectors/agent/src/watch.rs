@@ -11,19 +11,15 @@ use std::time::Duration;
 
 use nilometer_contract::{Timestamp, micros};
 use nilometer_source::{Clock, EpochClock, Observation, Source, SourceError};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Watched;
-use crate::epochs::Epochs;
+use crate::epochs::{Epochs, Step};
 use crate::metrics::Metrics;
 use crate::status::{SourceStatus, Status};
-
-/// A wall clock that is farther than this from the epoch was stepped: clocks that are corrected
-/// in small parts take steady time along.
-const STEP_MICROS: i64 = 100_000;
 
 /// What the shipper is told.
 pub(crate) enum Event {
@@ -64,7 +60,7 @@ impl Watch {
     pub(crate) async fn run(
         self,
         sources: Vec<Box<dyn Source>>,
-        mut epochs: Epochs,
+        epochs: Arc<Mutex<Epochs>>,
         mut late: mpsc::Receiver<Watched>,
         cancel: CancellationToken,
         patience: Duration,
@@ -92,7 +88,7 @@ impl Watch {
                     }
                 }
             }
-            self.check_clocks(&mut epochs, asked, planned).await;
+            self.check_clocks(&epochs, asked, planned).await;
         }
         posts.iter_mut().for_each(|post| self.ask(post));
         drop(posts);
@@ -149,7 +145,7 @@ impl Watch {
 
     async fn check_clocks(
         &self,
-        epochs: &mut Epochs,
+        epochs: &Mutex<Epochs>,
         (at, steady): (Timestamp, Duration),
         planned: Duration,
     ) {
@@ -161,13 +157,8 @@ impl Watch {
             tracing::warn!(%start, %end, "the process or its machine stood still");
             self.unobserved(start, end, "the process or its machine stood still").await;
         }
-        if self.clock.ahead_micros().abs() > STEP_MICROS {
-            let expected = self.clock.now();
-            // If it cannot be written down, the epoch goes on, and its instants with it.
-            let Some(epoch) = epochs.next().await else { return };
-            let found = epoch.start;
+        if let Some(Step { expected, found }) = epochs.lock().await.follow().await {
             self.metrics.clock_jumps.inc();
-            tracing::warn!(%expected, %found, "the clock was stepped, another epoch begins");
             let (start, end) = (expected.min(found), expected.max(found));
             self.unobserved(start, end, "the clock was stepped").await;
         }

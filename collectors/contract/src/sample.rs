@@ -184,6 +184,34 @@ impl BatchBuilder {
         BatchBuilder { epoch, ..self }
     }
 
+    /// The same samples in another epoch, as if the last had been read at `last` and the others as
+    /// long before it as they were. Those of a series are in order: what then lies before the
+    /// epoch, or not before the next of its series, is left out, but for the last of each series.
+    #[must_use]
+    pub fn moved_to(self, epoch: &Epoch, last: Timestamp) -> Self {
+        let shift = last.0.saturating_sub(self.at.last().copied().unwrap_or(0));
+        let (mut next, mut kept) = (HashMap::new(), Vec::new());
+        for row in (0..self.len()).rev() {
+            let at = self.at[row].saturating_add(shift);
+            let resource = &self.subjects[self.resource[row] as usize].id;
+            let later = next.entry((self.meter[row], resource)).or_insert(i64::MAX);
+            let is_last = *later == i64::MAX;
+            if is_last || (epoch.start.0..*later).contains(&at) {
+                *later = at.clamp(epoch.start.0, last.0.max(epoch.start.0));
+                kept.push((row, *later));
+            }
+        }
+        kept.reverse();
+        BatchBuilder {
+            at: kept.iter().map(|&(_, at)| at).collect(),
+            meter: kept.iter().map(|&(row, _)| self.meter[row]).collect(),
+            resource: kept.iter().map(|&(row, _)| self.resource[row]).collect(),
+            value: kept.iter().map(|&(row, _)| self.value[row]).collect(),
+            epoch: epoch.clone(),
+            ..self
+        }
+    }
+
     /// The place of a resource as it is now, for [`push`](Self::push).
     pub fn subject(&mut self, subject: impl Into<Subject>) -> u32 {
         let subject = subject.into();

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Shipper;
 use crate::batch;
 use crate::entry::Entry;
+use crate::epochs::{Step, is_stepped};
 use crate::queue::{Loss, SPOOL_FULL};
 use crate::send::Topic;
 use crate::watch::{Event, Observed};
@@ -74,6 +75,30 @@ impl Shipper {
             }
         }
         self.status.update_source(source, |status| status.observe_time = Some(took));
+    }
+
+    /// Begins to take in what a source pushed: often the last reading of something, which nobody
+    /// reads again. Its source may have it from a runtime that goes by the wall clock, so after a
+    /// step the instants fit the epoch before no more, and those of the next not yet. The next
+    /// epoch begins at once, and the readings are stamped on arrival.
+    pub(super) async fn take_pushed(&mut self, mut observation: Observation) {
+        let has_order = !observation.epoch.is_none() && !observation.samples.is_empty();
+        if has_order {
+            let is_stepped = is_stepped(&self.clock);
+            let step = self.epochs.lock().await.follow().await;
+            if let Some(Step { expected, found }) = step {
+                self.metrics.clock_jumps.inc();
+                let (start, end) = (expected.min(found), expected.max(found));
+                let event = Event::Unobserved { start, end, why: "the clock was stepped" };
+                self.take(event);
+            }
+            let epoch = self.clock.epoch();
+            if is_stepped || epoch != observation.epoch {
+                let samples = observation.samples.moved_to(&epoch, self.clock.now());
+                observation = Observation { epoch, samples, ..observation };
+            }
+        }
+        self.take_in(observation, None, None);
     }
 
     /// Begins to take in an observation; `full` names the source of which it tells all there is.

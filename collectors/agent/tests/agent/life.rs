@@ -265,6 +265,30 @@ async fn a_clock_that_jumps_is_counted_and_told() {
     assert!(bed.log.topics_in_order().contains(&GAPS.to_owned()));
 }
 
+/// A runtime stamps the last reading of what ended by its wall clock, which was just stepped.
+#[tokio::test(start_paused = true)]
+async fn a_last_reading_right_after_a_step_is_kept_and_in_order() {
+    for step in [-100, 3_600] {
+        let bed = Bed::new();
+        let run = bed.start(Fleet::of(&["other"]));
+        run.until(11).await;
+        run.push_readings("vm", &[(11, 5.0)]).await;
+        run.until(12).await;
+        bed.clock.jump(step);
+        run.push_readings("vm", &[(1, 0.0), (12 + step, 7.0)]).await;
+        run.until(13 + step).await;
+        assert_eq!(run.metric("nilometer_agent_clock_jumps_total"), 1.0);
+        // Its instants are of before the step, and it is taken in after it.
+        run.push_readings("late", &[(13, 9.0)]).await;
+        bed.clock.jump(-step);
+        run.until(35).await;
+        run.stop().await;
+        let second = (2, 12 + step, 7.0);
+        assert_eq!(bed.log.readings("vm"), [(1, 11, 5.0), second], "{step}");
+        assert_eq!(bed.log.readings("late").len(), 1, "{step}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_that_stood_still_leaves_a_gap() {
     let bed = Bed::new();

@@ -103,6 +103,21 @@ impl BedLog {
         samples.iter().filter(|(of, _)| of == id).map(|(_, at)| seconds(*at)).collect()
     }
 
+    /// What was read of a counter: epoch by its number, second and value.
+    pub fn readings(&self, id: &str) -> Vec<(u64, i64, f64)> {
+        let batches = self.payloads(SAMPLES).into_iter();
+        let batches = batches.map(|(_, payload)| decode(&payload).unwrap());
+        let rows = batches.flat_map(|batch| (0..batch.len()).map(move |row| (batch.clone(), row)));
+        let of_id = rows
+            .filter(|(batch, row)| batch.subjects.id.value(batch.resource[*row] as usize) == id);
+        of_id
+            .map(|(batch, row)| {
+                let at = seconds(Timestamp(batch.at[row]));
+                (batch.epoch.sequence, at, batch.value[row])
+            })
+            .collect()
+    }
+
     /// Instant of the first sample in a partition.
     pub fn first_in(&self, topic: &str, partition: u32) -> Timestamp {
         let payloads = self.payloads(topic);

@@ -81,6 +81,7 @@ pub struct Run {
     outlet: mpsc::Sender<Observation>,
     late: mpsc::Sender<Watched>,
     clock: Arc<BedClock>,
+    epochs: Arc<EpochClock>,
     cancel: CancellationToken,
     task: Mutex<Option<JoinHandle<Result<(), AgentError>>>>,
 }
@@ -115,13 +116,14 @@ impl Bed {
         let (outlet, pushed) = mpsc::channel(16);
         let registry = Registry::new();
         let (log, clock) = (self.log.clone(), Arc::new(EpochClock::new(self.clock.clone())));
+        let epochs = clock.clone();
         let agent = Agent::new(config, sources, pushed, log, clock, &registry).unwrap();
         let (late, seen) = mpsc::channel(1);
         let agent = agent.with_late_sources(seen);
         let (status, cancel) = (agent.status(), CancellationToken::new());
         let task = tokio::spawn(agent.run(cancel.clone()));
         let (clock, task) = (self.clock.clone(), Mutex::new(Some(task)));
-        Run { status, registry, outlet, late, clock, cancel, task }
+        Run { status, registry, outlet, late, clock, epochs, cancel, task }
     }
 
     /// Lets time pass with no agent there.
@@ -160,6 +162,17 @@ impl Run {
             resource: Resource::new(id, ResourceKind::Vm),
             source: "fleet".to_owned(),
         });
+        self.outlet.send(said).await.unwrap();
+    }
+
+    /// As a source would say the readings of a counter, at whole seconds by the wall clock.
+    pub async fn push_readings(&self, id: &str, readings: &[(i64, f64)]) {
+        let mut said = Observation::begin("fleet", self.epochs.as_ref());
+        let subject = said.samples.subject(&Resource::new(id, ResourceKind::Vm));
+        for &(second, value) in readings {
+            let at = Timestamp::from_seconds(ZERO + second);
+            said.samples.push_named(subject, "cpu.time", at, value);
+        }
         self.outlet.send(said).await.unwrap();
     }
 
