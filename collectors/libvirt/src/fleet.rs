@@ -26,7 +26,7 @@ use crate::description::Description;
 use crate::protocol::{DomainRef, Uuid};
 use crate::resources::{self, Children};
 use crate::samples;
-use crate::stats::{DomainStats, State};
+use crate::stats::{Counted, DomainStats, State};
 
 /// Name of this source.
 pub(crate) const SOURCE: &str = "libvirt";
@@ -86,6 +86,8 @@ struct Known {
     /// When an event last told the state.
     state_at: Timestamp,
     unexplained: bool,
+    /// Of the process of this run.
+    counted: Counted,
     /// Start of the resources, by id, of which nothing has changed since.
     unchanged: BTreeMap<String, Timestamp>,
 }
@@ -143,6 +145,7 @@ impl Fleet {
             last_seen: start,
             state_at: start,
             unexplained: false,
+            counted: Counted::default(),
         };
         self.domains.insert(reading.domain.uuid, known);
         self.update(reading, out);
@@ -162,6 +165,8 @@ impl Fleet {
         if known.state_at >= reading.asked {
             stats.state = None;
         }
+        stats.leave_out_unread(&known.counted);
+        known.counted.keep(&mut stats);
         let Known { description, vm: before, children: children_before, unchanged, .. } = known;
         let (description, before, children_before) = (&*description, &*before, &*children_before);
         let vm = resources::vm(&reading.domain, &self.node, description, &stats, Some(before));

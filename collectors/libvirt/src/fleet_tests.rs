@@ -81,6 +81,41 @@ fn a_birth_that_was_seen_starts_its_counters_at_zero() {
     assert!(batch.value.contains(&1.5));
 }
 
+/// libvirt says 0 of what it cannot read any more, and that the domain runs until it has noticed.
+#[test]
+fn a_process_that_is_gone_is_not_read() {
+    let (mut fleet, mut out) = (Fleet::new("n".into()), Observation::new(SOURCE));
+    let process = |seconds, cpu: u64, wait: [u64; 2]| {
+        let mut one = reading(1, seconds, 1, Some(100));
+        one.stats = DomainStats::from_values(&[
+            ("state.state", Value::Signed(1)),
+            ("cpu.time", Value::Unsigned(cpu)),
+            ("cpu.user", Value::Unsigned(cpu)),
+            ("balloon.current", Value::Unsigned(64)),
+            ("balloon.rss", Value::Unsigned(cpu)),
+            ("vcpu.0.delay", Value::Unsigned(wait[0])),
+            ("vcpu.1.delay", Value::Unsigned(wait[1])),
+        ]);
+        one
+    };
+    take(&mut fleet, &[process(10, 0, [0, 0])], &mut out);
+    take(&mut fleet, &[process(20, 17_000_000_000, [5, 5])], &mut out);
+    // Gone between the first virtual CPU and the second, and then wholly.
+    take(&mut fleet, &[process(30, 17_000_000_001, [6, 0])], &mut out);
+    take(&mut fleet, &[process(40, 0, [0, 0])], &mut out);
+    let batch = out.samples.build();
+    let of = |meter: &str| -> Vec<(i64, f64)> {
+        let rows = (0..batch.len())
+            .filter(|&row| batch.meters.value(usize::from(batch.meter[row])) == meter);
+        rows.map(|row| ((batch.at[row] - START.0) / 1_000_000, batch.value[row])).collect()
+    };
+    assert_eq!(of("cpu.time"), [(10, 0.0), (20, 17.0), (30, 17.000000001)]);
+    assert_eq!(of("cpu.user.time"), of("cpu.time"));
+    assert_eq!(of("cpu.wait.time"), [(10, 0.0), (20, 1e-8)]);
+    assert_eq!(of("memory.resident").len(), 2);
+    assert_eq!(of("memory.total").len(), 4);
+}
+
 #[test]
 fn a_size_left_out_stays_and_a_new_one_changes_at_the_reading() {
     let (mut fleet, mut out) = (Fleet::new("n".into()), Observation::new(SOURCE));

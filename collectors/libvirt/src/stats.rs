@@ -99,6 +99,31 @@ struct Wait {
     wait: Option<u64>,
 }
 
+/// The last values read of the counters of one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counted {
+    counters: [u64; 3],
+    /// By virtual CPU.
+    waits: BTreeMap<u32, u64>,
+}
+
+impl Counted {
+    /// Keeps what was read; what was not stays.
+    pub(crate) fn keep(&mut self, stats: &mut DomainStats) {
+        for (kept, now) in self.counters.iter_mut().zip(stats.process_counters()) {
+            *kept = now.unwrap_or(*kept);
+        }
+        let waits = stats.waits.iter().filter_map(|(index, wait)| Some((*index, wait.time()?)));
+        self.waits.extend(waits);
+    }
+}
+
+impl Wait {
+    fn time(&self) -> Option<u64> {
+        self.delay.or(self.wait)
+    }
+}
+
 impl State {
     fn from_number(number: u64) -> State {
         match number {
@@ -152,9 +177,34 @@ impl DomainStats {
         stats
     }
 
+    /// Leaves out what libvirt made up of a process that was gone: it reads `/proc/<pid>`, and where
+    /// there is none it says 0, as if that were read (`qemuGetProcessInfo`, `qemuGetSchedstatDelay`).
+    /// So a counter of the process that stood above 0 earlier in its life and is 0 now was not
+    /// read, and neither was memory of which nothing is resident.
+    pub(crate) fn leave_out_unread(&mut self, before: &Counted) {
+        for (now, before) in self.process_counters().into_iter().zip(before.counters) {
+            if *now == Some(0) && before > 0 {
+                *now = None;
+            }
+        }
+        self.balloon.resident = self.balloon.resident.filter(|&bytes| bytes > 0);
+        // The sum would fall if any of them were left out.
+        let fell = |(index, wait): (&u32, &Wait)| {
+            let before = before.waits.get(index).copied().unwrap_or(0);
+            wait.time() == Some(0) && before > 0
+        };
+        if self.waits.iter().any(fell) {
+            self.waits.clear();
+        }
+    }
+
+    fn process_counters(&mut self) -> [&mut Option<u64>; 3] {
+        [&mut self.cpu_time, &mut self.cpu_user, &mut self.cpu_system]
+    }
+
     /// Nanoseconds in which virtual CPUs were ready but had no core, all of them together.
     pub(crate) fn wait(&self) -> Option<u64> {
-        self.waits.values().filter_map(|wait| wait.delay.or(wait.wait)).reduce(u64::saturating_add)
+        self.waits.values().filter_map(Wait::time).reduce(u64::saturating_add)
     }
 
     fn set_scalar(&mut self, name: &str, value: Value<'_>) {
