@@ -47,9 +47,6 @@ use self::{
 };
 use crate::{Incarnation, Log, LogError, Record, TopicConfig, TopicPartition, Watermarks};
 
-/// How often a waiting fetch lets the consumer tell what happened to its connections.
-const TICK: Duration = Duration::from_millis(100);
-
 /// How long a partition without a leader is left alone.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -234,9 +231,8 @@ impl KafkaLog {
                 }
                 Drained::Nothing if Instant::now() < deadline => {
                     let filled = feed.filled.clone();
-                    let tick = deadline.min(Instant::now() + TICK);
                     // Whether woken or not, what is there is looked at again.
-                    let _ = timeout_at(tick, filled.notified()).await;
+                    let _ = timeout_at(deadline, filled.notified()).await;
                 }
                 Drained::Nothing => return self.nothing(from).await,
                 // Placed again, which tells whether it was truncated.
