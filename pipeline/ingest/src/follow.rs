@@ -24,8 +24,7 @@ use tracing::warn;
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
-use crate::forget::learn_events;
-use crate::load::{load_epochs_file, load_gaps_file, load_series_file, unless_damaged};
+use crate::load::{load_file, unless_damaged};
 use crate::metrics::Metrics;
 use crate::ownership::IngestError;
 use crate::positions::has;
@@ -152,13 +151,7 @@ impl Follower {
                 if self.loaded.contains(&file.path) {
                     continue;
                 }
-                let read = match table.def().name {
-                    "series" => load_series_file(table, file, shared).await.map(drop),
-                    "events" => learn_events(table, file, shared).await,
-                    "epochs" => load_epochs_file(table, file, shared).await,
-                    _ => load_gaps_file(table, file, shared).await,
-                };
-                unless_damaged(file, read)?;
+                unless_damaged(file, load_file(table, file, shared).await)?;
                 self.loaded.insert(file.path.clone());
             }
         }

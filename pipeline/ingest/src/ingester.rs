@@ -12,6 +12,7 @@
 //! committed after those rows and begins at the last of them, and of two cuts the earlier has all
 //! rows of a log that is no more.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +22,13 @@ use tokio::sync::Mutex;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::fetch::Event;
 use crate::flush::{Overtaken, Sink, Tools, flush};
+use crate::load::load_restored;
 use crate::ownership::IngestError;
 use crate::rows::epochs_batch;
 use crate::state::State;
@@ -45,6 +48,8 @@ pub(crate) struct Owner {
     held: Option<Event>,
     committed_at: Instant,
     refreshed_at: Instant,
+    /// Versions of tables in which a repair put rows back, as far as they are known here.
+    restored: BTreeMap<&'static str, i64>,
 }
 
 impl Owner {
@@ -52,7 +57,8 @@ impl Owner {
     pub(crate) fn of(tail: Tail, sink: Sink) -> Self {
         let now = Instant::now();
         let sink = Arc::new(Mutex::new(sink));
-        Owner { tail, sink, held: None, committed_at: now, refreshed_at: now }
+        let restored = BTreeMap::new();
+        Owner { tail, sink, held: None, committed_at: now, refreshed_at: now, restored }
     }
 
     /// Ingests until cancelled, then commits what it has received. Dropping the future stops all
@@ -208,9 +214,13 @@ impl Owner {
         let mut sink = self.sink.lock().await;
         self.tail.forget(&sink.samples);
         let Tail { state, publisher, .. } = &mut self.tail;
-        publisher.list(&sink);
         let start = sink.metering_start().await.map_err(IngestError::Store)?;
         state.beginning.note_stored(start);
+        // A repair beside put back what was unreadable when this one started.
+        if let Err(error) = load_restored(&mut sink, &state.shared, &mut self.restored).await {
+            warn!(error = &error as &dyn std::error::Error, "what was repaired cannot be read yet");
+        }
+        publisher.list(&sink);
         drop(sink);
         if let Some(cut) = state.flushing.take() {
             let version = publisher.sample_version();

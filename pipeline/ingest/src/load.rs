@@ -17,8 +17,10 @@ use crate::bounds::Days;
 use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::Sink;
+use crate::forget::learn_events;
 use crate::memory::MemoryTier;
 use crate::metrics::Metrics;
+use crate::note::restored_app;
 use crate::ownership::IngestError;
 use crate::plausible::Plausible;
 use crate::state::State;
@@ -159,6 +161,41 @@ async fn load_history(
     *shared.epochs.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = epochs;
     let gaps = std::mem::take(&mut *loaded.gaps.write().unwrap_or_else(|e| e.into_inner()));
     shared.gaps.write().unwrap_or_else(|poisoned| poisoned.into_inner()).set_stored(gaps);
+    Ok(())
+}
+
+/// Adds what one file of series, events, epochs or gaps says.
+pub(crate) async fn load_file(
+    table: &Table,
+    file: &DataFile,
+    shared: &Shared,
+) -> Result<(), StoreError> {
+    match table.def().name {
+        "series" => load_series_file(table, file, shared).await.map(drop),
+        "events" => learn_events(table, file, shared).await,
+        "epochs" => load_epochs_file(table, file, shared).await,
+        _ => load_gaps_file(table, file, shared).await,
+    }
+}
+
+/// Adds what tables say in which a repair put rows back since the versions that are `known`.
+pub(crate) async fn load_restored(
+    sink: &mut Sink,
+    shared: &Shared,
+    known: &mut BTreeMap<&'static str, i64>,
+) -> Result<(), StoreError> {
+    let Sink { series, events, epochs, gaps, .. } = sink;
+    for table in [&*series, events, epochs] {
+        let name = table.def().name;
+        let restored = gaps.position(&restored_app(name)).await?;
+        let Some(version) = restored.filter(|version| known.get(name) != Some(version)) else {
+            continue;
+        };
+        for file in table.files().iter() {
+            unless_damaged(file, load_file(table, file, shared).await)?;
+        }
+        known.insert(name, version);
+    }
     Ok(())
 }
 

@@ -114,6 +114,11 @@ async fn note_damaged(
     note(gaps, format!("damaged/{name}/{path}"), 1, gap).await
 }
 
+/// Application id, in `gaps`, of the version of a table in which rows came back last.
+pub(crate) fn restored_app(table: &str) -> String {
+    format!("restored/{table}")
+}
+
 /// Rows of files that were set aside are back, or some of them.
 pub(crate) async fn note_restored(
     gaps: &mut Table,
@@ -128,7 +133,7 @@ pub(crate) async fn note_restored(
         format!("of {files} damaged files of {name} {restored} rows are restored, {lost} are lost");
     let span = (Timestamp(span.0), Timestamp(span.1.saturating_sub(1).max(span.0)));
     let gap = Gap { reason, ..gap(kind, table, span, lost) };
-    note(gaps, format!("restored/{name}"), table.version(), gap).await
+    note(gaps, restored_app(name), table.version(), gap).await
 }
 
 /// A commit cannot be read; what it changed is not known.

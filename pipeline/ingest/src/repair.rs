@@ -73,8 +73,8 @@ pub async fn repair(
         done.unread += unread;
         let checked = check(&mut table, &mut gaps, &mut done, &mut say).await;
         checked.map_err(failed)?;
-        if unread > 0 && def.name == "samples" {
-            replay.all_samples();
+        if unread > 0 {
+            replay.add_whole(def.name);
         }
         for path in table.aside() {
             done.damaged += 1;
@@ -90,8 +90,10 @@ pub async fn repair(
     for def in STORED {
         let mut table = storage.table(def).await.map_err(IngestError::Store)?;
         let paths = table.aside();
-        let facts: Spans = told.iter().filter(|fact| fact.is_of(def.name, &paths)).collect();
-        if paths.is_empty() && !replay.wants(def.name) {
+        let whole = replay.wants_whole(def.name);
+        let facts = told.iter().filter(|fact| fact.is_of(def.name, whole, &paths));
+        let facts: Spans = facts.collect();
+        if paths.is_empty() && !whole {
             continue;
         }
         say(format!("{}: {} files to restore from the log", def.name, paths.len()));
@@ -161,8 +163,11 @@ pub(crate) struct Fact {
 }
 
 impl Fact {
-    fn is_of(&self, table: &str, paths: &[String]) -> bool {
-        self.table == table && paths.iter().any(|path| self.reason.contains(path.as_str()))
+    /// Whether it is of one of these files, or of a commit where all of the table is wanted.
+    fn is_of(&self, table: &str, whole: bool, paths: &[String]) -> bool {
+        let is_commit = whole && self.reason.starts_with("commit ");
+        let is_file = paths.iter().any(|path| self.reason.contains(path.as_str()));
+        self.table == table && (is_commit || is_file)
     }
 }
 

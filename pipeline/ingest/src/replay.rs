@@ -1,6 +1,6 @@
 //! The log read again for rows that the tables lost.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use nilometer_contract::{
     Applied, DECISIONS, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES, Timestamp,
 };
 use nilometer_log::{Log, LogError, Record, TopicPartition};
-use nilometer_store::{Add, StoreError, Table, write_samples};
+use nilometer_store::{Add, SAMPLES as SAMPLES_TABLE, StoreError, Table, write_samples};
 use prometheus::Registry;
 
 use crate::config::IngestConfig;
@@ -67,21 +67,22 @@ impl Spans {
 pub(crate) struct Replay {
     log: Arc<dyn Log>,
     topics: Topics,
-    all_samples: bool,
+    /// Tables of which it is not known what is missing.
+    whole: BTreeSet<&'static str>,
 }
 
 impl Replay {
     pub(crate) fn new(log: Arc<dyn Log>, topics: Topics) -> Self {
-        Replay { log, topics, all_samples: false }
+        Replay { log, topics, whole: BTreeSet::new() }
     }
 
-    /// It is not known what is missing of the samples.
-    pub(crate) fn all_samples(&mut self) {
-        self.all_samples = true;
+    /// It is not known what is missing of a table.
+    pub(crate) fn add_whole(&mut self, table: &'static str) {
+        self.whole.insert(table);
     }
 
-    pub(crate) fn wants(&self, table: &str) -> bool {
-        self.all_samples && table == "samples"
+    pub(crate) fn wants_whole(&self, table: &str) -> bool {
+        self.whole.contains(table)
     }
 
     /// Samples of the spans that are in the log and not in the table.
@@ -93,7 +94,8 @@ impl Replay {
     ) -> Result<Restored, IngestError> {
         let mut state = self.begin(sink, config).await?;
         let mut ranges = self.ranges(&state, SAMPLES).await?;
-        if !self.all_samples && sink.commits.aside().is_empty() {
+        let whole = self.wants_whole(SAMPLES_TABLE.name);
+        if !whole && sink.commits.aside().is_empty() {
             let covered = covered(&sink.commits, spans).await.map_err(IngestError::Store)?;
             ranges.retain_mut(|(stream, low, high)| {
                 let of = covered.get(&(stream.partition, stream.log.to_string()));
@@ -103,7 +105,7 @@ impl Replay {
         }
         self.run(sink, &mut state, ranges).await?;
         let mut rows = collect_rows(&state.memory.batches());
-        rows.retain(|row| self.all_samples || spans.hold(row.at, row.at));
+        rows.retain(|row| whole || spans.hold(row.at, row.at));
         let many = rows.len() as u64;
         let adds = write_samples(&sink.samples, rows).await.map_err(IngestError::Store)?;
         Ok((many, adds))

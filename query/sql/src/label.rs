@@ -1,4 +1,5 @@
-//! Adds labels to rows of `(series, at, value)`, and leaves out series that filters refused.
+//! Adds labels to rows of `(series, at, value)`, and leaves out series that filters refused or
+//! whose labels are lost.
 
 use std::fmt;
 use std::sync::{Arc, RwLock};
@@ -7,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOpti
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -18,6 +19,9 @@ use futures::StreamExt;
 use nilometer_ingest::{COLUMNS, SeriesIndex};
 
 use crate::samples::{LabelValues, texts};
+
+/// The slot of no series.
+const UNKNOWN: u32 = u32::MAX;
 
 /// What is added to each batch.
 #[derive(Clone)]
@@ -64,12 +68,15 @@ impl LabelExec {
 
 impl Labeler {
     fn label(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let mut slots = self.slots(batch)?;
+        let mut slots = self.slots(batch);
+        let pass = |slot: &u32| match &self.selected {
+            None => *slot != UNKNOWN,
+            Some(selected) => selected.get(*slot as usize).copied().unwrap_or(false),
+        };
         let filtered;
-        let batch = match &self.selected {
-            None => batch,
-            Some(selected) => {
-                let pass = |slot: &u32| selected.get(*slot as usize).copied().unwrap_or(false);
+        let batch = match slots.iter().all(pass) {
+            true => batch,
+            false => {
                 let mask: BooleanArray = slots.iter().map(|slot| Some(pass(slot))).collect();
                 slots.retain(pass);
                 filtered = filter_record_batch(batch, &mask)?;
@@ -98,20 +105,19 @@ impl Labeler {
         texts(keys, &self.values[label])
     }
 
-    /// Slot of each row; rows of one series follow each other in files, so look-ups are few.
-    fn slots(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
+    /// Slot of each row; rows of one series follow each other in files, so look-ups are few. A
+    /// series whose labels are lost, as long as they are not repaired, has none, and is left out.
+    fn slots(&self, batch: &RecordBatch) -> Vec<u32> {
         let index = self.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut last: Option<(i64, u32)> = None;
         let series = batch.column(0).as_primitive::<Int64Type>().values();
         let slot = |&series: &i64| match last {
-            Some((known, slot)) if known == series => Ok(slot),
-            _ => match index.slot(series) {
-                Some(slot) => {
-                    last = Some((series, slot));
-                    Ok(slot)
-                }
-                None => Err(DataFusionError::Internal(format!("series {series} has no labels"))),
-            },
+            Some((known, slot)) if known == series => slot,
+            _ => {
+                let slot = index.slot(series).unwrap_or(UNKNOWN);
+                last = Some((series, slot));
+                slot
+            }
         };
         series.iter().map(slot).collect()
     }

@@ -122,6 +122,28 @@ async fn a_commit_that_is_missing_is_said() {
     assert!(again.unread().is_empty());
 }
 
+/// One that started without them goes on with the labels and lives that a repair put back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_reaches_an_ingester_at_work() {
+    let place = Place::new();
+    five_commits(&place).await;
+    for def in [&SERIES, &EVENTS] {
+        damage(&place, def, 0).await;
+    }
+    let config = IngestConfig { refresh_interval: Duration::from_millis(5), ..hasty() };
+    let running = place.start(config).await;
+    let known = || {
+        let shared = &running.tables.shared;
+        let lives = shared.history.read().unwrap().iter().count();
+        (shared.index.read().unwrap().len(), lives)
+    };
+    assert_eq!(known(), (1, 4));
+    let (done, said) = repaired(&place).await;
+    assert_eq!((done.damaged, done.restored, done.lost), (2, 2, 0), "{said:#?}");
+    eventually("they are known", async || known() == (2, 5)).await;
+    running.stop().await.unwrap();
+}
+
 async fn repaired(place: &Place) -> (Repaired, Vec<String>) {
     let (log, mut said) = (std::sync::Arc::new(place.log.clone()), Vec::new());
     let done = repair(&place.storage(), log, &patient(), |line| said.push(line)).await;
@@ -186,13 +208,38 @@ async fn what_the_log_has_no_more_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_commit_is_made_up_for() {
-    let place = Place::new();
-    five_commits(&place).await;
-    let before = place.stored_in("samples").await;
-    let log = place.tables_folder().join("samples/_delta_log");
-    std::fs::remove_file(log.join(format!("{:020}.json", 4))).unwrap();
-    let (done, said) = repaired(&place).await;
-    assert_eq!((done.unread, done.damaged, done.lost), (1, 0, 0), "{said:#?}");
-    place.ingest(patient()).await;
-    assert_eq!(place.stored_in("samples").await, before);
+    for (def, rows) in [(&SAMPLES, 5), (&SERIES, 2), (&EVENTS, 5)] {
+        let place = Place::new();
+        five_commits(&place).await;
+        let before = place.stored().await;
+        assert_eq!(rows_of(&place, def).await, rows);
+        let folder = place.tables_folder().join(def.name).join("_delta_log");
+        std::fs::remove_file(folder.join(second_add(&folder))).unwrap();
+        let (done, said) = repaired(&place).await;
+        assert_eq!((done.unread, done.damaged, done.lost), (1, 0, 0), "{said:#?}");
+        place.ingest(patient()).await;
+        assert_eq!(rows_of(&place, def).await, rows, "{}", def.name);
+        let kept = |lines: Vec<String>| -> Vec<String> {
+            lines.into_iter().filter(|line| !line.starts_with("gaps")).collect()
+        };
+        assert_eq!(kept(place.stored().await), kept(before), "{}", def.name);
+    }
+}
+
+async fn rows_of(place: &Place, def: &'static TableDef) -> u64 {
+    let table = place.storage().table(def).await.unwrap();
+    table.files().iter().map(|file| file.rows).sum()
+}
+
+/// Name of the second commit that adds a file.
+fn second_add(folder: &std::path::Path) -> String {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = names.map(|name| name.into_string().unwrap());
+    let adds = |name: &String| {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        name.ends_with(".json") && text.contains("\"add\"")
+    };
+    let mut names: Vec<String> = names.filter(adds).collect();
+    names.sort();
+    names.swap_remove(1)
 }

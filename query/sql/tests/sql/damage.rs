@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use nilometer_store::{EVENTS, SAMPLES};
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
-use nilometer_sql::{MISSING_ROWS, router};
+use nilometer_contract::{BatchBuilder, Resource, ResourceKind, Timestamp};
+use nilometer_sql::{Limits, MISSING_ROWS, router};
+use nilometer_store::{EVENTS, SAMPLES};
 use tower::ServiceExt;
 
-use crate::estate::{Lie, small};
+use crate::estate::{Estate, Lie, T0, small};
 
 /// The next of a row of numbers that look random.
 fn next(seed: &mut u64) -> u64 {
@@ -120,4 +120,23 @@ async fn answers_that_need_a_file_set_aside_say_so() {
     let routes = router(estate.engine_over(estate.follower().await.tables()));
     let said = sql_lacks(&routes, "SELECT * FROM resources").await.unwrap();
     assert!(said.contains("5 rows of events from 2026-11-02T00:00:00Z"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_whose_labels_are_lost_are_left_out() {
+    let mut estate = Estate::new(Limits::default()).await;
+    let mut samples = BatchBuilder::new("test");
+    let subject = samples.subject(&Resource::new("vm", ResourceKind::Vm));
+    samples.push_named(subject, "cpu.time", Timestamp::from_seconds(T0), 1.0);
+    estate.samples(samples).await;
+    estate.settle(Lie::InFiles).await;
+    let folder = estate.folder.path().join("tables/series");
+    for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some_and(|ending| ending == "parquet") {
+            std::fs::write(file, "no Parquet").unwrap();
+        }
+    }
+    let engine = estate.engine_over(estate.follower().await.tables());
+    let answer = engine.query("SELECT meter, value FROM samples").await.unwrap();
+    assert_eq!(answer.batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
 }
