@@ -135,6 +135,8 @@ impl Run {
     /// Starts the agent anew where its fleet repeats nothing, so that what it says from now on is
     /// nowhere else.
     async fn say_nothing_again(&mut self) -> anyhow::Result<()> {
+        // One that was overtaken may have ended meanwhile.
+        self.until_ready().await?;
         self.agent.kill()?;
         let (samples, _) = self.there().await?;
         self.move_fleet_to(self.oracle.first_not_in(&samples))?;
