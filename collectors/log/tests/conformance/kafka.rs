@@ -62,11 +62,28 @@ fn secure(tls: &KafkaTls, password: &str) -> KafkaConfig {
 fn apache_kafka() {
     let dir = tempfile::tempdir().unwrap();
     let Some(mut kafka) = Kafka::start(dir.path()).unwrap() else { return };
+    a_waiting_fetch_sleeps(&kafka);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         suite::run(&Cluster { config: KafkaConfig::new(kafka.bootstrap()) }).await;
         tls_with_credentials(&kafka.tls()).await;
         nothing_acknowledged_is_lost_by_killing_the_broker(&mut kafka).await;
+    });
+}
+
+/// It wakes up when there are records, and does not look for them meanwhile.
+fn a_waiting_fetch_sleeps(kafka: &Kafka) {
+    let wait = Duration::from_secs(4);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let log = KafkaLog::connect(KafkaConfig::new(kafka.bootstrap())).unwrap();
+        make(&log, "idle", 1).await;
+        assert!(fetch(&log, &at("idle", 0), 0, 1, Duration::ZERO).await.unwrap().is_empty());
+        let metrics = tokio::runtime::Handle::current().metrics();
+        let before = metrics.worker_park_count(0);
+        assert!(fetch(&log, &at("idle", 0), 0, 1, wait).await.unwrap().is_empty());
+        let woken = metrics.worker_park_count(0) - before;
+        assert!(woken < 20, "woken {woken} times in {wait:?}");
     });
 }
 
