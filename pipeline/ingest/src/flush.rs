@@ -321,7 +321,7 @@ async fn note_commit(
 }
 
 /// The owner's position, which makes a commit conflict with the claim of a later ingester.
-fn owned_by(owner: Option<i64>) -> Vec<Position> {
+pub(crate) fn owned_by(owner: Option<i64>) -> Vec<Position> {
     let position = |next| Position { app: OWNER.to_owned(), from: owner, next };
     owner.map(position).into_iter().collect()
 }

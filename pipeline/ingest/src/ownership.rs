@@ -25,6 +25,7 @@ use crate::flush::{Overtaken, Sink};
 use crate::follow::Follower;
 use crate::ingester::Owner;
 use crate::metrics::Metrics;
+use crate::positions::note_logs;
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
 
@@ -103,7 +104,7 @@ impl Ingester {
         let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics.clone()).await?;
         let tables = tail.tables();
         let stage = match taken {
-            Some(lease) => Stage::Owning(Box::new(Owner::of(tail, sink)), lease),
+            Some(lease) => Stage::Owning(Box::new(own(tail, sink).await?), lease),
             None => Stage::Standby(Box::new(Follower::of(tail, sink)), claimant),
         };
         let owns = watch::Sender::new(false);
@@ -175,14 +176,24 @@ async fn stand_by(
     let (tail, mut sink) = follower.into_parts();
     claim(&mut sink, &lease).await?;
     let tail = tail.reopen(&mut sink).await?;
-    Ok(Some((Owner::of(tail, sink), lease)))
+    Ok(Some((own(tail, sink).await?, lease)))
+}
+
+/// Begins to own tables that are claimed.
+async fn own(tail: Tail, mut sink: Sink) -> Result<Owner, IngestError> {
+    note_logs(&mut sink, &tail.state.reading).await.map_err(lost)?;
+    Ok(Owner::of(tail, sink))
 }
 
 async fn claim(sink: &mut Sink, lease: &Lease) -> Result<(), IngestError> {
-    sink.claim(lease.generation()).await.map_err(|error| match error {
+    sink.claim(lease.generation()).await.map_err(lost)
+}
+
+fn lost(error: CommitError) -> IngestError {
+    match error {
         CommitError::Store(error) => IngestError::Store(error),
         overtaken => IngestError::Overtaken(Overtaken(overtaken)),
-    })
+    }
 }
 
 async fn overdue(cancel: &CancellationToken, deadline: Duration) {

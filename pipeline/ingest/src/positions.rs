@@ -1,11 +1,35 @@
 //! What tables note of logs beside positions, and which rows they have by that.
 
+use std::collections::BTreeMap;
+
 use nilometer_contract::GAPS;
-use nilometer_store::{Position, StoreError, Table};
+use nilometer_store::{CommitError, Position, StoreError, Table};
 
 use crate::beginning::start_of;
 use crate::cut::Cut;
-use crate::stream::Origin;
+use crate::flush::{Sink, owned_by};
+use crate::stream::{LogId, Origin, Stream};
+
+/// The log that each partition is read as.
+type Reading = BTreeMap<(&'static str, u32), LogId>;
+
+/// Notes which log each partition is read as, where none is noted: a log that is gone before
+/// anything of it was stored is missed, too.
+pub(crate) async fn note_logs(sink: &mut Sink, reading: &Reading) -> Result<(), CommitError> {
+    let mut notes: BTreeMap<&str, Vec<Position>> = BTreeMap::new();
+    for (&(topic, partition), &log) in reading {
+        let app = Stream { topic, partition, log }.log_app();
+        let found = sink.home(topic).position(&app).await.map_err(CommitError::Store)?;
+        if found.is_none() {
+            notes.entry(topic).or_default().push(Position { app, from: None, next: log.number() });
+        }
+    }
+    for (topic, mut notes) in notes {
+        notes.extend(owned_by(sink.generation));
+        sink.home(topic).append(Vec::new(), &notes).await?;
+    }
+    Ok(())
+}
 
 /// What a home table notes beside positions of a topic that move, from what it has there.
 pub(crate) async fn notes(

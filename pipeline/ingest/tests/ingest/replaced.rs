@@ -71,12 +71,12 @@ async fn a_replaced_log_is_stored_from_its_beginning_and_a_gap_tells_of_it() {
     assert_eq!(place.stored_in("samples").await, sorted([before, after].concat()));
     assert_eq!(
         gaps_saying(&place, "0 the log was replaced: 25 records were read of").await,
-        (2, 2)
+        (2, 6)
     );
     // It goes on there, and is not told of again.
     let more = fill(&place, "more", 2, 1).await;
     place.ingest(patient()).await;
-    assert_eq!(gaps_saying(&place, "the log was replaced").await, (2, 2));
+    assert_eq!(gaps_saying(&place, "the log was replaced").await, (6, 6));
     assert_eq!(place.stored_in("samples").await.len(), 2_500 + 5_060 + more.len());
 }
 
@@ -169,7 +169,7 @@ async fn a_log_that_comes_back_goes_on_where_it_was() {
     let metrics = place.ingest(patient()).await;
     assert_eq!(metrics.samples.get(), 2, "only what is new is read");
     assert_eq!(place.stored_in("samples").await, sorted([first, second, third].concat()));
-    assert_eq!(gaps_saying(&place, "the log was replaced").await, (4, 4));
+    assert_eq!(gaps_saying(&place, "the log was replaced").await, (8, 8));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +201,7 @@ async fn a_crash_at_any_write_tells_it_once() {
             place.ingest(patient()).await;
             assert_eq!(place.stored_in("samples").await, sorted([before, after].concat()));
             let gaps = gaps_saying(&place, "the log was replaced").await;
-            assert_eq!(gaps, (3, 5), "death at write {put}, {how:?}");
+            assert_eq!(gaps, (6, 8), "death at write {put}, {how:?}");
         }
         if deaths == 0 {
             assert!(put > 8, "{put}");
@@ -289,6 +289,20 @@ async fn a_gap_begins_and_ends_by_the_clock_of_the_log() {
     place.samples(0, &[("cpu.time", "vm", 4, 1.0)]).await;
     place.ingest(patient()).await;
     assert!(spans(&place).await.contains(&(30, 50)), "{:?}", spans(&place).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_replaced_before_anything_is_stored_is_missed() {
+    let place = Place::new();
+    fill(&place, "old", 4, 1).await;
+    let running = place.start(patient()).await;
+    running.has_read(4).await;
+    running.kill().await;
+    delete_log(&place);
+    let after = fill(&place, "new", 2, 1).await;
+    place.ingest(patient()).await;
+    assert_eq!(place.stored_in("samples").await, sorted(after));
+    assert_eq!(gaps_saying(&place, "replaced: 0 records were read of").await, (6, 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
