@@ -71,6 +71,7 @@ pub(crate) async fn check(
     letters(ground, &stored)?;
     for host in hosts {
         count_lost(&stored, &readings, &found, killed, &host.name)?;
+        stood_still(&stored, killed, host)?;
     }
     world.note(format!("{} samples are missing for a reason", found.missing));
     let touched = readings.iter().filter(|reading| may_be_touched(&stored, reading));
@@ -258,6 +259,24 @@ fn tears(gap: &GapRow, reading: &Reading) -> bool {
     gap.reason.contains("clock was stepped")
         && gap.agent == reading.host
         && span.contains(&reading.at.0)
+}
+
+/// An agent whose host stood still says so, but for the observations at both ends.
+fn stood_still(stored: &Stored, killed: &[Killed], host: &Host) -> anyhow::Result<()> {
+    let was_killed = killed.iter().any(|killed| killed.host == host.name);
+    if was_killed || host.clock.was_set() {
+        return Ok(());
+    }
+    let ends = 2 * INTERVAL.as_micros() as i64;
+    for (from, to) in host.stood_still() {
+        let (start, end) = (host.clock.shown_at(from).0, host.clock.shown_at(to).0);
+        let says = |gap: &&GapRow| gap.kind == "unobserved" && gap.agent == host.name;
+        let said = stored.gaps.iter().filter(says);
+        let most = said.map(|gap| gap.end.min(end) - gap.start.max(start)).max();
+        let right = end - start <= ends || most.is_some_and(|most| most >= end - start - ends);
+        ensure!(right, "{} stood still from {start} to {end}, and nothing says so", host.name);
+    }
+    Ok(())
 }
 
 /// What an agent says that it lost is what is missing, to the sample; where the agent was killed

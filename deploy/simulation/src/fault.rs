@@ -49,9 +49,12 @@ pub enum Kind {
     DataFlipped,
     /// A sample arrives that is dated in another century.
     FarFuture,
+    /// A machine sleeps: all on it stands still, its steady time too, and its wall clock goes on.
+    Slept,
 }
 
-/// Kinds that run unless others are asked for.
+/// Kinds that run unless others are asked for; new ones come last, so that seeds which found
+/// something can be run with the kinds of their time.
 pub const KINDS: &[Kind] = &[
     Kind::AgentKilled,
     Kind::IngesterKilled,
@@ -75,6 +78,7 @@ pub const KINDS: &[Kind] = &[
     Kind::ClockStepped,
     Kind::FarFuture,
     Kind::DataFlipped,
+    Kind::Slept,
 ];
 
 /// Kinds that the product does not stand yet, and what it does.

@@ -40,15 +40,35 @@ pub(crate) struct Host {
     pub(crate) clock: Arc<SimulatedClock>,
     slot: u64,
     frozen: watch::Sender<bool>,
+    still: Mutex<Still>,
     log: Mutex<Link>,
     store: Mutex<Link>,
 }
 
-/// A wall clock that may be stepped. Between two steps it runs as true time does.
+/// When a host stood still, in true time.
+#[derive(Default)]
+struct Still {
+    /// Since when it does, if it does.
+    since: Option<i64>,
+    before: Vec<(i64, i64)>,
+}
+
+/// A wall clock that may be stepped, and a steady one that stands still while its machine sleeps.
+/// Else both run as true time does.
 pub(crate) struct SimulatedClock {
     world: Arc<World>,
     /// True time of each step, and what the clock is ahead of true time from there on.
     steps: Mutex<Vec<(i64, i64)>>,
+    sleep: Mutex<Sleep>,
+}
+
+/// In microseconds of true time.
+#[derive(Clone, Copy, Default)]
+struct Sleep {
+    /// Since when it sleeps, if it does.
+    since: Option<i64>,
+    /// How long it slept before.
+    total: i64,
 }
 
 impl Host {
@@ -57,9 +77,14 @@ impl Host {
         Arc::new(Host {
             name: name.to_owned(),
             world: world.clone(),
-            clock: Arc::new(SimulatedClock { world: world.clone(), steps }),
+            clock: Arc::new(SimulatedClock {
+                world: world.clone(),
+                steps,
+                sleep: Mutex::default(),
+            }),
             slot,
             frozen: watch::Sender::new(false),
+            still: Mutex::default(),
             log: Mutex::default(),
             store: Mutex::default(),
         })
@@ -76,8 +101,28 @@ impl Host {
         }
     }
 
+    /// Stops all that runs on it, or lets it go on unless it sleeps.
     pub(crate) fn freeze(&self, frozen: bool) {
+        let frozen = frozen || self.clock.sleep().since.is_some();
         self.frozen.send_replace(frozen);
+        let mut still = self.still.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let now = self.world.elapsed();
+        if frozen {
+            still.since.get_or_insert(now);
+        } else if let Some(since) = still.since.take() {
+            still.before.push((since, now));
+        }
+    }
+
+    /// From when to when it stood still, in true time.
+    pub(crate) fn stood_still(&self) -> Vec<(i64, i64)> {
+        self.still.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).before.clone()
+    }
+
+    /// Puts it to sleep, or wakes it up.
+    pub(crate) fn set_asleep(&self, asleep: bool) {
+        self.clock.set_asleep(asleep);
+        self.freeze(asleep);
     }
 
     pub(crate) fn is_frozen(&self) -> bool {
@@ -143,9 +188,28 @@ impl SimulatedClock {
         START.plus_micros(elapsed + step.map_or(0, |step| step.1))
     }
 
-    /// Whether it was ever stepped.
+    fn set_asleep(&self, asleep: bool) {
+        let (now, mut sleep) = (self.world.elapsed(), self.sleep());
+        let since = sleep.since.take();
+        if asleep {
+            sleep.since = since.or(Some(now));
+        } else {
+            sleep.total += since.map_or(0, |since| now - since);
+        }
+    }
+
+    /// Whether it ever parted from steady time, by a step or in its sleep.
     pub(crate) fn was_stepped(&self) -> bool {
+        self.was_set() || self.sleep().total > 0
+    }
+
+    /// Whether somebody set it.
+    pub(crate) fn was_set(&self) -> bool {
         self.steps().len() > 1
+    }
+
+    fn sleep(&self) -> MutexGuard<'_, Sleep> {
+        self.sleep.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn steps(&self) -> MutexGuard<'_, Vec<(i64, i64)>> {
@@ -159,6 +223,8 @@ impl Clock for SimulatedClock {
     }
 
     fn steady(&self) -> Duration {
-        Duration::from_micros(self.world.elapsed().unsigned_abs())
+        let (now, sleep) = (self.world.elapsed(), *self.sleep());
+        let awake = sleep.since.unwrap_or(now) - sleep.total;
+        Duration::from_micros(awake.unsigned_abs())
     }
 }

@@ -242,6 +242,7 @@ impl Run {
             Kind::StoreSlow => *site.host.store() = slow,
             Kind::StoreLossy => *site.host.store() = lossy,
             Kind::Frozen => site.host.freeze(true),
+            Kind::Slept => site.host.set_asleep(true),
             Kind::SecondOwner if !site.is_running() => site.start(),
             Kind::SecondOwner => {}
             Kind::BrokerAway => {
@@ -295,6 +296,7 @@ impl Run {
                 *site.host.store() = Link::default();
             }
             Kind::Frozen => site.host.freeze(false),
+            Kind::Slept => site.host.set_asleep(false),
             Kind::SecondOwner => site.kill().await,
             Kind::BrokerAway => {
                 let sites = self.agents.iter().chain(&self.ingesters);
@@ -314,7 +316,7 @@ impl Run {
         for site in self.agents.iter_mut().chain(&mut self.ingesters[..1]) {
             *site.host.log() = Link::default();
             *site.host.store() = Link::default();
-            site.host.freeze(false);
+            site.host.set_asleep(false);
             if !site.is_running() {
                 site.start();
             }
