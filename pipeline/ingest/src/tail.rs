@@ -157,8 +157,9 @@ impl Tail {
             Event::Samples { stream, records } => {
                 self.count(SAMPLES, records.len());
                 for record in records {
-                    self.state.marks.insert(stream, record.mark);
+                    let mark = record.mark;
                     self.state.apply_samples(stream, record);
+                    self.state.marks.insert(stream, mark);
                     tokio::task::consume_budget().await;
                 }
                 self.settle().await;

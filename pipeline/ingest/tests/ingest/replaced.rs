@@ -228,6 +228,27 @@ async fn spans(place: &Place) -> Vec<(i64, i64)> {
     spans
 }
 
+/// The record before a damaged one says where the gap begins, also where both are read at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_within_what_is_read_at_once_begins_at_the_record_before() {
+    let place = Place::new();
+    for second in [10, 20, 30] {
+        place.at(second);
+        place.samples(0, &[("cpu.time", "vm", second, 1.0)]).await;
+    }
+    let partition = place.log_folder().join(nilometer_contract::SAMPLES).join("0");
+    let damaged = partition.join(format!("{:020}.log", 1));
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(damaged, bytes).unwrap();
+    let running = place.start(patient()).await;
+    running.has_read(2).await;
+    running.stop().await.unwrap();
+    assert_eq!(spans(&place).await, [(10, 30)]);
+    assert_eq!(place.stored_in("samples").await.len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_begins_at_the_last_record_that_is_stored() {
     let sample = |second| ("cpu.time", "vm", second, 1.0);
