@@ -47,8 +47,8 @@ enum LogKind {
 /// Kills agent, log and ingester at random, does worse between, and compares the bill.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Processes to kill.
-    #[arg(long, default_value_t = 50)]
+    /// Processes to kill; few by default, for a run among the other tests.
+    #[arg(long, default_value_t = 16)]
     kills: u32,
     /// Log to run with; both when not given.
     #[arg(long, value_enum)]
