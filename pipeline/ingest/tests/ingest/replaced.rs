@@ -228,9 +228,9 @@ async fn spans(place: &Place) -> Vec<(i64, i64)> {
     spans
 }
 
-/// The record before a damaged one says where the gap begins, also where both are read at once.
+/// The records on both sides of a damaged one say where its gap begins and ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_within_what_is_read_at_once_begins_at_the_record_before() {
+async fn a_damaged_record_is_a_gap_between_its_neighbours() {
     let place = Place::new();
     for second in [10, 20, 30] {
         place.at(second);
