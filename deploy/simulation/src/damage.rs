@@ -41,7 +41,11 @@ impl Disk {
         disk
     }
 
+    /// What is away stays as it is.
     fn note(&self) {
+        if self.away_since().is_some() {
+            return;
+        }
         let mut notes = self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         notes.push(lengths(&self.folder));
         let old = notes.len().saturating_sub(SYNCED_AFTER);
