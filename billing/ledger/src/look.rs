@@ -38,8 +38,8 @@ type Seen = BTreeMap<Stream, i64>;
 /// at, and which of them bear on usage: those that agents report, those that the ingester finds in
 /// the topics themselves, and what says that rows of damaged files are back.
 const GAPS_OF: [(&str, &str, &str); 3] = [
-    (GAPS, "gaps/reported", "of_topic = 'samples' AND kind <> 'late'"),
-    (SAMPLES, "gaps/found", "of_topic = 'samples' AND kind <> 'late'"),
+    (GAPS, "gaps/reported", "of_topic = 'nilometer.samples' AND kind <> 'late'"),
+    (SAMPLES, "gaps/found", "of_topic = 'nilometer.samples' AND kind <> 'late'"),
     (
         "maintenance",
         "gaps/restored",
@@ -248,7 +248,7 @@ impl Ledger {
             if !since.is_empty() {
                 let later = later_than(&since, "\"offset\" >=");
                 let sql = format!(
-                    "SELECT start, \"end\", CAST(of_topic = '{SAMPLES}' AS BIGINT) AS ends \
+                    "SELECT start, \"end\", CAST(of_topic IN ('{SAMPLES}', 'samples') AS BIGINT) AS ends \
                      FROM gaps WHERE {of} AND ({later})"
                 );
                 for batch in &self.inner.engine.query(&sql).await?.batches {

@@ -242,7 +242,6 @@ fn covers(gap: &GapRow, reading: &Reading) -> bool {
 /// Whether it may be of a damaged file, and the log has it no more.
 fn was_in_file(gap: &GapRow, reading: &Reading) -> bool {
     gap.kind == "lost"
-        && gap.of_topic == SAMPLES
         && gap.reason.contains("damaged files of samples")
         && (gap.start..gap.end).contains(&reading.at.0)
 }

@@ -1,7 +1,7 @@
 //! Hours that are stated anew: late samples, late events, pauses that end hours later.
 
-use nilometer_contract::Change;
 use nilometer_contract::ResourceKind::{Node, Vm};
+use nilometer_contract::{Change, Gap, GapKind};
 use nilometer_rating::{Detail, PriceBook};
 use nilometer_usage::Window;
 use tokio_util::sync::CancellationToken;
@@ -237,5 +237,39 @@ async fn a_late_event_settles_the_hours_after_it_anew() {
     assert!(site.settle().await >= 3);
     assert_eq!(site.csv(lived).await, "lived\n3661.000000000000\n");
     is_exact(&site, window(0, 4)).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_gap_settles_its_hours_anew() {
+    let records = fleet(&lively(21), hour(3).plus_micros(10 * MINUTE));
+    let (samples, events) = counts(&records);
+    let bed = Bed::new();
+    bed.append(&records).await;
+    let site = bed.start(&PriceBook::built_in()).await;
+    site.holds(samples, events).await;
+    assert!(site.settle().await >= 2);
+    let start = hour(0).plus_micros(20 * MINUTE);
+    let gap = Gap {
+        kind: GapKind::Unobserved,
+        agent: "agent".to_owned(),
+        node: String::new(),
+        sources: Vec::new(),
+        topic: nilometer_contract::SAMPLES.to_owned(),
+        partition: None,
+        start,
+        end: start.plus_micros(10 * MINUTE),
+        records: 0,
+        samples: 0,
+        reason: "nobody looked".to_owned(),
+    };
+    let payload = gap.encode().unwrap().into();
+    bed.append(&[Record { topic: Topic::Gaps, partition: 0, at: start, rows: 1, payload }]).await;
+    while !site.csv("SELECT count(*) FROM gaps").await.ends_with("\n1\n") {
+        tokio::task::yield_now().await;
+    }
+    assert!(site.settle().await >= 1, "its hour is looked at again");
+    is_exact(&site, window(0, 2)).await;
+    assert_eq!(site.settle().await, 0);
     site.stop().await;
 }
