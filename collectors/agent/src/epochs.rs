@@ -24,6 +24,8 @@ pub(crate) struct Epochs {
     path: PathBuf,
     form: Form,
     clock: Arc<EpochClock>,
+    /// When the sources were last asked before this start, by the clock of then.
+    before: Option<Timestamp>,
 }
 
 /// The wall clock was stepped, and another epoch began.
@@ -56,11 +58,12 @@ impl Epochs {
             read.inspect_err(|error| tracing::error!(%error, path = %path.display(), "damaged"))
                 .ok()
         });
+        let before = if known.is_some() { file::changed(&path)? } else { None };
         let form = known.unwrap_or_else(|| Form {
             instance: format!("{agent}/{}", Uuid::new_v4().simple()),
             sequence: 0,
         });
-        let mut epochs = Epochs { path, form, clock };
+        let mut epochs = Epochs { path, form, clock, before };
         let next = epochs.form.after();
         next.keep(&epochs.path)?;
         epochs.begin(next);
@@ -90,6 +93,22 @@ impl Epochs {
                 None
             }
         }
+    }
+
+    /// When the sources were last asked before this start; none if this is the first.
+    pub(crate) fn asked_before(&self) -> Option<Timestamp> {
+        self.before
+    }
+
+    /// Keeps that the sources are asked now, for the next start.
+    pub(crate) fn note_asked(&self) {
+        let (path, at) = (self.path.clone(), self.clock.now());
+        // In no hurry, and without it the next start only says more than there was.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = file::set_changed(&path, at) {
+                tracing::debug!(%error, path = %path.display(), "an instant is not kept");
+            }
+        }));
     }
 
     fn begin(&mut self, next: Form) -> Epoch {

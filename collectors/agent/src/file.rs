@@ -9,12 +9,18 @@
 //! | `dead_letters/*` | before the record is taken from its partition |
 //! | the folders | when they are made |
 //!
+//! When the sources were last asked is kept as the time of change of `epoch.json`, and lasts as the
+//! file system has it.
+//!
 //! What is removed need not last: a segment that is back after a loss of power is sent again. The
 //! file `lock` says nothing by being there.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use nilometer_contract::{Timestamp, micros};
 
 /// Replaces a file; on disk when this returns. After a crash there is the old one or the new one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -43,6 +49,22 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
 /// Makes the names in a folder last.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Keeps an instant with a file, as when it was changed: no bytes are written for it.
+pub(crate) fn set_changed(path: &Path, at: Timestamp) -> io::Result<()> {
+    let since = Duration::from_micros(u64::try_from(at.0).unwrap_or(0));
+    File::options().write(true).open(path)?.set_modified(UNIX_EPOCH + since)
+}
+
+/// When a file was changed; nothing when there is none.
+pub(crate) fn changed(path: &Path) -> io::Result<Option<Timestamp>> {
+    let since = match fs::metadata(path) {
+        Ok(about) => about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(Timestamp(micros(since))))
 }
 
 /// The bytes of a file, nothing when there is none.

@@ -3,7 +3,8 @@
 //! A source that is still busy is left out and counted; the others do not wait for it.
 //!
 //! Between two times it looks at the clocks: when the wall clock has parted from the epoch, the
-//! next epoch begins; when more steady time than planned went by, nobody looked meanwhile.
+//! next epoch begins; when more steady time than planned went by, nobody looked meanwhile, and
+//! likewise between two runs of an agent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,11 +66,13 @@ impl Watch {
         cancel: CancellationToken,
         patience: Duration,
     ) {
+        self.account_for_absence(&epochs).await;
         let mut tasks = JoinSet::new();
         let mut posts: Vec<Post> =
             sources.into_iter().map(|source| self.post(source, &mut tasks)).collect();
         while !cancel.is_cancelled() {
             posts.iter_mut().for_each(|post| self.ask(post));
+            epochs.lock().await.note_asked();
             let asked = (self.clock.now(), self.clock.steady());
             let planned = until_next(asked.0, self.interval);
             let next = tokio::time::sleep(planned);
@@ -91,10 +94,21 @@ impl Watch {
             self.check_clocks(&epochs, asked, planned).await;
         }
         posts.iter_mut().for_each(|post| self.ask(post));
+        epochs.lock().await.note_asked();
         drop(posts);
         let all = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, all).await.is_err() {
             tracing::warn!("stopped while a source was still busy");
+        }
+    }
+
+    /// Reports the time in which no agent of this folder ran.
+    async fn account_for_absence(&self, epochs: &Mutex<Epochs>) {
+        let Some(asked) = epochs.lock().await.asked_before() else { return };
+        let (start, end) = (asked.plus_micros(micros(self.interval)), self.clock.now());
+        if start < end {
+            tracing::info!(%start, %end, "the agent did not run");
+            self.unobserved(start, end, "the agent did not run").await;
         }
     }
 

@@ -305,6 +305,31 @@ async fn a_process_that_stood_still_leaves_a_gap() {
     assert_eq!(gaps[0].kind, GapKind::Unobserved);
 }
 
+/// Killed or stopped: before, none of them left a gap, and levels were taken to go on.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_did_not_run_leaves_a_gap() {
+    let bed = Bed::new();
+    let run = bed.start(Fleet::of(&["a"]));
+    run.until(15).await;
+    run.kill().await;
+    bed.advance_to(165).await;
+    let run = bed.start(Fleet::of(&["a"]));
+    run.until(175).await;
+    run.stop().await;
+    // For less than the interval nobody misses it.
+    bed.advance_to(180).await;
+    let run = bed.start(Fleet::of(&["a"]));
+    run.until(195).await;
+    run.stop().await;
+    let gaps = bed.log.gaps();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!((seconds(gaps[0].start), seconds(gaps[0].end)), (20, 165));
+    assert_eq!(
+        (gaps[0].kind, gaps[0].reason.as_str()),
+        (GapKind::Unobserved, "the agent did not run")
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_agents_do_not_share_a_folder() {
     let bed = Bed::new();
