@@ -9,8 +9,8 @@
 //! | `dead_letters/*` | before the record is taken from its partition |
 //! | the folders | when they are made |
 //!
-//! When the sources were last asked is kept as the time of change of `epoch.json`, and lasts as the
-//! file system has it.
+//! When the sources were last asked is kept as the time of change of `epoch.json`, and when each
+//! observed last as that of `seen/<source>`; both last as the file system has them.
 //!
 //! What is removed need not last: a segment that is back after a loss of power is sent again. The
 //! file `lock` says nothing by being there.
@@ -51,10 +51,11 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Keeps an instant with a file, as when it was changed: no bytes are written for it.
+/// Keeps an instant with a file, as when it was changed: no bytes are written for it. A file that
+/// is missing is made.
 pub(crate) fn set_changed(path: &Path, at: Timestamp) -> io::Result<()> {
     let since = Duration::from_micros(u64::try_from(at.0).unwrap_or(0));
-    File::options().write(true).open(path)?.set_modified(UNIX_EPOCH + since)
+    File::options().append(true).create(true).open(path)?.set_modified(UNIX_EPOCH + since)
 }
 
 /// When a file was changed; nothing when there is none.

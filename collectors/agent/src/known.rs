@@ -10,12 +10,14 @@
 //! not mentioned                     ended when it was last seen, attribute `end` = `estimated`
 //! ```
 //!
-//! A resource is seen at every observation of its source, so one instant per source is kept. The
-//! file is replaced once a second at most; events younger than it are in the spool and applied
+//! A resource is seen at every observation of its source, so one instant per source is kept, as
+//! the time of change of the empty file `seen/<source>`. The file of the resources is replaced once a
+//! second at most, and only when they change; events younger than it are in the spool and applied
 //! to it at the start, so that nothing an agent reported is forgotten when it is killed.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
@@ -43,6 +45,15 @@ pub(crate) struct Known {
     /// What was known at the start and was not mentioned since.
     unconfirmed: HashMap<String, HashSet<String>>,
     dirty: bool,
+    /// Sources that observed since the last draft.
+    observed: BTreeSet<String>,
+}
+
+/// What is to be on disk.
+pub(crate) struct Draft {
+    /// The file of the resources, if they changed.
+    resources: Option<(PathBuf, Vec<u8>)>,
+    seen: Vec<(PathBuf, Timestamp)>,
 }
 
 /// A line of the file; `Head` is its first and its last.
@@ -100,6 +111,7 @@ impl Known {
             ends: VecDeque::new(),
             unconfirmed: HashMap::new(),
             dirty: false,
+            observed: BTreeSet::new(),
         };
         let (lines, damaged) = lines::read::<Line<'_>>(&bytes.unwrap_or_default());
         let mut expected = None;
@@ -122,6 +134,11 @@ impl Known {
                 Line::Ended { event } => {
                     known.ends.extend(LifecycleEvent::decode(event.as_bytes()))
                 }
+            }
+        }
+        for (source, seen) in &mut known.sources {
+            if let Ok(Some(at)) = file::changed(&seen_path(&known.path, source)) {
+                seen.at = at;
             }
         }
         let missing = match expected {
@@ -246,7 +263,7 @@ impl Known {
     pub(crate) fn seen(&mut self, source: &str, at: Timestamp) {
         self.unconfirmed.remove(source);
         self.sources.entry(source.to_owned()).or_default().at = at;
-        self.dirty = true;
+        self.observed.insert(source.to_owned());
     }
 
     fn apply(&mut self, event: &LifecycleEvent) {
@@ -295,11 +312,18 @@ impl Known {
         self.sources.get(source).map_or(0, |seen| seen.alive.len())
     }
 
-    /// The file and what it is to hold now; nothing when that is what was written last.
-    pub(crate) fn draft(&mut self) -> Option<(PathBuf, Vec<u8>)> {
-        if !std::mem::take(&mut self.dirty) {
-            return None;
-        }
+    /// What is to be on disk now; nothing when that is what was drafted last.
+    pub(crate) fn draft(&mut self) -> Option<Draft> {
+        let seen = std::mem::take(&mut self.observed).into_iter().filter_map(|source| {
+            let seen = self.sources.get(&source)?;
+            Some((seen_path(&self.path, &source), seen.at))
+        });
+        let seen: Vec<_> = seen.collect();
+        let resources = std::mem::take(&mut self.dirty).then(|| self.encode()).flatten();
+        (resources.is_some() || !seen.is_empty()).then_some(Draft { resources, seen })
+    }
+
+    fn encode(&self) -> Option<(PathBuf, Vec<u8>)> {
         let seen = self.sources.iter().map(|(source, seen)| (source.clone(), seen.at)).collect();
         let (count, forgotten) = (self.count, self.forgotten);
         let head = Line::Head { version: VERSION, seen, count, forgotten };
@@ -328,7 +352,27 @@ impl Known {
     /// What was drafted could not be written.
     pub(crate) fn not_written(&mut self) {
         self.dirty = true;
+        self.observed.extend(self.sources.keys().cloned());
     }
+}
+
+impl Draft {
+    /// Brings it to disk. When sources observed lasts as the file system has it.
+    pub(crate) fn keep(self) -> io::Result<()> {
+        if let Some((path, bytes)) = self.resources {
+            file::replace(&path, &bytes)?;
+        }
+        for (path, at) in self.seen {
+            path.parent().map_or(Ok(()), file::create_folder)?;
+            file::set_changed(&path, at)?;
+        }
+        Ok(())
+    }
+}
+
+/// The file of which the time of change is when a source observed last.
+fn seen_path(known: &Path, source: &str) -> PathBuf {
+    known.with_file_name("seen").join(source)
 }
 
 /// The end of a life that nobody saw end.

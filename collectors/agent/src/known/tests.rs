@@ -49,8 +49,7 @@ fn check(said: &[LifecycleEvent], reported: &[&str]) {
     before.admit(vec![event(Change::Created, 10, "vm", "small")], Some(at(100)));
     before.admit(vec![event(Change::Changed, 20, "vm", "big")], None);
     observed(&mut before, at(100));
-    let (path, bytes) = before.draft().unwrap();
-    file::replace(&path, &bytes).unwrap();
+    before.draft().unwrap().keep().unwrap();
     let mut after = open(dir.path());
     after.start();
     let mut events = after.admit(said.to_vec(), Some(at(200)));
@@ -115,8 +114,7 @@ fn check_boot(boot: &str, start: i64, reported: &[&str]) {
     before.start();
     before.admit(vec![node(10, "one")], Some(at(50)));
     observed(&mut before, at(100));
-    let (path, bytes) = before.draft().unwrap();
-    file::replace(&path, &bytes).unwrap();
+    before.draft().unwrap().keep().unwrap();
     let mut after = open(dir.path());
     after.start();
     assert_eq!(text(&after.admit(vec![node(start, boot)], Some(at(200)))), reported);
@@ -142,7 +140,9 @@ fn damage_costs_the_resource_that_it_touches_and_a_gap_tells() {
     let created = |n: i64| event(Change::Created, n, &format!("vm-{n}"), "small");
     before.admit((0..4).map(created).collect(), Some(at(50)));
     observed(&mut before, at(100));
-    let (path, bytes) = before.draft().unwrap();
+    before.draft().unwrap().keep().unwrap();
+    let path = dir.path().join("known");
+    let bytes = std::fs::read(&path).unwrap();
     for place in (0..bytes.len()).step_by(5) {
         let mut flipped = bytes.clone();
         flipped[place] ^= 1 << (place % 8);
@@ -159,6 +159,25 @@ fn damage_costs_the_resource_that_it_touches_and_a_gap_tells() {
     }
 }
 
+/// Before, the file of all resources was written anew after each observation.
+#[test]
+fn an_observation_without_news_writes_no_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut known = open(dir.path());
+    known.start();
+    known.admit(vec![event(Change::Created, 10, "vm", "small")], Some(at(50)));
+    observed(&mut known, at(50));
+    known.draft().unwrap().keep().unwrap();
+    assert!(known.draft().is_none());
+    observed(&mut known, at(100));
+    let draft = known.draft().unwrap();
+    assert!(draft.resources.is_none());
+    draft.keep().unwrap();
+    let mut after = open(dir.path());
+    after.start();
+    assert_eq!(text(&observed(&mut after, at(200))), ["deleted vm small @100 estimated"]);
+}
+
 /// Until the log has them all, ends are remembered: damage may cost their records.
 #[test]
 fn ends_are_remembered_until_they_are_sent() {
@@ -167,12 +186,10 @@ fn ends_are_remembered_until_they_are_sent() {
     known.start();
     known.admit(vec![event(Change::Created, 10, "a", "small")], Some(at(50)));
     known.admit(vec![event(Change::Deleted, 60, "a", "small")], None);
-    let (path, bytes) = known.draft().unwrap();
-    file::replace(&path, &bytes).unwrap();
+    known.draft().unwrap().keep().unwrap();
     let mut known = open(dir.path());
     assert_eq!(text(&known.ends()), ["deleted a small @60"]);
     known.all_sent();
-    let (path, bytes) = known.draft().unwrap();
-    file::replace(&path, &bytes).unwrap();
+    known.draft().unwrap().keep().unwrap();
     assert!(open(dir.path()).ends().is_empty());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Shipper, UPKEEP};
-use crate::file;
+use crate::known::Draft;
 use crate::send::Topic;
 
 /// Shortest time over which the rate of samples is told.
@@ -24,7 +24,7 @@ impl Shipper {
         let unsynced = [self.events.take_unsynced(), self.samples.take_unsynced()];
         let work = tokio::task::spawn_blocking(move || {
             unsynced.into_iter().try_for_each(|unsynced| unsynced.sync())?;
-            draft.map_or(Ok(()), |(path, bytes)| file::replace(&path, &bytes))
+            draft.map_or(Ok(()), Draft::keep)
         });
         match work.await.map_err(std::io::Error::other).flatten() {
             Ok(()) => self.events.trim(),
