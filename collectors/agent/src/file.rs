@@ -54,8 +54,16 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 /// Keeps an instant with a file, as when it was changed: no bytes are written for it. A file that
 /// is missing is made.
 pub(crate) fn set_changed(path: &Path, at: Timestamp) -> io::Result<()> {
+    let file = match File::options().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = File::create(path)?;
+            path.parent().map_or(Ok(()), sync_folder)?;
+            file
+        }
+        opened => opened?,
+    };
     let since = Duration::from_micros(u64::try_from(at.0).unwrap_or(0));
-    File::options().append(true).create(true).open(path)?.set_modified(UNIX_EPOCH + since)
+    file.set_modified(UNIX_EPOCH + since)
 }
 
 /// When a file was changed; nothing when there is none.
