@@ -114,11 +114,7 @@ impl Run {
         if !files.is_empty() {
             let file = &files[self.dice.roll(files.len() as u64) as usize];
             let bytes = std::fs::metadata(file).map_or(0, |stat| stat.len());
-            // Ends of Parquet files and beginnings of commits: what is sure to be noticed.
-            let byte = match file.extension().is_some_and(|ending| ending == "parquet") {
-                true => bytes.saturating_sub(1 + self.dice.roll(4)),
-                false => 0,
-            };
+            let byte = self.dice.roll(bytes.max(1));
             if bytes > 0 {
                 self.say(&format!("flips byte {byte} of {}", file.display()));
                 flip(file, byte as usize, self.dice.roll(8) as u32)?;
