@@ -42,16 +42,18 @@ pub(crate) async fn statements(
     let frame = context
         .sql(&format!(
             "SELECT date_bin(INTERVAL '1 hour', \"start\") AS hour, known, \
-             max({book_column}) AS book FROM stated GROUP BY 1, 2"
+             max({book_column}) AS book, \
+             max(CAST(\"end\" < \"start\" AS BIGINT)) AS withdrawn FROM stated GROUP BY 1, 2"
         ))
         .await?;
     let mut said = Statements { view, hours: BTreeMap::new() };
     for batch in frame.collect().await? {
         let (hours, known) = (instants(&batch, "hour")?, integers(&batch, "known")?);
-        let books = text(&batch, "book")?;
+        let (books, withdrawn) = (text(&batch, "book")?, integers(&batch, "withdrawn")?);
         for row in 0..batch.num_rows() {
             let ours = !rated || books.value(row) == book;
-            said.note(hours[row], Statement { known: known[row], ours });
+            let (known, is_withdrawn) = (known[row], withdrawn[row] != 0);
+            said.note(hours[row], Statement { known, ours, is_withdrawn });
         }
     }
     Ok(said)

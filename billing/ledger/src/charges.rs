@@ -55,7 +55,8 @@ impl Ledger {
         let meter = self.inner.engine.meter();
         let archive = self.archive();
         let first = archive.usage.hours.keys().next().map_or(i64::MAX, |hour| *hour);
-        let last = archive.usage.hours.keys().next_back().map_or(i64::MIN, |hour| *hour);
+        let present = self.inner.clock.now().hour().0;
+        let last = archive.usage.stated(i64::MIN, present).next_back().unwrap_or(i64::MIN);
         let oldest = meter.start().0.min(first);
         let newest = meter.newest().hour().0.max(last).saturating_add(MICROS_PER_HOUR);
         let upto = match window.end.hour() == window.end {

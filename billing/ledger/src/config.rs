@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct LedgerConfig {
     /// How often it looks for hours to settle.
     pub interval: Duration,
-    /// How far the newest sample must be past an hour's end before the hour is settled: longer
+    /// How far the newest sample and the clock must be past an hour's end before the hour is settled: longer
     /// than the hold time of any meter, and than agents usually need to resend what they spooled.
     pub grace: Duration,
     /// How long no commit may have touched an hour before it is settled. While the past is filled

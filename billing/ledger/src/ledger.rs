@@ -189,7 +189,7 @@ impl Ledger {
     }
 
     /// Everything before this can be settled: the newest sample is far enough past it, and so is
-    /// the clock, should a sample come from the future.
+    /// the clock, should samples come from the future.
     pub(crate) fn final_before(&self) -> Timestamp {
         let grace = micros(self.inner.config.grace);
         let newest = self.inner.engine.tables().now().newest.min(self.inner.clock.now());

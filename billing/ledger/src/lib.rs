@@ -34,6 +34,7 @@ mod settle;
 mod state;
 mod tables;
 mod tenancy;
+mod withdraw;
 
 pub use config::LedgerConfig;
 pub use error::LedgerError;

@@ -76,6 +76,14 @@ impl Look {
         self.dirty.remove(&hour);
     }
 
+    /// The hours are not settled.
+    pub(crate) fn undone(&mut self, hours: &BTreeSet<i64>) {
+        for hour in hours {
+            self.basis.remove(hour);
+            self.dirty.remove(hour);
+        }
+    }
+
     fn advance(&mut self, newest: Vec<(Stream, i64)>) {
         self.seen.extend(newest);
     }
@@ -116,7 +124,7 @@ fn state_of(table: &TableView) -> (i64, usize) {
 impl Ledger {
     /// Takes into account what came in since the last look.
     pub(crate) async fn look(&self, desk: &mut Desk, view: &View) -> Result<(), LedgerError> {
-        let settled: BTreeSet<i64> = self.archive().usage.hours.keys().copied().collect();
+        let settled: BTreeSet<i64> = self.archive().usage.stated(i64::MIN, i64::MAX).collect();
         let first = desk.look.commits.is_none();
         let mut changed = self.look_at_commits(desk, view, first).await?;
         if !view.touched.is_empty() && !first {

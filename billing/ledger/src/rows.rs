@@ -17,15 +17,32 @@ const SCALE: i8 = 12;
 
 /// A row that says that an hour has no rows; readers leave it out because it takes no time.
 pub(crate) fn void_hour(def: &TableDef, hour: i64, known: i64, book: &str) -> RecordBatch {
+    without_time(def, &[hour], 0, known, book)
+}
+
+/// Rows that say that hours are not settled; readers leave them out because they end before they
+/// start.
+pub(crate) fn withdrawn_hours(
+    def: &TableDef,
+    hours: &[i64],
+    known: i64,
+    book: &str,
+) -> RecordBatch {
+    without_time(def, hours, -1, known, book)
+}
+
+fn without_time(def: &TableDef, hours: &[i64], micros: i64, known: i64, book: &str) -> RecordBatch {
+    let count = hours.len();
     let columns = def.columns.iter().map(|column| -> ArrayRef {
         match column.name {
-            "start" | "end" => instants([hour]),
-            "known" => integers([known]),
-            "price_book" => texts([book]),
-            "observed_micros" => integers([0]),
-            "quantity" | "amount" => decimals([0]),
-            "coverage" => Arc::new(Float64Array::from_iter_values([0.0])),
-            _ => texts([""]),
+            "start" => instants(hours.iter().copied()),
+            "end" => instants(hours.iter().map(|hour| hour + micros)),
+            "known" => integers(vec![known; count]),
+            "price_book" => texts(vec![book; count]),
+            "observed_micros" => integers(vec![0; count]),
+            "quantity" | "amount" => decimals(vec![0; count]),
+            "coverage" => Arc::new(Float64Array::from_iter_values(vec![0.0; count])),
+            _ => texts(vec![""; count]),
         }
     });
     batch(def.file_schema(), columns.collect())

@@ -1,10 +1,10 @@
 //! Settling: usage and charges of closed hours become rows of tables.
 //!
 //! ```text
-//! hour:  open ──▶ closed: newest sample past its end by the grace,  ──▶ settled, `known` = n
-//!                 all its samples in files, no commit lately             │  something changed
-//!                                                                        ▼
-//!                                                               settled anew, `known` = m > n
+//! hour:  open ──▶ closed: newest sample and clock past its end by  ──▶ settled, `known` = n
+//!         ▲       the grace, all its samples in files, no commit        │  something changed
+//!         │       lately                                                ▼
+//!         └──────────────── its end lies ahead of the clock ◀── settled anew, `known` = m > n
 //! ```
 //!
 //! Exactly once: each commit moves the application id [`SETTLE`] of its table on to the `known`
@@ -70,6 +70,7 @@ impl Ledger {
         cancel: &CancellationToken,
     ) -> Result<usize, LedgerError> {
         self.refresh(desk).await?;
+        self.withdraw(desk).await?;
         let mut count = 0;
         loop {
             let view = self.inner.engine.tables().now();
@@ -225,7 +226,7 @@ impl Ledger {
             commit(table, add, known, owner).await?;
             desk.last_known = known;
             said.view = view_of(table);
-            hours.into_iter().for_each(|hour| said.note(hour, Statement { known, ours: true }));
+            hours.into_iter().for_each(|hour| said.note(hour, Statement::made(known)));
         }
         self.publish(archive);
         Ok(())
@@ -287,13 +288,13 @@ impl Ledger {
         let meter = self.inner.engine.meter();
         let newest = meter.newest();
         let archive = self.archive();
-        let upto = archive.usage.hours.keys().next_back().map(|hour| hour + MICROS_PER_HOUR);
-        let upto = upto.unwrap_or_else(|| meter.start().0);
+        let last = archive.usage.stated(i64::MIN, newest.0).next_back();
+        let upto = last.map_or(meter.start().0, |hour| hour + MICROS_PER_HOUR);
         self.inner.metrics.lag_seconds.set((newest.0 - upto).max(0) / 1_000_000);
     }
 }
 
-async fn commit(
+pub(crate) async fn commit(
     table: &mut Table,
     add: Add,
     known: i64,

@@ -15,6 +15,8 @@ pub(crate) struct Statement {
     pub(crate) known: i64,
     /// Whether it was rated with the price book in force; always so for usage.
     pub(crate) ours: bool,
+    /// Whether it says that the hour is not settled: those before it were made too early.
+    pub(crate) is_withdrawn: bool,
 }
 
 /// A table of statements as of one version: its files, and what was stated about each hour, the
@@ -46,6 +48,13 @@ pub(crate) enum Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice(pub(crate) HashMap<i64, Option<i64>>);
 
+impl Statement {
+    /// A statement with the price book in force.
+    pub(crate) fn made(known: i64) -> Self {
+        Statement { known, ours: true, is_withdrawn: false }
+    }
+}
+
 impl Statements {
     /// Whether an hour is stated as `known` wants it.
     pub(crate) fn has(&self, hour: i64, known: Known) -> bool {
@@ -57,10 +66,22 @@ impl Statements {
         self.hours.get(&hour)?.last().copied()
     }
 
+    /// Hours from one on, and up to and with another, about which a statement stands, of whatever
+    /// price book.
+    pub(crate) fn stated(&self, from: i64, upto: i64) -> impl DoubleEndedIterator<Item = i64> {
+        let hours = self.hours.range(from..=upto.max(from));
+        let stands =
+            |statements: &[Statement]| statements.last().is_some_and(|it| !it.is_withdrawn);
+        hours.filter(move |(_, statements)| stands(statements)).map(|(hour, _)| *hour)
+    }
+
     fn pick(&self, hour: i64, known: Known) -> Option<i64> {
         let statements = self.hours.get(&hour)?;
         match known {
-            Known::Newest => statements.last().filter(|it| it.ours).map(|it| it.known),
+            Known::Newest => {
+                let last = statements.last().filter(|it| it.ours && !it.is_withdrawn);
+                last.map(|it| it.known)
+            }
             Known::At(most) => {
                 statements.iter().rev().find(|it| it.known <= most).map(|it| it.known)
             }
@@ -128,7 +149,7 @@ mod tests {
         };
         let mut statements = Statements { view, hours: BTreeMap::new() };
         for &(hour, known, ours) in of {
-            statements.note(hour * HOUR, Statement { known, ours });
+            statements.note(hour * HOUR, Statement { known, ours, is_withdrawn: false });
         }
         statements
     }
@@ -151,5 +172,17 @@ mod tests {
             end: Timestamp(upto * HOUR),
         };
         assert_eq!(open, [run(0, 1), run(3, 5)]);
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_not_settled_and_stays_readable() {
+        let mut said = statements(&[(1, 5, true), (2, 5, true)]);
+        let withdrawn = Statement { known: 6, ours: true, is_withdrawn: true };
+        said.note(2 * HOUR, withdrawn);
+        assert!(!said.has(2 * HOUR, Known::Newest) && said.has(2 * HOUR, Known::At(5)));
+        assert_eq!(said.stated(0, 9 * HOUR).collect::<Vec<_>>(), [HOUR]);
+        said.note(2 * HOUR, Statement::made(7));
+        assert!(said.has(2 * HOUR, Known::Newest));
+        assert_eq!(said.stated(0, 9 * HOUR).collect::<Vec<_>>(), [HOUR, 2 * HOUR]);
     }
 }

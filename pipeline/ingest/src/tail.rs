@@ -119,7 +119,8 @@ impl Tail {
 
     /// A handle for readers.
     pub(crate) fn tables(&self) -> Tables {
-        Tables { view: self.publisher.subscribe(), shared: self.state.shared.clone() }
+        let (view, clock) = (self.publisher.subscribe(), self.clock.clone());
+        Tables { view, shared: self.state.shared.clone(), clock }
     }
 
     /// Starts to read all partitions, until cancelled or until nobody listens.

@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
 use nilometer_contract::{History, Timestamp};
+use nilometer_source::SharedClock;
 use nilometer_store::{Files, TableDef};
 use tokio::sync::watch;
 
@@ -38,7 +39,7 @@ pub struct View {
     pub start: Option<Timestamp>,
     /// Samples before this may have expired.
     pub expired_before: Timestamp,
-    /// Largest instant of a sample so far.
+    /// Largest instant of a sample so far; as [`Tables::now`] gives it, at most the present.
     pub newest: Timestamp,
     /// Hours (their start, µs) that commits of this run touched, with the version of `samples` of
     /// the last such commit. At the bound the oldest hours are forgotten.
@@ -59,17 +60,25 @@ pub struct Shared {
 }
 
 /// A reader's handle.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tables {
-    /// The newest view.
-    pub view: watch::Receiver<Arc<View>>,
+    /// The newest view as it was published.
+    pub(crate) view: watch::Receiver<Arc<View>>,
     /// Series and lifetimes.
     pub shared: Shared,
+    pub(crate) clock: SharedClock,
 }
 
 impl Tables {
     /// The view of this moment.
+    ///
+    /// Samples that were read while a clock was ahead stay when it is back, and end no hour that
+    /// is yet to come: the newest instant of a view is never past the present.
     pub fn now(&self) -> Arc<View> {
-        self.view.borrow().clone()
+        let (view, present) = (self.view.borrow().clone(), self.clock.now());
+        match view.newest > present {
+            true => Arc::new(View { newest: present, ..View::clone(&view) }),
+            false => view,
+        }
     }
 }

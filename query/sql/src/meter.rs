@@ -45,7 +45,8 @@ impl Meter {
         Meter { files, tables, context }
     }
 
-    /// The instant up to which there is anything to tell.
+    /// The instant up to which there is anything to tell: of the newest sample, or the present if
+    /// that is earlier.
     pub fn newest(&self) -> Timestamp {
         self.tables.now().newest
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use nilometer_ingest::{IngestConfig, IngestError, Ingester, Tables};
 use nilometer_ledger::{Ledger, LedgerConfig};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
 use nilometer_rating::{Period, PriceBook};
-use nilometer_source::Clock;
+use nilometer_source::{Clock, SharedClock};
 use nilometer_sql::{Engine, Format, Limits, Selection, render};
 use nilometer_store::Storage;
 use nilometer_usage::{UsageRow, Window};
@@ -32,6 +33,22 @@ pub(crate) struct Later;
 impl Clock for Later {
     fn now(&self) -> Timestamp {
         hour(24 * 30)
+    }
+}
+
+/// What a test says.
+#[derive(Default)]
+pub(crate) struct SetClock(AtomicI64);
+
+impl SetClock {
+    pub(crate) fn set(&self, now: Timestamp) {
+        self.0.store(now.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
     }
 }
 
@@ -122,8 +139,12 @@ impl Bed {
 
     /// Starts a process that bills by a book.
     pub(crate) async fn start(&self, book: &PriceBook) -> Site {
-        let (storage, clock) = (self.storage(), Arc::new(Later));
-        let registry = Registry::new();
+        self.start_at(book, Arc::new(Later)).await
+    }
+
+    /// Starts a process by a clock.
+    pub(crate) async fn start_at(&self, book: &PriceBook, clock: SharedClock) -> Site {
+        let (storage, registry) = (self.storage(), Registry::new());
         let config = IngestConfig {
             partitions: PARTITIONS,
             commit_interval: Duration::from_millis(50),

@@ -4,6 +4,7 @@
 
 mod bed;
 mod bills;
+mod clocks;
 mod explanations;
 mod http;
 mod instants;
