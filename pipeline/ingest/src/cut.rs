@@ -32,6 +32,8 @@ pub(crate) struct Cut {
     pub(crate) hours: BTreeSet<i64>,
     /// The start of metering, where it is to be stored.
     pub(crate) start: Option<Timestamp>,
+    /// How often rows of `samples` had been put back when these were compared with the table.
+    pub(crate) turn: i64,
     /// When the cut was made.
     pub(crate) at: Timestamp,
     /// Whether to look for what others committed first.

@@ -24,14 +24,17 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::beginning::start_of;
 use crate::cut::{Cut, Spans};
+use crate::load::load_all_series;
+use crate::lookup::not_stored;
 use crate::memory::collect_rows;
 use crate::metrics::Metrics;
-use crate::positions::{has, is_own, notes};
-use crate::rows::{TableRow, batch_of, commits_batch};
-use crate::stream::{Origin, Stream};
+use crate::positions::{has, is_own, note_commit, notes};
+use crate::rows::{TableRow, batch_of};
+use crate::stream::Origin;
 use crate::tell::{copy_to_log, tell_late, told};
+use crate::turns::Turn;
+use crate::view::Shared;
 
 /// A commit that fails for longer than this is told as late.
 const LATE: Duration = Duration::from_secs(10);
@@ -58,6 +61,7 @@ pub(crate) struct Tools {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
+    pub(crate) shared: Shared,
     pub(crate) retry_pause: Duration,
     /// How long a written file may wait for its commit; well below the age of a vacuum.
     pub(crate) keep_written: Duration,
@@ -69,7 +73,7 @@ struct Progress {
     refreshed: bool,
     dimensions: [bool; 2],
     copied: bool,
-    samples: Option<(Instant, Vec<Add>)>,
+    samples: Option<(Instant, Turn, Vec<Add>)>,
 }
 
 /// Why an ingester gave up: only because a later one has the same tables.
@@ -225,7 +229,7 @@ impl Sink {
         owned(&mut self.gaps, &own, (cut, GAPS, owner)).await?;
         owned(&mut self.events, &cut.events, (cut, EVENTS, owner)).await?;
         owned(&mut self.decisions, &cut.decisions, (cut, DECISIONS, owner)).await?;
-        self.store_samples(cut, progress, tools.keep_written).await
+        self.store_samples(cut, progress, tools).await
     }
 
     /// The tables are still ours, and every position is where the cut starts, or where an earlier
@@ -252,29 +256,47 @@ impl Sink {
         &mut self,
         cut: &Cut,
         progress: &mut Progress,
-        keep_written: Duration,
+        tools: &Tools,
     ) -> Result<(), Failure> {
         let mut positions = positions(cut, SAMPLES, self.generation);
         if positions.is_empty() || done(&mut self.samples, &positions).await? {
             return Ok(());
         }
         positions.extend(notes(&mut self.samples, cut, SAMPLES).await?);
+        let turn = Turn::of(&mut self.samples).await?;
+        positions.push(turn.kept());
         // What an earlier try wrote is used again, so that tries do not fill the disk.
-        let written = progress.samples.take_if(|(at, _)| at.elapsed() < keep_written);
-        let (at, adds) = match written {
+        let written = progress
+            .samples
+            .take_if(|(at, of, _)| at.elapsed() < tools.keep_written && *of == turn);
+        let (at, _, adds) = match written {
             Some(written) => written,
             None => {
-                let rows = collect_rows(&cut.samples);
+                let mut rows = collect_rows(&cut.samples);
+                if turn.number() != cut.turn {
+                    rows = self.without_restored(rows, tools).await?;
+                }
                 let (moved, owner) = (cut.positions(SAMPLES), self.generation);
                 note_commit(&mut self.commits, &rows, (&moved, owner), cut).await?;
-                (Instant::now(), write_samples(&self.samples, rows).await?)
+                (Instant::now(), turn, write_samples(&self.samples, rows).await?)
             }
         };
-        progress.samples = Some((at, adds.clone()));
+        progress.samples = Some((at, turn, adds.clone()));
         self.samples.append(adds, &positions).await?;
         let samples: usize = cut.samples.iter().map(|batch| batch.num_rows()).sum();
         info!(samples, version = self.samples.version(), "committed");
         Ok(())
+    }
+
+    /// Rows of a cut that the table does not have, after a repair.
+    async fn without_restored(
+        &self,
+        rows: Vec<Row>,
+        tools: &Tools,
+    ) -> Result<Vec<Row>, StoreError> {
+        load_all_series(&self.series, &tools.shared).await?;
+        let files: Vec<_> = self.samples.files().iter().cloned().collect();
+        not_stored(rows, &tools.shared.index, &files, &self.samples.finder()).await
     }
 }
 
@@ -290,34 +312,6 @@ async fn dimension(
     table.append(vec![add], &owned_by(owner)).await?;
     *done = true;
     Ok(())
-}
-
-/// Tells which offsets these samples came with. Ahead of the samples after a crash, the table
-/// notes only the offsets past its own position.
-async fn note_commit(
-    table: &mut Table,
-    rows: &[Row],
-    (positions, owner): (&[(Stream, Position)], Option<i64>),
-    cut: &Cut,
-) -> Result<(), Failure> {
-    let instants = || rows.iter().map(|row| row.at);
-    let Some((first, last)) = instants().min().zip(instants().max()) else { return Ok(()) };
-    let mut noted = Vec::new();
-    for (stream, position) in positions {
-        let from = table.position(&position.app).await?;
-        if from.is_none_or(|from| from < position.next) {
-            noted.push((*stream, Position { from, ..position.clone() }));
-        }
-    }
-    if noted.is_empty() {
-        return Ok(());
-    }
-    let batch = commits_batch(&noted, (first, last), cut.at);
-    let add = table.write(&[batch], None).await?;
-    let noted = noted.into_iter().map(|(_, position)| position);
-    let start = start_of(table, cut).await?;
-    let noted: Vec<Position> = noted.chain(start).chain(owned_by(owner)).collect();
-    Ok(table.append(vec![add], &noted).await?)
 }
 
 /// The owner's position, which makes a commit conflict with the claim of a later ingester.

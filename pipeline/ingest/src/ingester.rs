@@ -33,6 +33,7 @@ use crate::ownership::IngestError;
 use crate::rows::epochs_batch;
 use crate::state::State;
 use crate::tail::{COMMIT_BYTES, Tail};
+use crate::turns::Turn;
 
 /// Hours that a view tells of: a quarter.
 const MOST_TOUCHED: usize = 24 * 92;
@@ -147,7 +148,8 @@ impl Owner {
         let state = &self.tail.state;
         let (rows, bytes) = (state.memory.uncut_rows(), state.pending.bytes);
         let due = is_due(&self.tail.config, self.committed_at.elapsed(), rows, bytes)
-            || self.held.is_some();
+            || self.held.is_some()
+            || state.turns.is_behind();
         if due && state.suspects.is_empty() {
             self.committed_at = Instant::now();
             if let Some(cut) = self.cut() {
@@ -185,6 +187,7 @@ impl Owner {
         let epochs = std::mem::take(&mut self.tail.state.new_epochs);
         cut.epochs = (!epochs.is_empty()).then(|| epochs_batch(&epochs));
         cut.start = self.tail.state.beginning.to_store();
+        cut.turn = self.tail.state.turns.cut();
         cut.at = self.tail.clock.now();
         cut.refresh = self.due_refresh();
         let cut = Arc::new(cut);
@@ -197,6 +200,7 @@ impl Owner {
             log: self.tail.log.clone(),
             clock: self.tail.clock.clone(),
             metrics: self.tail.state.metrics.clone(),
+            shared: self.tail.state.shared.clone(),
             retry_pause: self.tail.config.retry_pause,
             keep_written: self.tail.config.vacuum_after / 4,
         };
@@ -221,6 +225,8 @@ impl Owner {
             warn!(error = &error as &dyn std::error::Error, "what was repaired cannot be read yet");
         }
         publisher.list(&sink);
+        let turn = Turn::of(&mut sink.samples).await.map_err(IngestError::Store)?;
+        let newest = sink.samples.files().extent().map_or(i64::MIN, |extent| extent.1);
         drop(sink);
         if let Some(cut) = state.flushing.take() {
             let version = publisher.sample_version();
@@ -241,6 +247,7 @@ impl Owner {
             state.forget_stored_samples();
             state.forget_finished_logs();
         }
+        state.note_restored(turn, newest);
         state.dirty = true;
         self.tail.publish();
         Ok(())

@@ -36,6 +36,7 @@ mod state;
 mod stream;
 mod tail;
 mod tell;
+mod turns;
 mod view;
 
 pub use bounds::Bounds;

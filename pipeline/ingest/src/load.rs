@@ -25,6 +25,7 @@ use crate::ownership::IngestError;
 use crate::plausible::Plausible;
 use crate::state::State;
 use crate::stream::{LogId, Mark, Stream};
+use crate::turns::{Turn, Turns};
 use crate::view::Shared;
 
 /// Builds the state that the tables imply. What readers share already is kept: series that the
@@ -44,6 +45,7 @@ pub(crate) async fn load(
     Ok(State {
         shared,
         memory,
+        turns: Turns::at(Turn::of(&mut sink.samples).await?),
         suspects: Vec::new(),
         reading: BTreeMap::new(),
         committed: BTreeMap::new(),
@@ -211,6 +213,14 @@ pub(crate) fn unless_damaged<T>(
         }
         read => read.map(Some),
     }
+}
+
+/// Adds the series of all files.
+pub(crate) async fn load_all_series(table: &Table, shared: &Shared) -> Result<(), StoreError> {
+    for file in table.files().iter() {
+        unless_damaged(file, load_series_file(table, file, shared).await)?;
+    }
+    Ok(())
 }
 
 /// Adds the series of one file; says which slots they have.

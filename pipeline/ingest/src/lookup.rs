@@ -1,11 +1,13 @@
 //! Suspects against the files: is this sample stored already, and with what value?
 
 use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
 
-use nilometer_store::{Files, Finder, StoreError};
+use nilometer_store::{DataFile, Files, Finder, Row, StoreError};
 
 use tracing::warn;
 
+use crate::index::SeriesIndex;
 use crate::memory::{Search, Suspect};
 use crate::state::State;
 
@@ -36,9 +38,10 @@ async fn against_files(
 ) -> Result<(), StoreError> {
     let search = {
         let index = state.shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Search::of(&unknown, &index)
+        Search::of(unknown.iter().map(|suspect| (suspect.identity, suspect.row.at)), &index)
     };
-    let stored = match find(&search, files, finder).await {
+    let files: Vec<_> = files.within(search.low, search.high).cloned().collect();
+    let stored = match find(&search, &files, finder).await {
         Ok(stored) => stored,
         Err(error) => {
             state.suspects = unknown;
@@ -72,13 +75,40 @@ fn against_memory(state: &mut State, suspects: Vec<Suspect>) -> Vec<Suspect> {
     unknown
 }
 
+/// Rows that none of some files has under their identity.
+pub(crate) async fn not_stored(
+    mut rows: Vec<Row>,
+    index: &RwLock<SeriesIndex>,
+    files: &[Arc<DataFile>],
+    finder: &Finder,
+) -> Result<Vec<Row>, StoreError> {
+    let (keys, search) = {
+        let index = index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let key = |row: &Row| Some((index.identity(index.slot(row.series)?), row.at));
+        let keys: Vec<Option<(u32, i64)>> = rows.iter().map(key).collect();
+        let search = Search::of(keys.iter().flatten().copied(), &index);
+        (keys, search)
+    };
+    let stored = find(&search, files, finder).await?;
+    let (all, mut others, mut keys) = (rows.len(), 0_usize, keys.into_iter());
+    rows.retain(|row| {
+        let found = keys.next().flatten().and_then(|key| stored.get(&key));
+        others += usize::from(found.is_some_and(|value| *value != row.value));
+        found.is_none()
+    });
+    if rows.len() < all {
+        warn!(stored = all - rows.len(), others, "samples that were restored came again");
+    }
+    Ok(rows)
+}
+
 async fn find(
     search: &Search,
-    files: &Files,
+    files: &[Arc<DataFile>],
     finder: &Finder,
 ) -> Result<HashMap<(u32, i64), f64>, StoreError> {
     let mut stored = HashMap::new();
-    for file in files.within(search.low, search.high) {
+    for file in files {
         let series = search.series.keys().copied().collect();
         let found = match finder.find(file, series, (search.low, search.high)).await {
             // A damaged file must not hold back all that comes; maintenance sets it aside.

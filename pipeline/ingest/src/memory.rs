@@ -55,6 +55,8 @@ pub(crate) struct MemoryTier {
     runs: Vec<Run>,
     rows: usize,
     newest_by_identity: Vec<i64>,
+    /// The same of identities that are not known yet.
+    newest_of_others: i64,
     hours: BTreeSet<i64>,
     last_hour: i64,
     recent: Option<HashMap<(u32, i64), f64>>,
@@ -91,7 +93,12 @@ impl MemoryTier {
     /// Identities known now may have samples in files up to `floor` that are not in memory.
     pub(crate) fn new(identities: usize, floor: i64) -> Self {
         let newest_by_identity = vec![floor; identities];
-        MemoryTier { newest_by_identity, last_hour: i64::MIN, ..MemoryTier::default() }
+        MemoryTier {
+            newest_by_identity,
+            newest_of_others: i64::MIN,
+            last_hour: i64::MIN,
+            ..MemoryTier::default()
+        }
     }
 
     /// Learns of a stored sample.
@@ -100,11 +107,17 @@ impl MemoryTier {
         *newest = (*newest).max(at);
     }
 
-    /// Newest instant of an identity; of one born in this run nothing is stored.
+    /// Files may have samples up to `newest` of any identity that are not known here.
+    pub(crate) fn doubt(&mut self, newest: i64) {
+        self.newest_of_others = self.newest_of_others.max(newest);
+        self.newest_by_identity.iter_mut().for_each(|at| *at = newest.max(*at));
+    }
+
+    /// Newest instant of an identity; of one born in this run nothing is stored, as a rule.
     fn newest_of(&mut self, identity: u32) -> &mut i64 {
         let place = identity as usize;
         if place >= self.newest_by_identity.len() {
-            self.newest_by_identity.resize(place + 1, i64::MIN);
+            self.newest_by_identity.resize(place + 1, self.newest_of_others);
         }
         &mut self.newest_by_identity[place]
     }
@@ -234,7 +247,7 @@ pub(crate) fn collect_rows(batches: &[RecordBatch]) -> Vec<Row> {
     rows
 }
 
-/// What to look for in files: the series of the suspects' identities and their span of time.
+/// What to look for in files: the series of identities and their span of time.
 pub(crate) struct Search {
     pub(crate) series: HashMap<SeriesId, u32>,
     pub(crate) instants: std::collections::HashSet<(u32, i64)>,
@@ -243,19 +256,20 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    pub(crate) fn of(suspects: &[Suspect], index: &SeriesIndex) -> Self {
+    /// Of identities and instants.
+    pub(crate) fn of(wanted: impl Iterator<Item = (u32, i64)>, index: &SeriesIndex) -> Self {
         let mut search = Search {
             series: HashMap::new(),
             instants: std::collections::HashSet::new(),
             low: i64::MAX,
             high: i64::MIN,
         };
-        for suspect in suspects {
-            let members = index.members(suspect.identity);
-            search.series.extend(members.iter().map(|&slot| (index.id(slot), suspect.identity)));
-            search.instants.insert((suspect.identity, suspect.row.at));
-            search.low = search.low.min(suspect.row.at);
-            search.high = search.high.max(suspect.row.at);
+        for (identity, at) in wanted {
+            let members = index.members(identity);
+            search.series.extend(members.iter().map(|&slot| (index.id(slot), identity)));
+            search.instants.insert((identity, at));
+            search.low = search.low.min(at);
+            search.high = search.high.max(at);
         }
         search
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use nilometer_contract::GAPS;
-use nilometer_store::{CommitError, Position, StoreError, Table};
+use nilometer_store::{CommitError, Position, Row, StoreError, Table};
 
 use crate::beginning::start_of;
 use crate::cut::Cut;
 use crate::flush::{Sink, owned_by};
+use crate::rows::commits_batch;
 use crate::stream::{LogId, Origin, Stream};
 
 /// The log that each partition is read as.
@@ -66,4 +67,32 @@ pub(crate) async fn has(table: &mut Table, origin: &Origin) -> Result<bool, Stor
     }
     let next = table.position(&stream.app()).await?;
     Ok(next.is_some_and(|next| (origin.offset as i64) < next))
+}
+
+/// Tells which offsets these samples came with. Ahead of the samples after a crash, the table
+/// notes only the offsets past its own position.
+pub(crate) async fn note_commit(
+    table: &mut Table,
+    rows: &[Row],
+    (positions, owner): (&[(Stream, Position)], Option<i64>),
+    cut: &Cut,
+) -> Result<(), CommitError> {
+    let instants = || rows.iter().map(|row| row.at);
+    let Some((first, last)) = instants().min().zip(instants().max()) else { return Ok(()) };
+    let mut noted = Vec::new();
+    for (stream, position) in positions {
+        let from = table.position(&position.app).await.map_err(CommitError::Store)?;
+        if from.is_none_or(|from| from < position.next) {
+            noted.push((*stream, Position { from, ..position.clone() }));
+        }
+    }
+    if noted.is_empty() {
+        return Ok(());
+    }
+    let batch = commits_batch(&noted, (first, last), cut.at);
+    let add = table.write(&[batch], None).await.map_err(CommitError::Store)?;
+    let noted = noted.into_iter().map(|(_, position)| position);
+    let start = start_of(table, cut).await.map_err(CommitError::Store)?;
+    let noted: Vec<Position> = noted.chain(start).chain(owned_by(owner)).collect();
+    table.append(vec![add], &noted).await
 }

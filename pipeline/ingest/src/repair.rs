@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Rows of samples are told by their identity and others by their offset, so a repair that is
-//! broken off, or done twice, doubles nothing. One table at a time; in memory are the rows that
+//! broken off, or done twice, doubles nothing. Samples are compared with the table as it is at
+//! their commit, and the ingester takes turns with it (see `turns`). One table at a time; in memory are the rows that
 //! come back, at about 60 bytes a sample.
 
 use std::collections::HashSet;
@@ -17,14 +18,22 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{DECISIONS, EVENTS, GAPS};
 use nilometer_log::Log;
-use nilometer_store::{CommitError, STORED, Storage, StoreError, Table};
+use nilometer_store::{
+    Add, CommitError, EPOCHS, Row, SAMPLES, SERIES, STORED, Storage, StoreError, Table,
+    write_samples,
+};
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
+use crate::load::load_all_series;
+use crate::lookup::not_stored;
+use crate::memory::collect_rows;
 use crate::note::{note_restored, own_up_damaged, own_up_unread};
 use crate::ownership::IngestError;
 use crate::replay::{Replay, Spans};
 use crate::tail::prepare;
+use crate::turns::Turn;
+use crate::view::Shared;
 
 /// Said after so many files.
 const EVERY_FILES: usize = 1_000;
@@ -67,6 +76,7 @@ pub async fn repair(
     let mut done = Repaired::default();
     let mut gaps = storage.table(&nilometer_store::GAPS).await.map_err(IngestError::Store)?;
     let mut replay = Replay::new(log, topics);
+    let mut good_samples = Vec::new();
     for def in STORED {
         let mut table = storage.table(def).await.map_err(IngestError::Store)?;
         let unread = table.unread().len();
@@ -79,15 +89,26 @@ pub async fn repair(
         for path in table.aside() {
             done.damaged += 1;
             let good = table.recovered(&path).await.map_err(IngestError::Store)?;
-            if let Some(add) = good {
-                say(format!("{}: file {path} is good after all", def.name));
-                table.put_back(&[path], vec![add], 0).await.map_err(failed)?;
+            let Some((rows, add)) = good else { continue };
+            say(format!("{}: file {path} is good after all", def.name));
+            if def.name == SAMPLES.name {
+                good_samples.push((path, collect_rows(&rows), add));
+            } else {
+                table.put_back(&[path], vec![add], 0, None).await.map_err(failed)?;
             }
         }
     }
     let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
     let told = facts(&gaps).await.map_err(IngestError::Store)?;
-    for def in STORED {
+    // Whoever meets samples that are back finds what they refer to.
+    let mut order = STORED;
+    order.sort_by_key(|def| ![SERIES.name, EPOCHS.name].contains(&def.name));
+    for def in order {
+        if def.name == SAMPLES.name {
+            for (path, rows, add) in good_samples.drain(..) {
+                put_back_samples(&mut sink, &[path], rows, (Some(add), 0)).await?;
+            }
+        }
         let mut table = storage.table(def).await.map_err(IngestError::Store)?;
         let paths = table.aside();
         let whole = replay.wants_whole(def.name);
@@ -97,26 +118,78 @@ pub async fn repair(
             continue;
         }
         say(format!("{}: {} files to restore from the log", def.name, paths.len()));
-        let (restored, adds) = match def.name {
-            "samples" => replay.samples(&mut sink, config, &facts).await?,
-            "series" => replay.series(&mut sink, config).await?,
-            "epochs" => replay.epochs(&mut sink, config).await?,
-            "events" => replay.records(&mut sink, config, EVENTS).await?,
-            "gaps" => replay.records(&mut sink, config, GAPS).await?,
-            "decisions" => replay.records(&mut sink, config, DECISIONS).await?,
-            _ => Default::default(),
-        };
-        let lost = facts.rows().saturating_sub(restored);
-        table.put_back(&paths, adds, lost).await.map_err(failed)?;
+        let (paths, of) = (paths.as_slice(), (&replay, config, &facts));
+        let (restored, lost) = restore(&mut table, &mut sink, of, paths).await?;
         if let Some(span) = facts.whole() {
             let found = (restored, lost);
-            let noted = note_restored(&mut gaps, &table, &paths, span, found);
+            let noted = note_restored(&mut gaps, &table, paths, span, found);
             noted.await.map_err(failed)?;
         }
         done.restored += restored;
         done.lost += lost;
     }
     Ok(done)
+}
+
+/// Restores rows of one table; says how many are back and how many are gone.
+async fn restore(
+    table: &mut Table,
+    sink: &mut Sink,
+    (replay, config, facts): (&Replay, &IngestConfig, &Spans),
+    paths: &[String],
+) -> Result<(u64, u64), IngestError> {
+    let name = table.def().name;
+    if name == SAMPLES.name {
+        let rows = replay.samples(sink, config, facts).await?;
+        let lost = facts.rows().saturating_sub(rows.len() as u64);
+        let restored = put_back_samples(sink, paths, rows, (None, lost)).await?;
+        table.refresh().await.map_err(IngestError::Store)?;
+        return Ok((restored, lost));
+    }
+    // What samples refer to is lost where one is left that refers to it.
+    let ((restored, adds), most_lost) = match name {
+        "series" => replay.series(sink, config).await?,
+        "epochs" => replay.epochs(sink, config).await?,
+        "events" => (replay.records(sink, config, EVENTS).await?, u64::MAX),
+        "gaps" => (replay.records(sink, config, GAPS).await?, u64::MAX),
+        "decisions" => (replay.records(sink, config, DECISIONS).await?, u64::MAX),
+        _ => (Default::default(), u64::MAX),
+    };
+    let lost = facts.rows().saturating_sub(restored).min(most_lost);
+    table.put_back(paths, adds, lost, None).await.map_err(failed)?;
+    Ok((restored, lost))
+}
+
+/// Puts back those rows of samples that the table does not have at the commit, and says how many.
+/// Of all of them there may be a file that only has to be named.
+async fn put_back_samples(
+    sink: &mut Sink,
+    paths: &[String],
+    mut rows: Vec<Row>,
+    (file, lost): (Option<Add>, u64),
+) -> Result<u64, IngestError> {
+    let (all, shared, mut compared) = (rows.len(), Shared::default(), HashSet::new());
+    loop {
+        sink.samples.refresh().await.map_err(IngestError::Store)?;
+        sink.series.refresh().await.map_err(IngestError::Store)?;
+        load_all_series(&sink.series, &shared).await.map_err(IngestError::Store)?;
+        let samples = &mut sink.samples;
+        let files = samples.files();
+        let files = files.iter().filter(|file| compared.insert(file.path.clone()));
+        let files: Vec<_> = files.cloned().collect();
+        let left = not_stored(rows, &shared.index, &files, &samples.finder()).await;
+        rows = left.map_err(IngestError::Store)?;
+        let adds = match &file {
+            Some(file) if rows.len() == all => vec![file.clone()],
+            _ => write_samples(samples, rows.clone()).await.map_err(IngestError::Store)?,
+        };
+        let turn = Turn::of(samples).await.map_err(IngestError::Store)?;
+        match samples.put_back(paths, adds, lost, Some(turn.taken())).await {
+            // The ingester stored samples, which may be among these.
+            Err(CommitError::Conflict(_)) => {}
+            done => return done.map(|()| rows.len() as u64).map_err(failed),
+        }
+    }
 }
 
 /// Reads every file of a table; what is damaged is said and set aside.

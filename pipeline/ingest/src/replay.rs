@@ -10,13 +10,13 @@ use nilometer_contract::{
     Applied, DECISIONS, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES, Timestamp,
 };
 use nilometer_log::{Log, LogError, Record, TopicPartition};
-use nilometer_store::{Add, SAMPLES as SAMPLES_TABLE, StoreError, Table, write_samples};
+use nilometer_store::{Add, Row, SAMPLES as SAMPLES_TABLE, StoreError, Table, rows_of};
 use prometheus::Registry;
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
 use crate::ingester::series_batch;
-use crate::load::{event_of, load, load_positions};
+use crate::load::{event_of, load, load_positions, unless_damaged};
 use crate::lookup::settle_suspects;
 use crate::memory::{MemoryTier, collect_rows};
 use crate::metrics::Metrics;
@@ -91,7 +91,7 @@ impl Replay {
         sink: &mut Sink,
         config: &IngestConfig,
         spans: &Spans,
-    ) -> Result<Restored, IngestError> {
+    ) -> Result<Vec<Row>, IngestError> {
         let mut state = self.begin(sink, config).await?;
         let mut ranges = self.ranges(&state, SAMPLES).await?;
         let whole = self.wants_whole(SAMPLES_TABLE.name);
@@ -106,35 +106,47 @@ impl Replay {
         self.run(sink, &mut state, ranges).await?;
         let mut rows = collect_rows(&state.memory.batches());
         rows.retain(|row| whole || spans.hold(row.at, row.at));
-        let many = rows.len() as u64;
-        let adds = write_samples(&sink.samples, rows).await.map_err(IngestError::Store)?;
-        Ok((many, adds))
+        Ok(rows)
     }
 
-    /// Series that records in the log are of and that the table does not have.
+    /// Series that records in the log are of and that the table does not have; with how many
+    /// there are of stored samples that neither has.
     pub(crate) async fn series(
         &self,
         sink: &mut Sink,
         config: &IngestConfig,
-    ) -> Result<Restored, IngestError> {
+    ) -> Result<(Restored, u64), IngestError> {
         let mut state = self.applied(sink, config).await?;
-        let Some(batch) = series_batch(&mut state) else { return Ok(Restored::default()) };
+        let index = state.shared.index.clone();
+        let is_known =
+            |row: &Row| index.read().unwrap_or_else(|e| e.into_inner()).slot(row.series).is_some();
+        let unknown = unknown(&sink.samples, |row| row.series, is_known).await;
+        let unknown = unknown.map_err(IngestError::Store)?;
+        let Some(batch) = series_batch(&mut state) else {
+            return Ok((Restored::default(), unknown));
+        };
         let add = sink.series.write(std::slice::from_ref(&batch), None).await;
-        Ok((batch.num_rows() as u64, vec![add.map_err(IngestError::Store)?]))
+        Ok(((batch.num_rows() as u64, vec![add.map_err(IngestError::Store)?]), unknown))
     }
 
-    /// Epochs that records in the log are of and that the table does not have.
+    /// Epochs that records in the log are of and that the table does not have; with how many
+    /// there are of stored samples that neither has.
     pub(crate) async fn epochs(
         &self,
         sink: &mut Sink,
         config: &IngestConfig,
-    ) -> Result<Restored, IngestError> {
+    ) -> Result<(Restored, u64), IngestError> {
         let state = self.applied(sink, config).await?;
+        let epochs = state.shared.epochs.clone();
+        let is_known =
+            |row: &Row| epochs.read().unwrap_or_else(|e| e.into_inner()).knows(row.epoch);
+        let unknown = unknown(&sink.samples, |row| row.epoch, is_known).await;
+        let unknown = unknown.map_err(IngestError::Store)?;
         if state.new_epochs.is_empty() {
-            return Ok(Restored::default());
+            return Ok((Restored::default(), unknown));
         }
         let add = sink.epochs.write(&[epochs_batch(&state.new_epochs)], None).await;
-        Ok((state.new_epochs.len() as u64, vec![add.map_err(IngestError::Store)?]))
+        Ok(((state.new_epochs.len() as u64, vec![add.map_err(IngestError::Store)?]), unknown))
     }
 
     /// What all samples in the log below the stored positions come to.
@@ -295,6 +307,21 @@ async fn covered(
         }
     }
     Ok(covered)
+}
+
+/// How many numbers samples refer to by which nothing is known.
+async fn unknown(
+    samples: &Table,
+    number: impl Fn(&Row) -> i64,
+    is_known: impl Fn(&Row) -> bool,
+) -> Result<u64, StoreError> {
+    let mut unknown = HashSet::new();
+    for file in samples.files().iter() {
+        let Some(batches) = unless_damaged(file, samples.read(file).await)? else { continue };
+        let rows = batches.iter().flat_map(rows_of).filter(|row| !is_known(row));
+        unknown.extend(rows.map(|row| number(&row)));
+    }
+    Ok(unknown.len() as u64)
 }
 
 /// What a table has: where its rows came from, and what its events add up to.

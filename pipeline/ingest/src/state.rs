@@ -22,12 +22,14 @@ use crate::plausible::Plausible;
 use crate::record::{Content, Prepared, Refused};
 use crate::rows::{DeadLetter, Decision, TableRow};
 use crate::stream::{LogId, Mark, Origin, Stream};
+use crate::turns::{Turn, Turns};
 use crate::view::Shared;
 
 /// State of the ingester.
 pub(crate) struct State {
     pub(crate) shared: Shared,
     pub(crate) memory: MemoryTier,
+    pub(crate) turns: Turns,
     pub(crate) suspects: Vec<Suspect>,
     /// Which log each partition is now; of others nothing comes any more.
     pub(crate) reading: BTreeMap<(&'static str, u32), LogId>,
@@ -301,6 +303,18 @@ impl State {
             let Origin { partition, log, offset, .. } = suspect.origin;
             !is_stored(partition, log, offset)
         });
+    }
+
+    /// Takes note of rows that were put back into the table: what comes up to its newest instant
+    /// is looked up there, and what is in memory is compared with it before it is stored.
+    pub(crate) fn note_restored(&mut self, turn: Turn, newest: i64) {
+        if turn.number() != self.turns.known {
+            self.turns.known = turn.number();
+            self.memory.doubt(newest);
+        }
+        if self.rows() == 0 {
+            self.turns.compared = self.turns.known;
+        }
     }
 
     /// Forgets logs that were replaced and are stored as far as they were read.

@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use arrow::array::RecordBatch;
 use deltalake_core::kernel::Add;
 use nilometer_contract::Timestamp;
 
@@ -173,12 +174,14 @@ impl Table {
 
     /// Puts rows back in the place of files that were set aside; none if all of them are lost.
     /// Once only: a second time conflicts, or is stale. Of rows that are lost it is known from
-    /// then on that they lie between the first and the last of all these files.
+    /// then on that they lie between the first and the last of all these files. The position
+    /// `beside` is moved, too.
     pub async fn put_back(
         &mut self,
         paths: &[String],
         adds: Vec<Add>,
         lost: u64,
+        beside: Option<Position>,
     ) -> Result<(), CommitError> {
         let positions = paths.iter().map(|path| {
             let app = format!("{ASIDE}{path}");
@@ -197,12 +200,16 @@ impl Table {
             positions.push(self.moved(FIRST, path, first));
             positions.push(self.moved(LAST, path, last));
         }
+        positions.extend(beside);
         self.append(adds, &positions).await
     }
 
-    /// Reads a file that was set aside again; the action that puts it back as it is, if it is
-    /// good after all.
-    pub async fn recovered(&self, path: &str) -> Result<Option<Add>, StoreError> {
+    /// Reads a file that was set aside again; its rows with the action that puts it back as it is,
+    /// if it is good after all.
+    pub async fn recovered(
+        &self,
+        path: &str,
+    ) -> Result<Option<(Vec<RecordBatch>, Add)>, StoreError> {
         let folder = path.split_once('/').map(|(folder, _)| folder);
         let partition = self.def().partition.and_then(|column| {
             Some((column, folder?.strip_prefix(column)?.strip_prefix('=')?.to_owned()))
@@ -229,7 +236,10 @@ impl Table {
         match self.decode(bytes).await {
             Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),
-            Ok(batches) => Ok(Some(Add { stats: Some(stats_of(&batches)), ..add })),
+            Ok(batches) => {
+                let add = Add { stats: Some(stats_of(&batches)), ..add };
+                Ok(Some((batches, add)))
+            }
         }
     }
 }

@@ -16,4 +16,5 @@ mod place;
 mod properties;
 mod replaced;
 mod samples;
+mod turns;
 mod upkeep;

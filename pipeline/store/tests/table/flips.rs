@@ -140,9 +140,9 @@ async fn a_file_that_was_set_aside_comes_back_only_as_it_was() {
     std::fs::write(&path, &before[..before.len() - 1]).unwrap();
     assert!(table.recovered(&file.path).await.unwrap().is_none());
     std::fs::write(&path, before).unwrap();
-    let add = table.recovered(&file.path).await.unwrap().unwrap();
-    table.put_back(&back, vec![add.clone()], 0).await.unwrap();
-    assert!(table.put_back(&back, vec![add], 0).await.is_err(), "once only");
+    let (_, add) = table.recovered(&file.path).await.unwrap().unwrap();
+    table.put_back(&back, vec![add.clone()], 0, None).await.unwrap();
+    assert!(table.put_back(&back, vec![add], 0, None).await.is_err(), "once only");
     assert_eq!(missing(&table, 0), []);
     assert_eq!(table.aside(), Vec::<String>::new());
     let again = place.samples().await;
