@@ -36,10 +36,14 @@ pub(crate) async fn load(
     metrics: Metrics,
     shared: Shared,
 ) -> Result<State, StoreError> {
-    let new_series = load_series(&sink.series, &shared).await?;
+    let (new_series, whole) = load_series(&sink.series, &shared).await?;
     load_history(sink, &shared, config.bounds.history()).await?;
     let window = micros(config.identity_window);
-    let (memory, newest) = load_identities(&sink.samples, &shared, window).await?;
+    let (mut memory, newest, labelled) = load_identities(&sink.samples, &shared, window).await?;
+    if !(whole && labelled) {
+        // Of a series that is not known now, samples may be stored.
+        memory.doubt(newest.0);
+    }
     let mut beginning = Beginning::of(config.metering_start);
     beginning.note_stored(sink.metering_start().await?);
     Ok(State {
@@ -126,17 +130,20 @@ async fn load_position(
     Ok(())
 }
 
-/// Adds the series of the table; says which others there are.
-async fn load_series(table: &Table, shared: &Shared) -> Result<Vec<u32>, StoreError> {
+/// Adds the series of the table; says which others there are, and whether the table has all that
+/// it had.
+async fn load_series(table: &Table, shared: &Shared) -> Result<(Vec<u32>, bool), StoreError> {
     let known = shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner()).len();
     let mut others: HashSet<u32> = (0..known as u32).collect();
+    let mut whole = table.aside().is_empty() && table.unread().is_empty();
     for file in table.files().iter() {
         let slots = unless_damaged(file, load_series_file(table, file, shared).await)?;
+        whole &= slots.is_some();
         for slot in slots.into_iter().flatten() {
             others.remove(&slot);
         }
     }
-    Ok(others.into_iter().collect())
+    Ok((others.into_iter().collect(), whole))
 }
 
 /// Makes lifetimes, epochs and gaps those of the tables; what is stored already is not refused.
@@ -329,19 +336,22 @@ pub(crate) fn event_of(batch: &RecordBatch, row: usize) -> Option<LifecycleEvent
     Some(LifecycleEvent { change, at: Timestamp(at), resource, source: text("source")?.to_owned() })
 }
 
+/// Newest instants of all identities, the newest of all samples, and whether the series of all that
+/// were read are known.
 async fn load_identities(
     table: &Table,
     shared: &Shared,
     window_micros: i64,
-) -> Result<(MemoryTier, Timestamp), StoreError> {
+) -> Result<(MemoryTier, Timestamp, bool), StoreError> {
     let files = table.files();
     let Some((_, newest)) = files.extent() else {
-        return Ok((MemoryTier::new(0, i64::MIN), Timestamp::default()));
+        return Ok((MemoryTier::new(0, i64::MIN), Timestamp::default(), true));
     };
     let floor = newest.saturating_sub(window_micros);
     let index = Arc::clone(&shared.index);
     let identities = index.read().unwrap_or_else(|poisoned| poisoned.into_inner()).identities();
     let mut memory = MemoryTier::new(identities, floor);
+    let mut labelled = true;
     for file in files.within(floor, i64::MAX) {
         let read = table.read(file).await;
         let Some(batches) = unless_damaged(file, read)? else { continue };
@@ -354,11 +364,12 @@ async fn load_identities(
                     last = (row.series, index.slot(row.series).map(|slot| index.identity(slot)));
                 }
                 // Every series is stored before its samples; only a damaged file is without.
-                if let Some(identity) = last.1 {
-                    memory.seen(identity, row.at);
+                match last.1 {
+                    Some(identity) => memory.seen(identity, row.at),
+                    None => labelled = false,
                 }
             }
         }
     }
-    Ok((memory, Timestamp(newest)))
+    Ok((memory, Timestamp(newest), labelled))
 }

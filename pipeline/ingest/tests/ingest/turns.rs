@@ -126,3 +126,18 @@ async fn a_series_that_is_known_elsewhere_is_not_lost() {
     .unwrap();
     assert_eq!(repaired(&place, drop).await, (1, 0));
 }
+
+/// One that starts without a series takes no repeat of its samples for new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_of_a_series_that_is_damaged_is_known() {
+    let place = Place::new();
+    let sent = [("cpu.time", "vm-a", 0, 0.0)];
+    place.samples(0, &sent).await;
+    place.ingest(patient()).await;
+    let series = place.storage().table(&SERIES).await.unwrap();
+    let path = place.tables_folder().join("series").join(&series.files()[0].path);
+    std::fs::write(&path, "no Parquet").unwrap();
+    place.samples(0, &sent).await;
+    place.ingest(patient()).await;
+    assert_eq!(place.stored_in("samples").await, lines(&sent));
+}
