@@ -9,9 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use nilometer_contract::{Gap, GapKind, MAX_GAP_SOURCES, Timestamp};
@@ -85,7 +83,7 @@ impl Gaps {
                 Line::Gap { n, gap } => drop(found.insert(n, gap.into_owned())),
             }
         }
-        let written = modified(&self.path).unwrap_or(now).min(now);
+        let written = file::changed(&self.path).ok().flatten().unwrap_or(now).min(now);
         let (missing, start, end) = match head {
             Some((count, start, end)) => (count.saturating_sub(found.len()), start, end),
             None => (usize::from(damaged > 0), written, now),
@@ -251,13 +249,6 @@ impl Gaps {
             }
         }
     }
-}
-
-/// When a file was last written to.
-pub(crate) fn modified(path: &Path) -> Option<Timestamp> {
-    let modified = fs::metadata(path).and_then(|data| data.modified()).ok()?;
-    let since = modified.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp(i64::try_from(since.as_micros()).ok()?))
 }
 
 /// Makes a gap one that can be encoded: better inexact than unsaid.

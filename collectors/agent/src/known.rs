@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::gaps::{self, Gaps};
+use crate::gaps::Gaps;
 use crate::{file, lines};
 
 /// Most resources remembered; those beyond are reported but not missed after a restart, which a gap
@@ -154,7 +154,7 @@ impl Known {
 
     /// What happened to some resources after they were last seen may be missed.
     fn misses(&mut self, topic: &str, missing: u64, gaps: &mut Gaps, now: Timestamp) {
-        let written = gaps::modified(&self.path).unwrap_or(now).min(now);
+        let written = file::changed(&self.path).ok().flatten().unwrap_or(now).min(now);
         for seen in self.sources.values_mut().filter(|seen| seen.at == Timestamp::default()) {
             seen.at = written;
         }

@@ -1,5 +1,7 @@
 //! What is kept of gaps, at the bound and under damage.
 
+use std::fs;
+
 use super::*;
 
 fn at(second: i64) -> Timestamp {
