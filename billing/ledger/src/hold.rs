@@ -5,7 +5,7 @@
 //! obeys it, whether or not billing runs.
 
 use chrono::{Datelike, NaiveTime};
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
+use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_HOUR, Timestamp};
 use nilometer_store::{CommitError, SAMPLES};
 use nilometer_usage::Window;
 
@@ -15,7 +15,6 @@ use crate::state::Known;
 
 /// Who holds.
 const NAME: &str = "billing";
-const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 
 impl Ledger {
     /// Holds the samples from the first instant that is needed on, if that moved.

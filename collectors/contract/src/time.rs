@@ -14,6 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const MICROS_PER_SECOND: i64 = 1_000_000;
 /// Microseconds in an hour.
 pub const MICROS_PER_HOUR: i64 = 3_600 * MICROS_PER_SECOND;
+/// Microseconds in a day of UTC.
+pub const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 
 /// Whole microseconds of a duration; `i64::MAX` of one that is longer.
 pub fn micros(of: Duration) -> i64 {

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use nilometer_contract::MICROS_PER_SECOND;
+use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_SECOND};
 use nilometer_store::{Labels, Position, Row, SAMPLES, SERIES, Storage, write_samples};
 use object_store::local::LocalFileSystem;
 
-const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 /// 2026-11-02T00:00:00Z, the end of all of them.
 pub(crate) const END: i64 = 1_793_577_600 * MICROS_PER_SECOND;
 /// Resources of an aged store.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nilometer_agent::Status;
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
+use nilometer_contract::{MICROS_PER_DAY, Timestamp};
 use nilometer_ingest::Metrics;
 use nilometer_ledger::Ledger;
 use nilometer_source::{Clock, SystemClock};
@@ -25,7 +25,6 @@ use tracing::info;
 use crate::demo::Progress;
 use crate::sources::Missing;
 
-const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 const REDRAW: Duration = Duration::from_secs(1);
 const LOG_EVERY: u32 = 10;
 /// Draws over which the rate is taken: the usual interval of an agent, and one more.

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use nilometer_contract::{Applied, HistoryBounds, MICROS_PER_HOUR};
+use nilometer_contract::{Applied, HistoryBounds, MICROS_PER_DAY};
 use serde::Deserialize;
 
 use crate::metrics::Metrics;
 use crate::record::Prepared;
-
-const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 
 /// What would be beyond a bound goes to the dead letters with a reason that names the bound, is
 /// counted in `nilometer_ingest_refused_total`, and holds nothing up.

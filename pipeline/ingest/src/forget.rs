@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use nilometer_contract::{History, LifecycleEvent, Timestamp, micros};
+use nilometer_contract::{History, LifecycleEvent, MICROS_PER_DAY, Timestamp, micros};
 use nilometer_store::{Add, DataFile, EVENTS, Expired, Files, SAMPLES, StoreError, Table, horizon};
 use tokio::time::Instant;
 use tracing::info;
@@ -28,7 +28,7 @@ const LEAST_ROWS: u64 = 1_000;
 /// Files that are looked at together for rows that may go.
 const FILES_AT_ONCE: usize = 16;
 /// A file that had nothing to let go is looked at again once the horizon has moved on by this.
-const LOOK_AGAIN_MICROS: i64 = 86_400_000_000;
+const LOOK_AGAIN_MICROS: i64 = MICROS_PER_DAY;
 
 /// How long events are kept: at least as long as samples; none is for ever.
 pub(crate) fn events_kept(config: &IngestConfig) -> Option<Duration> {

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalake_core::kernel::Add;
-use nilometer_contract::{Timestamp, micros};
+use nilometer_contract::{MICROS_PER_DAY, Timestamp, micros};
 
 use crate::commit::{CommitError, Position};
 use crate::compact::WRITER;
 use crate::files::DataFile;
 use crate::table::Table;
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// Begins the application ids of holds; the version is the first instant still needed, in µs.
 const HOLD: &str = "hold/";
 /// Application id of the first instant, in µs, that no expired row was at or after.

@@ -8,14 +8,13 @@ use arrow::array::{
 };
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use deltalake_core::kernel::Add;
-use nilometer_contract::{EpochId, Timestamp};
+use nilometer_contract::{EpochId, MICROS_PER_DAY, Timestamp};
 
 use crate::file::{FileError, encode_parquet, stats_of};
 use crate::schema::SAMPLES;
 use crate::series::SeriesId;
 use crate::table::{StoreError, Table, off_thread};
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// One stored sample.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -15,7 +15,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream::{self, StreamExt};
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_HOUR, Timestamp, catalogue};
 use nilometer_ingest::View;
 use nilometer_usage::{UsageRow, Window};
 
@@ -25,7 +25,6 @@ use crate::missing::{LIFETIMES, needs, samples_of};
 use crate::plan::Selection;
 
 const BATCH_ROWS: usize = 8_192;
-const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 const QUANTITY_SCALE: i8 = 12;
 
 /// Schema of `usage`.
