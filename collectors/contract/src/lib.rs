@@ -29,7 +29,9 @@ pub use resource::{
     BOOT_ID, InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind,
 };
 pub use sample::{BatchBuilder, SampleBatch, Subject, Subjects};
-pub use time::{InvalidTimestamp, MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp, micros};
+pub use time::{
+    InvalidTimestamp, MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp, micros,
+};
 pub use topic::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
 pub use wire::{
     MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError, decode, encode,

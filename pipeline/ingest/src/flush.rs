@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::cut::{Cut, Spans};
-use crate::load::load_all_series;
+use crate::load::load_table;
 use crate::lookup::not_stored;
 use crate::memory::collect_rows;
 use crate::metrics::Metrics;
@@ -294,7 +294,7 @@ impl Sink {
         rows: Vec<Row>,
         tools: &Tools,
     ) -> Result<Vec<Row>, StoreError> {
-        load_all_series(&self.series, &tools.shared).await?;
+        load_table(&self.series, &tools.shared).await?;
         let files: Vec<_> = self.samples.files().iter().cloned().collect();
         not_stored(rows, &tools.shared.index, &files, &self.samples.finder()).await
     }

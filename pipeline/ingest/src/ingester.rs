@@ -12,7 +12,6 @@
 //! committed after those rows and begins at the last of them, and of two cuts the earlier has all
 //! rows of a log that is no more.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::fetch::Event;
 use crate::flush::{Overtaken, Sink, Tools, flush};
-use crate::load::load_restored;
+use crate::load::{Restored, load_restored};
 use crate::ownership::IngestError;
 use crate::rows::epochs_batch;
 use crate::state::State;
@@ -49,16 +48,15 @@ pub(crate) struct Owner {
     held: Option<Event>,
     committed_at: Instant,
     refreshed_at: Instant,
-    /// Versions of tables in which a repair put rows back, as far as they are known here.
-    restored: BTreeMap<&'static str, i64>,
+    /// Repairs that are known here.
+    restored: Restored,
 }
 
 impl Owner {
     /// Of tables that are claimed, and what is known of them.
-    pub(crate) fn of(tail: Tail, sink: Sink) -> Self {
+    pub(crate) fn of(tail: Tail, sink: Sink, restored: Restored) -> Self {
         let now = Instant::now();
         let sink = Arc::new(Mutex::new(sink));
-        let restored = BTreeMap::new();
         Owner { tail, sink, held: None, committed_at: now, refreshed_at: now, restored }
     }
 

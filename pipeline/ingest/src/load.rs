@@ -153,14 +153,8 @@ async fn load_history(
     bounds: HistoryBounds,
 ) -> Result<(), StoreError> {
     let loaded = Shared::default();
-    for file in sink.events.files().iter() {
-        unless_damaged(file, load_history_file(&sink.events, file, &loaded).await)?;
-    }
-    for file in sink.epochs.files().iter() {
-        unless_damaged(file, load_epochs_file(&sink.epochs, file, &loaded).await)?;
-    }
-    for file in sink.gaps.files().iter() {
-        unless_damaged(file, load_gaps_file(&sink.gaps, file, &loaded).await)?;
+    for table in [&sink.events, &sink.epochs, &sink.gaps] {
+        load_table(table, &loaded).await?;
     }
     let mut history =
         std::mem::take(&mut *loaded.history.write().unwrap_or_else(|e| e.into_inner()));
@@ -173,7 +167,15 @@ async fn load_history(
     Ok(())
 }
 
-/// Adds what one file of series, events, epochs or gaps says.
+/// Adds what a table of series, events, epochs or gaps says.
+pub(crate) async fn load_table(table: &Table, shared: &Shared) -> Result<(), StoreError> {
+    for file in table.files().iter() {
+        unless_damaged(file, load_file(table, file, shared).await)?;
+    }
+    Ok(())
+}
+
+/// Adds what one file of such a table says.
 pub(crate) async fn load_file(
     table: &Table,
     file: &DataFile,
@@ -187,21 +189,34 @@ pub(crate) async fn load_file(
     }
 }
 
-/// Adds what tables say in which a repair put rows back since the versions that are `known`.
+/// Versions of tables in which a repair put rows back last.
+pub(crate) type Restored = BTreeMap<&'static str, i64>;
+
+/// Which repairs the tables have as they were read; of one that they do not have yet nothing is
+/// known, even if `gaps` says so already.
+pub(crate) async fn restored(sink: &mut Sink) -> Result<Restored, StoreError> {
+    let Sink { series, events, epochs, gaps, .. } = sink;
+    let mut restored = Restored::new();
+    for table in [&*series, events, epochs] {
+        let version = gaps.position(&restored_app(table.def().name)).await?;
+        let seen = version.filter(|version| *version <= table.version());
+        restored.extend(seen.map(|version| (table.def().name, version)));
+    }
+    Ok(restored)
+}
+
+/// Adds what tables say in which a repair put rows back since those that are `known`.
 pub(crate) async fn load_restored(
     sink: &mut Sink,
     shared: &Shared,
-    known: &mut BTreeMap<&'static str, i64>,
+    known: &mut Restored,
 ) -> Result<(), StoreError> {
-    let Sink { series, events, epochs, gaps, .. } = sink;
-    for table in [&*series, events, epochs] {
-        let name = table.def().name;
-        let restored = gaps.position(&restored_app(name)).await?;
-        let Some(version) = restored.filter(|version| known.get(name) != Some(version)) else {
+    for (name, version) in restored(sink).await? {
+        if known.get(name) == Some(&version) {
             continue;
-        };
-        for file in table.files().iter() {
-            unless_damaged(file, load_file(table, file, shared).await)?;
+        }
+        for table in sink.tables().into_iter().filter(|table| table.def().name == name) {
+            load_table(table, shared).await?;
         }
         known.insert(name, version);
     }
@@ -220,14 +235,6 @@ pub(crate) fn unless_damaged<T>(
         }
         read => read.map(Some),
     }
-}
-
-/// Adds the series of all files.
-pub(crate) async fn load_all_series(table: &Table, shared: &Shared) -> Result<(), StoreError> {
-    for file in table.files().iter() {
-        unless_damaged(file, load_series_file(table, file, shared).await)?;
-    }
-    Ok(())
 }
 
 /// Adds the series of one file; says which slots they have.
@@ -294,20 +301,6 @@ pub(crate) async fn load_gaps_file(
     let batches = table.read(file).await?;
     let mut gaps = shared.gaps.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     batches.iter().for_each(|batch| gaps.add_rows(batch));
-    Ok(())
-}
-
-/// Applies the events of one file.
-async fn load_history_file(
-    table: &Table,
-    file: &DataFile,
-    shared: &Shared,
-) -> Result<(), StoreError> {
-    let batches = table.read(file).await?;
-    let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
-    let events = rows.filter_map(|(batch, row)| event_of(batch, row)).collect();
-    let mut history = shared.history.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-    history.apply_all(events);
     Ok(())
 }
 

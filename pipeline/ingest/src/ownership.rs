@@ -24,6 +24,7 @@ use crate::config::IngestConfig;
 use crate::flush::{Overtaken, Sink};
 use crate::follow::Follower;
 use crate::ingester::Owner;
+use crate::load::restored;
 use crate::metrics::Metrics;
 use crate::positions::note_logs;
 use crate::tail::{Tail, prepare};
@@ -181,8 +182,9 @@ async fn stand_by(
 
 /// Begins to own tables that are claimed.
 async fn own(tail: Tail, mut sink: Sink) -> Result<Owner, IngestError> {
+    let restored = restored(&mut sink).await.map_err(IngestError::Store)?;
     note_logs(&mut sink, &tail.state.reading).await.map_err(lost)?;
-    Ok(Owner::of(tail, sink))
+    Ok(Owner::of(tail, sink, restored))
 }
 
 async fn claim(sink: &mut Sink, lease: &Lease) -> Result<(), IngestError> {

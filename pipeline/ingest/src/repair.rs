@@ -25,7 +25,7 @@ use nilometer_store::{
 
 use crate::config::IngestConfig;
 use crate::flush::Sink;
-use crate::load::load_all_series;
+use crate::load::load_table;
 use crate::lookup::not_stored;
 use crate::memory::collect_rows;
 use crate::note::{note_restored, own_up_damaged, own_up_unread};
@@ -172,7 +172,7 @@ async fn put_back_samples(
     loop {
         sink.samples.refresh().await.map_err(IngestError::Store)?;
         sink.series.refresh().await.map_err(IngestError::Store)?;
-        load_all_series(&sink.series, &shared).await.map_err(IngestError::Store)?;
+        load_table(&sink.series, &shared).await.map_err(IngestError::Store)?;
         let samples = &mut sink.samples;
         let files = samples.files();
         let files = files.iter().filter(|file| compared.insert(file.path.clone()));

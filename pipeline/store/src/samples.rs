@@ -15,7 +15,6 @@ use crate::schema::SAMPLES;
 use crate::series::SeriesId;
 use crate::table::{StoreError, Table, off_thread};
 
-
 /// One stored sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
