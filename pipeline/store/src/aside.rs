@@ -147,20 +147,13 @@ impl Table {
     /// Takes a file out of the table without deleting it.
     pub async fn set_aside(&mut self, file: &Arc<DataFile>) -> Result<(), CommitError> {
         let rows = i64::try_from(file.rows).unwrap_or(i64::MAX);
-        let mut positions = vec![
-            self.moved(ASIDE, &file.path, out_of(&file.sums)),
-            self.moved(ROWS, &file.path, rows),
-        ];
+        let mut facts = vec![(ASIDE, out_of(&file.sums)), (ROWS, rows)];
         if let Some((first, last)) = file.span() {
-            positions.push(self.moved(FIRST, &file.path, first));
-            positions.push(self.moved(LAST, &file.path, last));
+            facts.extend([(FIRST, first), (LAST, last)]);
         }
+        let moved = |(kind, next)| self.moved(format!("{kind}{}", file.path), next);
+        let positions: Vec<Position> = facts.into_iter().map(moved).collect();
         self.exchange(std::slice::from_ref(file), Vec::new(), &positions, true).await
-    }
-
-    fn moved(&self, kind: &str, path: &str, next: i64) -> Position {
-        let app = format!("{kind}{path}");
-        Position { from: self.state.positions.get(&app).copied(), app, next }
     }
 
     /// Paths of files that were set aside and whose rows are not back.
@@ -191,14 +184,14 @@ impl Table {
         let mut positions: Vec<Position> = positions.collect();
         for (n, path) in paths.iter().enumerate() {
             let left = if n == 0 { i64::try_from(lost).unwrap_or(i64::MAX) } else { 0 };
-            positions.push(self.moved(ROWS, path, left));
+            positions.push(self.moved(format!("{ROWS}{path}"), left));
         }
         let of = |kind: &str, path: &str| self.state.positions.get(&format!("{kind}{path}"));
         let first = paths.iter().filter_map(|path| of(FIRST, path)).min();
         let last = paths.iter().filter_map(|path| of(LAST, path)).max();
         if let (Some(path), Some(&first), Some(&last)) = (paths.first(), first, last) {
-            positions.push(self.moved(FIRST, path, first));
-            positions.push(self.moved(LAST, path, last));
+            positions.push(self.moved(format!("{FIRST}{path}"), first));
+            positions.push(self.moved(format!("{LAST}{path}"), last));
         }
         positions.extend(beside);
         self.append(adds, &positions).await

@@ -99,15 +99,10 @@ impl Table {
         now: Timestamp,
     ) -> Result<(), CommitError> {
         let before = expired.span.1.plus_micros(1).max(self.expired_before());
-        let merges = self.state.positions.get(WRITER).copied();
-        let notes = [
-            (WRITER, merges, merges.unwrap_or(0) + 1),
-            self.note(EXPIRED, before),
-            self.note(EXPIRED_AT, now),
-        ];
-        let position =
-            |(app, from, next): (&str, _, _)| Position { app: app.to_owned(), from, next };
-        self.exchange(&expired.files, kept, &notes.map(position), true).await
+        let merges = self.state.positions.get(WRITER).copied().unwrap_or(0);
+        let positions = [(WRITER, merges + 1), (EXPIRED, before.0), (EXPIRED_AT, now.0)];
+        let positions = positions.map(|(app, next)| self.moved(app.to_owned(), next));
+        self.exchange(&expired.files, kept, &positions, true).await
     }
 
     /// The first instant at and after which no row has expired; of rows before, some may have.
@@ -127,13 +122,9 @@ impl Table {
         if let Some(last) = last.filter(|last| *last <= now.0) {
             return Ok(now.0 - last >= micros(interval));
         }
-        let (app, from) = (EXPIRED_AT.to_owned(), last);
-        self.append(Vec::new(), &[Position { app, from, next: now.0 }]).await?;
+        let begun = self.moved(EXPIRED_AT.to_owned(), now.0);
+        self.append(Vec::new(), &[begun]).await?;
         Ok(false)
-    }
-
-    fn note(&self, app: &'static str, at: Timestamp) -> (&'static str, Option<i64>, i64) {
-        (app, self.state.positions.get(app).copied(), at.0)
     }
 }
 

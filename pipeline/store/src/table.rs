@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::aside::Suspects;
 use crate::checked::Checked;
+use crate::commit::Position;
 use crate::create::creation;
 use crate::file::{FileError, conform, encode_parquet, read_parquet, sorted, stats_of};
 use crate::files::{DataFile, Files};
@@ -165,6 +166,11 @@ impl Table {
 
     pub(crate) fn leave_out(&mut self, path: &str) {
         self.left_out.insert(path.to_owned());
+    }
+
+    /// Moves the position of an application id on from where it is.
+    pub(crate) fn moved(&self, app: String, next: i64) -> Position {
+        Position { from: self.state.positions.get(&app).copied(), app, next }
     }
 
     /// Position stored under an application id.
