@@ -14,7 +14,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use nilometer_contract::{EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
-use nilometer_ingest::{TableView, View};
+use nilometer_ingest::{MAINTENANCE, TableView, View};
 use nilometer_store::Position;
 use tokio::time::Instant;
 
@@ -35,17 +35,10 @@ struct Stream {
 type Seen = BTreeMap<Stream, i64>;
 
 /// Where rows of `gaps` come from, with the names under which it is kept how far they were looked
-/// at, and which of them bear on usage: those that agents report, those that the ingester finds in
-/// the topics themselves, and what says that rows of damaged files are back.
-const GAPS_OF: [(&str, &str, &str); 3] = [
-    (GAPS, "gaps/reported", "of_topic = 'nilometer.samples' AND kind <> 'late'"),
-    (SAMPLES, "gaps/found", "of_topic = 'nilometer.samples' AND kind <> 'late'"),
-    (
-        "maintenance",
-        "gaps/restored",
-        "of_topic IN ('samples', 'series', 'epochs', 'events', 'gaps') AND kind IN ('late', 'lost')",
-    ),
-];
+/// at: those that agents report, those that the ingester finds in the topics themselves, and what
+/// says that rows of damaged files are back.
+const GAPS_OF: [(&str, &str); 3] =
+    [(GAPS, "gaps/reported"), (SAMPLES, "gaps/found"), (MAINTENANCE, "gaps/restored")];
 
 /// What was seen so far.
 #[derive(Default)]
@@ -245,8 +238,8 @@ impl Ledger {
         if desk.look.gaps == Some(state) {
             return Ok(changed);
         }
-        for (topic, key, which) in GAPS_OF {
-            let of = format!("{which} AND topic = '{topic}'");
+        for (topic, key) in GAPS_OF {
+            let of = format!("{} AND topic = '{topic}'", bearing_on_usage(topic));
             let newest = format!(
                 "SELECT partition, log, max(\"offset\") + 1 AS next FROM gaps WHERE {of} \
                  GROUP BY 1, 2"
@@ -335,6 +328,16 @@ impl Desk {
             }
         }
         Ok(since)
+    }
+}
+
+/// Which gaps of a topic usage rests on.
+fn bearing_on_usage(topic: &str) -> String {
+    match topic {
+        MAINTENANCE => "of_topic IN ('samples', 'series', 'epochs', 'events', 'gaps') \
+                        AND kind IN ('late', 'lost')"
+            .to_owned(),
+        _ => format!("of_topic = '{SAMPLES}' AND kind <> 'late'"),
     }
 }
 

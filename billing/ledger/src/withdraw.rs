@@ -20,14 +20,19 @@ use crate::error::LedgerError;
 use crate::ledger::{Desk, Ledger};
 use crate::rows::withdrawn_hours;
 use crate::settle::commit;
-use crate::state::Statement;
+use crate::state::{Statement, Statements};
 
 impl Ledger {
     /// Opens the hours again that are settled and whose end lies ahead of the clock.
     pub(crate) async fn withdraw(&self, desk: &mut Desk) -> Result<(), LedgerError> {
         let (meter, present) = (self.inner.engine.meter(), self.inner.clock.now().hour());
         let from = present.max(meter.start()).0;
-        let mut archive = (*self.archive()).clone();
+        let archive = self.archive();
+        let is_ahead = |said: &Statements| said.stated(from, i64::MAX).next().is_some();
+        if ![&archive.charges, &archive.usage].into_iter().any(is_ahead) {
+            return Ok(());
+        }
+        let mut archive = (*archive).clone();
         let (known, owner) = (desk.last_known + 1, desk.owner);
         let book = self.inner.book.version();
         let mut open = BTreeSet::new();

@@ -7,8 +7,8 @@ use crate::rows::batch_of;
 use crate::stream::{LogId, Origin};
 use crate::tell::told;
 
-/// Where such a row comes from, instead of a topic.
-const TOPIC: &str = "maintenance";
+/// Where rows of `gaps` come from that are about files of a table (`of_topic`), instead of a topic.
+pub const MAINTENANCE: &str = "maintenance";
 /// Application id under which such rows are counted: their offsets grow, so that whoever reads them
 /// knows which are new.
 const COUNT: &str = "noted";
@@ -24,7 +24,7 @@ async fn note(gaps: &mut Table, app: String, number: i64, gap: Gap) -> Result<()
         let counted = gaps.position(COUNT).await.map_err(CommitError::Store)?;
         let count = counted.map_or(0, |count| count + 1);
         let (log, offset) = (LogId::default(), count.unsigned_abs());
-        let origin = Origin { topic: TOPIC, partition: 0, log, offset };
+        let origin = Origin { topic: MAINTENANCE, partition: 0, log, offset };
         let add = gaps.write(&[batch_of(&[(origin, gap.clone())])], None).await;
         let positions = [
             Position { app: app.clone(), from, next: number },
