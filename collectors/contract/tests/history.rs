@@ -227,10 +227,10 @@ proptest! {
         let mut rest = History::default();
         rest.apply_all(left.collect());
         for instant in horizon..13 {
-            let told = |history: &History| {
+            let state = |history: &History| {
                 Some(history.get("vm-1")?.at(Timestamp(instant))?.state.clone())
             };
-            prop_assert_eq!(told(&whole), told(&rest));
+            prop_assert_eq!(state(&whole), state(&rest));
         }
     }
 
@@ -250,10 +250,10 @@ proptest! {
             whole.apply(event.clone());
             trimmed.apply(event);
         }
-        let told = |history: &History| -> Vec<Option<Arc<Resource>>> {
+        let state = |history: &History| -> Vec<Option<Arc<Resource>>> {
             let alive = |at| Some(history.get("vm-1")?.at(Timestamp(at))?.state.clone());
             (horizon..13).map(alive).collect()
         };
-        prop_assert_eq!(told(&whole), told(&trimmed));
+        prop_assert_eq!(state(&whole), state(&trimmed));
     }
 }

@@ -99,7 +99,7 @@ pub async fn repair(
         }
     }
     let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
-    let told = facts(&gaps).await.map_err(IngestError::Store)?;
+    let noted = facts(&gaps).await.map_err(IngestError::Store)?;
     // Whoever meets samples that are back finds what they refer to.
     let mut order = STORED;
     order.sort_by_key(|def| ![SERIES.name, EPOCHS.name].contains(&def.name));
@@ -112,7 +112,7 @@ pub async fn repair(
         let mut table = storage.table(def).await.map_err(IngestError::Store)?;
         let paths = table.aside();
         let whole = replay.wants_whole(def.name);
-        let facts = told.iter().filter(|fact| fact.is_of(def.name, whole, &paths));
+        let facts = noted.iter().filter(|fact| fact.is_of(def.name, whole, &paths));
         let facts: Spans = facts.collect();
         if paths.is_empty() && !whole {
             continue;
@@ -122,8 +122,8 @@ pub async fn repair(
         let (restored, lost) = restore(&mut table, &mut sink, of, paths).await?;
         if let Some(span) = facts.whole() {
             let found = (restored, lost);
-            let noted = note_restored(&mut gaps, &table, paths, span, found);
-            noted.await.map_err(failed)?;
+            let noting = note_restored(&mut gaps, &table, paths, span, found);
+            noting.await.map_err(failed)?;
         }
         done.restored += restored;
         done.lost += lost;

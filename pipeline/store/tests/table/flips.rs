@@ -169,7 +169,7 @@ async fn a_file_that_was_cut_off_is_damaged() {
 }
 
 /// State of a table in a word.
-async fn told(storage: &Storage) -> Result<(i64, u64, usize), String> {
+async fn state_of(storage: &Storage) -> Result<(i64, u64, usize), String> {
     let table = storage.table(&SAMPLES).await.map_err(|error| error.to_string())?;
     Ok((table.version(), table.files().rows(), table.unread().len()))
 }
@@ -181,20 +181,20 @@ async fn a_flipped_bit_in_the_log_is_a_commit_that_cannot_be_read() {
     for n in 0..2 {
         two_files_of(&mut table, n).await;
     }
-    let good = told(&place.storage()).await.unwrap();
+    let good = state_of(&place.storage()).await.unwrap();
     let commit = place.folder().join(format!("samples/_delta_log/{:020}.json", 1));
     let size = std::fs::metadata(&commit).unwrap().len();
     let mut seed = 3;
     for at in (0..size).step_by(3) {
         let random = next(&mut seed);
         let before = flip(&commit, random - random % size + at);
-        let (version, rows, unread) = told(&place.storage()).await.unwrap();
+        let (version, rows, unread) = state_of(&place.storage()).await.unwrap();
         let is_said = unread == 1 && version == good.0 && rows < good.1;
         // A seal that is damaged itself may be no seal; all else is as it was.
         assert!(is_said || (version, rows, unread) == good, "byte {at}");
         std::fs::write(&commit, before).unwrap();
     }
-    assert_eq!(told(&place.storage()).await.unwrap(), good);
+    assert_eq!(state_of(&place.storage()).await.unwrap(), good);
     // Of a checkpoint that is damaged, the one before is read, or all commits are.
     table.go_without().await.unwrap();
     let checkpoint = place
@@ -203,7 +203,7 @@ async fn a_flipped_bit_in_the_log_is_a_commit_that_cannot_be_read() {
     let size = std::fs::metadata(&checkpoint).unwrap().len();
     for _ in 0..150 {
         let before = flip(&checkpoint, next(&mut seed));
-        assert_eq!(told(&place.storage()).await.unwrap(), good, "of {size} bytes");
+        assert_eq!(state_of(&place.storage()).await.unwrap(), good, "of {size} bytes");
         std::fs::write(&checkpoint, before).unwrap();
     }
 }
