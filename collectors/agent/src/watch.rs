@@ -30,6 +30,13 @@ pub(crate) enum Event {
     Unobserved { start: Timestamp, end: Timestamp, why: &'static str },
 }
 
+impl From<Step> for Event {
+    fn from(Step { expected, found }: Step) -> Self {
+        let (start, end) = (expected.min(found), expected.max(found));
+        Event::Unobserved { start, end, why: "the clock was stepped" }
+    }
+}
+
 /// What a source answered.
 pub(crate) struct Observed {
     pub(crate) source: &'static str,
@@ -171,10 +178,11 @@ impl Watch {
             tracing::warn!(%start, %end, "the process or its machine stood still");
             self.unobserved(start, end, "the process or its machine stood still").await;
         }
-        if let Some(Step { expected, found }) = epochs.lock().await.follow().await {
+        // Not held while the event waits: who takes events in may wait for it.
+        let step = epochs.lock().await.follow().await;
+        if let Some(step) = step {
             self.metrics.clock_jumps.inc();
-            let (start, end) = (expected.min(found), expected.max(found));
-            self.unobserved(start, end, "the clock was stepped").await;
+            let _ = self.events.send(step.into()).await;
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Shipper;
 use crate::batch;
 use crate::entry::Entry;
-use crate::epochs::{Step, is_stepped};
+use crate::epochs::is_stepped;
 use crate::queue::{Loss, SPOOL_FULL};
 use crate::send::Topic;
 use crate::watch::{Event, Observed};
@@ -86,11 +86,9 @@ impl Shipper {
         if has_order {
             let is_stepped = is_stepped(&self.clock);
             let step = self.epochs.lock().await.follow().await;
-            if let Some(Step { expected, found }) = step {
+            if let Some(step) = step {
                 self.metrics.clock_jumps.inc();
-                let (start, end) = (expected.min(found), expected.max(found));
-                let event = Event::Unobserved { start, end, why: "the clock was stepped" };
-                self.take(event);
+                self.take(step.into());
             }
             let epoch = self.clock.epoch();
             if is_stepped || epoch != observation.epoch {
