@@ -61,7 +61,7 @@ impl Run {
     pub(crate) async fn flip_log(&mut self) -> anyhow::Result<()> {
         let down = self.fall_behind().await?;
         let mut places = in_segments(&self.settings.data().join("log"))?;
-        places.retain(|place| !self.flipped.contains(&place.file));
+        places.retain(|place| !self.flipped.contains_key(&place.file));
         if self.dice.roll(2) == 0 {
             let mut of_file: Vec<Place> = Vec::new();
             for place in places.into_iter().rev() {
@@ -97,9 +97,11 @@ impl Run {
             }
         }
         let mut places = in_spools(&self.settings.data().join("spool"))?;
-        places.retain(|place| !self.flipped.contains(&place.file));
+        places.retain(|place| !self.flipped.contains_key(&place.file));
         let hit = self.flip_one_of(places)?;
-        let whole_header = hit.as_ref().is_some_and(|place| self.flipped_at >= place.payload);
+        let whole_header = hit.as_ref().is_some_and(|place| {
+            self.flipped.get(&place.file).is_some_and(|byte| *byte >= place.payload)
+        });
         let held = hit.map(|place| place.held).into_iter().collect();
         self.go_on(down, By::SpoolFlip { whole_header }, held).await
     }
@@ -166,11 +168,11 @@ impl Run {
             return Ok(None);
         }
         let place = places.swap_remove(self.dice.roll(places.len() as u64) as usize);
-        self.flipped_at = place.bytes.start + self.dice.roll(place.bytes.len() as u64) as usize;
-        let (file, byte) = (place.file.display(), self.flipped_at);
+        let byte = place.bytes.start + self.dice.roll(place.bytes.len() as u64) as usize;
+        let file = place.file.display();
         self.say(&format!("flips byte {byte} of {file}, in a record at {:?}", place.bytes));
-        flip(&place.file, self.flipped_at, self.dice.roll(8) as u32)?;
-        self.flipped.insert(place.file.clone());
+        flip(&place.file, byte, self.dice.roll(8) as u32)?;
+        self.flipped.insert(place.file.clone(), byte);
         Ok(Some(place))
     }
 
@@ -209,7 +211,7 @@ impl Run {
         let spooled = in_spools(&self.settings.data().join("spool"))?;
         // What a flip hit is there no more, though the form of the file may still show it.
         let intact = |place: &Place| {
-            !(place.bytes.contains(&self.flipped_at) && self.flipped.contains(&place.file))
+            !self.flipped.get(&place.file).is_some_and(|byte| place.bytes.contains(byte))
         };
         held.extend(spooled.into_iter().filter(intact).map(|place| place.held));
         for record in held {

@@ -23,7 +23,7 @@ mod oracle;
 mod process;
 mod twin;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -122,10 +122,8 @@ struct Run {
     ingester: Server,
     oracle: Oracle,
     gone: Gone,
-    /// Files in which a bit was flipped: once each.
-    flipped: BTreeSet<PathBuf>,
-    /// The byte of the last flip.
-    flipped_at: usize,
+    /// Files in which a bit was flipped, once each, and the byte of it.
+    flipped: BTreeMap<PathBuf, usize>,
 }
 
 impl Run {
@@ -183,8 +181,7 @@ impl Run {
             ingester,
             oracle,
             gone: Gone::default(),
-            flipped: BTreeSet::new(),
-            flipped_at: 0,
+            flipped: BTreeMap::new(),
         }))
     }
 
@@ -214,8 +211,9 @@ impl Run {
         let said = self.oracle.said().iter().flat_map(|(_, events)| events);
         let unheard: BTreeSet<String> =
             said.map(LifecycleEvent::id).filter(|id| !there.contains(id)).collect();
-        let lost = verdict.missing.difference(&self.gone.samples).count()
-            + unheard.difference(&self.gone.events).count();
+        let lost_samples: Vec<_> = verdict.missing.difference(&self.gone.samples).collect();
+        let lost_events: Vec<_> = unheard.difference(&self.gone.events).collect();
+        let lost = lost_samples.len() + lost_events.len();
         let gaps = gaps(&self.ingester).await?;
         self.agent.stop()?;
         self.ingester.stop()?;
@@ -238,7 +236,8 @@ impl Run {
         );
         self.say(&format!("{} samples are gone, as they must be", verdict.missing.len()));
         if lost > 0 || verdict.doubled > 0 {
-            bail!("{line}");
+            let first = (lost_samples.iter().take(10), lost_events.iter().take(10));
+            bail!("{line}; lost are {first:?}");
         }
         self.gone.check_gaps(&gaps, &verdict.missing).with_context(|| line.clone())?;
         bill.with_context(|| line.clone())?;
