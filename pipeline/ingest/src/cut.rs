@@ -30,8 +30,8 @@ pub(crate) struct Cut {
     /// The log that each partition is at the end of the cut.
     pub(crate) logs: BTreeMap<(&'static str, u32), LogId>,
     pub(crate) hours: BTreeSet<i64>,
-    /// The start of metering, where it is to be stored.
-    pub(crate) start: Option<Timestamp>,
+    /// The start of metering, and how many records agree with it.
+    pub(crate) start: Option<(Timestamp, i64)>,
     /// How often rows of `samples` had been put back when these were compared with the table.
     pub(crate) turn: i64,
     /// When the cut was made.

@@ -38,7 +38,7 @@ pub(crate) async fn notes(
     cut: &Cut,
     topic: &str,
 ) -> Result<Vec<Position>, StoreError> {
-    let mut notes = Vec::from_iter(start_of(table, cut).await?);
+    let mut notes = start_of(table, cut).await?;
     for (stream, _) in cut.positions(topic) {
         for (app, next) in cut.notes(&stream) {
             let from = table.position(&app).await?;

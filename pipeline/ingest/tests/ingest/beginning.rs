@@ -83,3 +83,19 @@ async fn it_can_be_configured_at_any_time() {
     place.ingest(config).await;
     assert_eq!(start_of(&place, patient()).await, imported, "it is stored");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_clock_was_ahead_at_first_holds_back_nothing() {
+    let place = Place::new();
+    place.at(365 * DAY);
+    place.samples(0, &[NOW]).await;
+    place.ingest(patient()).await;
+    assert_eq!(start_of(&place, patient()).await, hour_of(365 * DAY));
+    place.at(0);
+    for value in [2.5, 3.5] {
+        place.samples(0, &[("cpu.time", "vm-a", 70, value)]).await;
+        place.ingest(patient()).await;
+    }
+    assert_eq!(start_of(&place, patient()).await, hour_of(0), "most records came before it");
+    assert_eq!(start_in(&place.follower().await.tables()), hour_of(0));
+}
