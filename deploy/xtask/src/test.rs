@@ -14,6 +14,8 @@ use crate::ci::{self, Env};
 use crate::packages;
 use crate::phases::{Phases, call, shown};
 
+/// Lines of a failed suite that are repeated at the end.
+const LINES: usize = 60;
 /// How tests begin the line that says what they could not do.
 const SKIPPED: &str = "SKIPPED: ";
 
@@ -64,6 +66,9 @@ pub(crate) fn test(root: &Path, options: &Options, env: &Env) -> Result<()> {
     let (status, said) = tee(&mut command)?;
     let summary = Summary::of(&said);
     println!();
+    for line in failures(&said) {
+        println!("{line}");
+    }
     for reason in &summary.skipped {
         println!("{SKIPPED}{reason}");
     }
@@ -154,6 +159,33 @@ impl Summary {
     }
 }
 
+/// What suites that failed said of it, each at most [`LINES`] lines: who reads the end of a long
+/// output sees why. Those of the usual harness say it on standard output, the others on standard
+/// error before cargo says that they failed.
+fn failures(said: &str) -> Vec<&str> {
+    let lines: Vec<&str> = said.lines().collect();
+    let begins = |line: &&str| {
+        let line = line.trim_start();
+        line == "failures:" || line.starts_with("Running ") || line.starts_with("Doc-tests ")
+    };
+    let mut found = Vec::new();
+    let mut rest = lines.as_slice();
+    while let Some(first) = rest.iter().position(begins) {
+        let next = rest[first + 1..].iter().position(begins).map_or(rest.len(), |n| first + 1 + n);
+        let part = &rest[first..next];
+        let end = match part[0] {
+            "failures:" => part.iter().position(|line| line.starts_with("test result: ")),
+            _ => part.iter().position(|line| line.starts_with("error: test failed")),
+        };
+        if let Some(end) = end.or((part[0] == "failures:").then_some(part.len())) {
+            found.push(part[0].trim_start());
+            found.extend(&part[1.max(end.saturating_sub(LINES))..end]);
+        }
+        rest = &rest[next..];
+    }
+    found
+}
+
 /// The number before a word: `ok. 3 passed; 0 failed; …`.
 fn count(result: &str, word: &str) -> usize {
     let words: Vec<&str> = result.split_whitespace().collect();
@@ -164,6 +196,26 @@ fn count(result: &str, word: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_said_again() {
+        let said = "running 2 tests\n\
+                    test a ... FAILED\n\
+                    test b ... ok\n\
+                    failures:\n\
+                    ---- a stdout ----\n\
+                    panicked at a.rs\n\
+                    failures:\n    a\n\
+                    test result: FAILED. 1 passed; 1 failed\n\
+                    \x20    Running tests/good.rs (target/good)\n\
+                    noise\n\
+                    \x20    Running tests/crash.rs (target/crash)\n\
+                    lost=1\n\
+                    error: test failed, to rerun pass `--test crash`\n";
+        let found = ["failures:", "---- a stdout ----", "panicked at a.rs", "failures:", "    a"];
+        let other = ["Running tests/crash.rs (target/crash)", "lost=1"];
+        assert_eq!(failures(said), [&found[..], &other].concat());
+    }
 
     #[test]
     fn suites_are_summed_and_skips_are_kept() {
