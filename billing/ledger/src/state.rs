@@ -40,7 +40,8 @@ pub(crate) struct Archive {
 pub(crate) enum Known {
     /// The newest of each hour, if it was rated with the price book in force.
     Newest,
-    /// The newest of each hour that is not newer than this, whatever book it was rated with.
+    /// The newest of each hour that is not newer than this, whatever book it was rated with; the
+    /// oldest where all are newer, because what was stated before is gone and was stated anew.
     At(i64),
 }
 
@@ -83,7 +84,8 @@ impl Statements {
                 last.map(|it| it.known)
             }
             Known::At(most) => {
-                statements.iter().rev().find(|it| it.known <= most).map(|it| it.known)
+                let before = statements.iter().rev().find(|it| it.known <= most);
+                before.or(statements.first()).map(|it| it.known)
             }
         }
     }
@@ -165,7 +167,8 @@ mod tests {
         let before = said.choice(window, Known::At(8));
         assert!(before.takes(2 * HOUR, 5) && !before.takes(2 * HOUR, 9));
         assert!(before.takes(3 * HOUR, 5));
-        assert!(!said.choice(window, Known::At(4)).takes(HOUR, 5));
+        let first = said.choice(window, Known::At(4));
+        assert!(first.takes(HOUR, 5) && first.takes(2 * HOUR, 5) && !first.takes(2 * HOUR, 9));
         let open = said.open(window, Known::Newest);
         let run = |from: i64, upto: i64| Window {
             start: Timestamp(from * HOUR),
