@@ -1,9 +1,11 @@
 //! Which statement about which hour counts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use nilometer_contract::MICROS_PER_HOUR;
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
 use nilometer_ingest::TableView;
+use nilometer_store::{Missing, Table};
 use nilometer_usage::Window;
 
 use crate::rows::hour_of;
@@ -20,11 +22,13 @@ pub(crate) struct Statement {
 }
 
 /// A table of statements as of one version: its files, and what was stated about each hour, the
-/// newest last.
+/// newest last. Copies share the hours until one is changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Statements {
     pub(crate) view: TableView,
-    pub(crate) hours: BTreeMap<i64, Vec<Statement>>,
+    pub(crate) hours: Arc<BTreeMap<i64, Vec<Statement>>>,
+    /// Files that were set aside when these statements were learned: theirs are not among them.
+    pub(crate) aside: Vec<String>,
 }
 
 /// What billing has stored, at one moment.
@@ -48,6 +52,13 @@ pub(crate) enum Known {
 /// The statement to read of each hour of a window, where it is not simply the only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice(pub(crate) HashMap<i64, Option<i64>>);
+
+impl Archive {
+    /// Rows of issued invoices that are missing.
+    pub(crate) fn lost_invoices(&self) -> impl Iterator<Item = &Missing> {
+        self.invoices.files.missing(i64::MIN, i64::MAX)
+    }
+}
 
 impl Statement {
     /// A statement with the price book in force.
@@ -74,6 +85,15 @@ impl Statements {
         let stands =
             |statements: &[Statement]| statements.last().is_some_and(|it| !it.is_withdrawn);
         hours.filter(move |(_, statements)| stands(statements)).map(|(hour, _)| *hour)
+    }
+
+    /// Hours about which a statement stands, while a newer one may have been in a file that was set
+    /// aside.
+    pub(crate) fn doubtful<'s>(&'s self, table: &'s Table) -> impl Iterator<Item = i64> + 's {
+        self.aside.iter().flat_map(|path| {
+            let (first, last) = table.span_aside(path).unwrap_or((Timestamp::MIN.0, i64::MAX));
+            self.stated(hour_of(first), last)
+        })
     }
 
     fn pick(&self, hour: i64, known: Known) -> Option<i64> {
@@ -120,7 +140,7 @@ impl Statements {
 
     /// Notes a new statement.
     pub(crate) fn note(&mut self, hour: i64, statement: Statement) {
-        let statements = self.hours.entry(hour).or_default();
+        let statements = Arc::make_mut(&mut self.hours).entry(hour).or_default();
         statements.push(statement);
         statements.sort_by_key(|statement| statement.known);
         statements.dedup_by_key(|statement| statement.known);
@@ -149,7 +169,7 @@ mod tests {
             files: Default::default(),
             memory: Vec::new(),
         };
-        let mut statements = Statements { view, hours: BTreeMap::new() };
+        let mut statements = Statements { view, hours: Arc::default(), aside: Vec::new() };
         for &(hour, known, ours) in of {
             statements.note(hour * HOUR, Statement { known, ours, is_withdrawn: false });
         }
