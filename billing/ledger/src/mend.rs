@@ -98,8 +98,10 @@ impl Ledger {
         let mut changed = false;
         let Desk { usage, charges, look, owner, .. } = desk;
         for (table, said) in [(usage, &mut archive.usage), (charges, &mut archive.charges)] {
-            for path in table.aside() {
-                let (first, last) = table.span_aside(&path).unwrap_or((start.0, i64::MAX));
+            // Of one that was set aside since, nothing is looked at yet.
+            let aside = table.aside();
+            for path in aside.iter().filter(|path| said.aside.contains(path)) {
+                let (first, last) = table.span_aside(path).unwrap_or((start.0, i64::MAX));
                 let upto = Timestamp(last.saturating_add(1)).min(end);
                 let of = Window { start: Timestamp(first).hour().max(start), end: upto };
                 let open = said.open(of, Known::Newest);
@@ -109,18 +111,15 @@ impl Ledger {
                 }
                 let (name, owned) = (table.def().name, owned_by(*owner).next());
                 let done = match first < start.0 {
-                    true => table.lacks_before(&path, start.0, owned).await,
-                    false => {
-                        table.put_back(std::slice::from_ref(&path), Vec::new(), 0, owned).await
-                    }
+                    true => table.lacks_before(path, start.0, owned).await,
+                    false => table.put_back(std::slice::from_ref(path), Vec::new(), 0, owned).await,
                 };
                 done.map_err(LedgerError::Commit)?;
                 changed = true;
                 info!(table = name, file = path, "what a damaged file had is settled anew");
             }
-            if changed {
-                (said.view, said.aside) = (view_of(table), table.aside());
-            }
+            said.view = view_of(table);
+            said.aside.retain(|path| table.aside().contains(path));
         }
         if changed {
             self.publish(archive);

@@ -135,14 +135,16 @@ impl StoreError {
 }
 
 impl Table {
-    /// Files of the table that this process could not read and that cannot be read now either,
-    /// with the reason.
-    pub async fn damaged(&self) -> Result<Vec<(Arc<DataFile>, StoreError)>, StoreError> {
+    /// Files of the newest version that this process could not read and that cannot be read now
+    /// either, with the reason.
+    pub async fn damaged(&mut self) -> Result<Vec<(Arc<DataFile>, StoreError)>, StoreError> {
         let suspects = self.suspects.take(self.def().name);
         let mut damaged = Vec::new();
         if suspects.is_empty() {
             return Ok(damaged);
         }
+        // What was merged meanwhile may be gone.
+        self.refresh().await?;
         let files = self.files();
         for file in files.iter().filter(|file| suspects.contains(&file.path)) {
             match self.read(file).await {
