@@ -1,6 +1,5 @@
 //! Reads what billing has stored.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
@@ -46,7 +45,7 @@ pub(crate) async fn statements(
              max(CAST(\"end\" < \"start\" AS BIGINT)) AS withdrawn FROM stated GROUP BY 1, 2"
         ))
         .await?;
-    let mut said = Statements { view, hours: BTreeMap::new() };
+    let mut said = Statements { view, hours: Arc::default(), aside: table.aside() };
     for batch in frame.collect().await? {
         let (hours, known) = (instants(&batch, "hour")?, integers(&batch, "known")?);
         let (books, withdrawn) = (text(&batch, "book")?, integers(&batch, "withdrawn")?);

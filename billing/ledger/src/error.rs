@@ -65,6 +65,12 @@ pub enum LedgerError {
         /// From here on hours can be rated.
         before: Timestamp,
     },
+    /// Issued invoices are missing, so it is not known what was billed before.
+    #[error(
+        "{0} of table invoices cannot be read, and no invoice is issued while it is not known \
+         which ones were: restore it from a backup, then run `nilometer repair`"
+    )]
+    LostInvoices(String),
     /// Part of the period was billed before.
     #[error(
         "invoice {id} was issued for {start} to {end}, which overlaps; choose a period that starts \
@@ -127,6 +133,7 @@ impl From<LedgerError> for Problem {
             }
             LedgerError::Owned(_) => known(StatusCode::CONFLICT, "billed by another process"),
             LedgerError::OtherBook { .. } => known(StatusCode::CONFLICT, "rated by another book"),
+            LedgerError::LostInvoices(_) => known(StatusCode::CONFLICT, "invoices are missing"),
             LedgerError::Overlaps { .. } => known(StatusCode::CONFLICT, "billed already"),
             LedgerError::NoInvoice(_) => known(StatusCode::NOT_FOUND, "no such invoice"),
             LedgerError::NoLine(_) => known(StatusCode::NOT_FOUND, "no such line"),

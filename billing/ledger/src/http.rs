@@ -24,7 +24,7 @@ use axum::{Json, Router};
 use nilometer_contract::InvalidResource;
 use nilometer_rating::{Detail, Invoice, IssuedInvoice, Period};
 use nilometer_sql::{Format, Problem, Rows, Selection, render, say_missing};
-use nilometer_store::CHARGES;
+use nilometer_store::{CHARGES, Missing};
 use nilometer_usage::Window;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -118,7 +118,10 @@ async fn bill(
     let detail = detail(request.detail.as_deref())?;
     let Some(bill) = request.bill()? else {
         let issued = ledger.issued(request.project.as_deref()).await?;
-        return Ok(list(&issued, format_of(&headers)));
+        let mut response = list(&issued, format_of(&headers));
+        let missing: Vec<Missing> = ledger.archive().lost_invoices().cloned().collect();
+        say_missing(response.headers_mut(), &missing);
+        return Ok(response);
     };
     let issued = ledger.issued(Some(&bill.project)).await?;
     let period = (bill.period.start(), bill.period.end());
@@ -194,6 +197,7 @@ impl Ledger {
         });
         let mut missing = self.inner.engine.meter().missing(window);
         missing.extend(settled);
+        missing.extend(archive.lost_invoices().cloned());
         say_missing(response.headers_mut(), &missing);
         response
     }

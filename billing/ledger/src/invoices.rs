@@ -125,7 +125,8 @@ impl Ledger {
     }
 
     /// Gaps that overlap a period and concern a project: on nodes where it had resources, or of
-    /// the log as a whole.
+    /// the log as a whole. A damaged file of billing itself is none: of what is billed nothing is
+    /// missing with it.
     async fn gaps(&self, project: &str, period: &Period) -> Result<Vec<String>, LedgerError> {
         let nodes = self.nodes_of(project, window_of(period));
         let rows = self
@@ -133,7 +134,8 @@ impl Ledger {
             .engine
             .query(&format!(
                 "SELECT DISTINCT \"start\", \"end\", node, reason, samples FROM gaps \
-                 WHERE kind <> 'late' AND \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
+                 WHERE kind <> 'late' AND of_topic NOT IN ('usage', 'charges', 'invoices') \
+                 AND \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
                  ORDER BY \"start\", \"end\", node, reason, samples",
                 period.end(),
                 period.start()

@@ -24,7 +24,8 @@ impl Ledger {
     ///
     /// It rests on settled charges as known now, and says so: the statements it was drawn up from
     /// can be queried for ever. A period that was issued before gives the same invoice again,
-    /// whatever is known since; one that overlaps an issued one is refused.
+    /// whatever is known since; one that overlaps an issued one is refused, and so are all while
+    /// issued ones are missing because their file is damaged.
     pub async fn issue(
         &self,
         project: &str,
@@ -34,7 +35,7 @@ impl Ledger {
     ) -> Result<IssuedInvoice, LedgerError> {
         let mut desk = self.inner.desk.lock().await;
         self.refresh(&mut desk).await?;
-        for issued in self.issued(Some(project)).await? {
+        for issued in self.issued_at(&mut desk, project).await? {
             if (issued.start, issued.end) == (period.start(), period.end()) {
                 return Ok(issued);
             }
@@ -44,6 +45,7 @@ impl Ledger {
             }
         }
         self.may_write()?;
+        desk.need_all_invoices()?;
         if now < period.end() {
             let id = format!("of {project}");
             return Err(InvoiceError::PeriodOpen { id, end: period.end() }.into());

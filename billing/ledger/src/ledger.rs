@@ -7,7 +7,7 @@ use nilometer_contract::{Timestamp, micros};
 use nilometer_rating::PriceBook;
 use nilometer_source::SharedClock;
 use nilometer_sql::Engine;
-use nilometer_store::{CHARGES, INVOICES, Storage, Table, USAGE};
+use nilometer_store::{CHARGES, GAPS, INVOICES, Storage, Table, USAGE};
 use nilometer_usage::Window;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -16,11 +16,12 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::archive::{statements, view_of};
+use crate::archive::view_of;
 use crate::config::LedgerConfig;
 use crate::error::LedgerError;
 use crate::find::Bill;
 use crate::look::Look;
+use crate::mend::Mender;
 use crate::metrics::Metrics;
 use crate::rows_read::Entries;
 use crate::settle::SETTLE;
@@ -55,6 +56,7 @@ pub(crate) struct Desk {
     pub(crate) usage: Table,
     pub(crate) charges: Table,
     pub(crate) invoices: Table,
+    pub(crate) mender: Mender,
     /// Largest `known` of any statement.
     pub(crate) last_known: i64,
     pub(crate) look: Look,
@@ -93,15 +95,20 @@ impl Ledger {
             usage: storage.table(&USAGE).await.map_err(LedgerError::Store)?,
             charges: storage.table(&CHARGES).await.map_err(LedgerError::Store)?,
             invoices: storage.table(&INVOICES).await.map_err(LedgerError::Store)?,
+            mender: Mender {
+                gaps: storage.table(&GAPS).await.map_err(LedgerError::Store)?,
+                metrics: metrics.clone(),
+            },
             last_known: 0,
             look: Look::default(),
             held: None,
             settled: None,
             owner: None,
         };
+        let Desk { usage, charges, mender, look, .. } = &mut desk;
         let archive = Archive {
-            usage: statements(&engine, &desk.usage, book.version()).await?,
-            charges: statements(&engine, &desk.charges, book.version()).await?,
+            usage: mender.learn(&engine, usage, book.version(), look).await?,
+            charges: mender.learn(&engine, charges, book.version(), look).await?,
             invoices: view_of(&desk.invoices),
         };
         desk.learn_position().await?;
@@ -159,25 +166,31 @@ impl Ledger {
     }
 
     /// Looks at what others did to the tables: compaction moves rows between files, and an earlier
-    /// commit of ours may have happened though it seemed to fail.
+    /// commit of ours may have happened though it seemed to fail. Files that were found damaged are
+    /// set aside.
     pub(crate) async fn refresh(&self, desk: &mut Desk) -> Result<(), LedgerError> {
         let mut archive = (*self.archive()).clone();
         let mut changed = false;
-        let Desk { usage, charges, invoices, settled, .. } = &mut *desk;
-        let engine = &self.inner.engine;
+        let Desk { usage, charges, invoices, mender, look, settled, .. } = &mut *desk;
+        let (engine, book) = (&self.inner.engine, self.inner.book.version());
         for (table, said) in [(usage, &mut archive.usage), (charges, &mut archive.charges)] {
+            mender.own_up(table).await?;
             table.refresh().await.map_err(LedgerError::Store)?;
-            if table.version() == said.view.version {
+            // A commit of ours may have come after one that set a file aside.
+            let known = table.aside() == said.aside;
+            if known && table.version() == said.view.version {
                 continue;
             }
             changed = true;
             *settled = None;
-            match table.files().rows() == said.view.files.rows() {
+            match known && table.files().rows() == said.view.files.rows() {
                 true => said.view = view_of(table),
-                false => *said = statements(engine, table, self.inner.book.version()).await?,
+                false => *said = mender.learn(engine, table, book, look).await?,
             }
         }
-        if invoices.refresh().await.map_err(LedgerError::Store)? {
+        mender.own_up(invoices).await?;
+        invoices.refresh().await.map_err(LedgerError::Store)?;
+        if invoices.version() != archive.invoices.version {
             changed = true;
             archive.invoices = view_of(invoices);
         }

@@ -27,6 +27,7 @@ mod invoices;
 mod issue;
 mod ledger;
 mod look;
+mod mend;
 mod metrics;
 mod rows;
 mod rows_read;

@@ -11,6 +11,8 @@ pub struct Metrics {
     pub restated: IntCounter,
     /// Hours settled while a clock was ahead, and open again since it is back.
     pub withdrawn: IntCounter,
+    /// Damaged files of the tables of billing set aside.
+    pub set_aside: IntCounter,
     /// Hours looked at again of which nothing had changed.
     pub confirmed: IntCounter,
     /// Rows of usage rated for settling.
@@ -48,6 +50,7 @@ impl Metrics {
             settled: counter("settled_hours_total", "Hours settled for the first time.")?,
             restated: counter("restated_hours_total", "Settled hours that were stated anew.")?,
             withdrawn: counter("withdrawn_hours_total", "Hours settled too early, open again.")?,
+            set_aside: counter("damaged_files_total", "Damaged files of billing set aside.")?,
             confirmed: counter("confirmed_hours_total", "Settled hours checked and unchanged.")?,
             rated_rows: counter("rated_rows_total", "Rows of usage rated for settling.")?,
             due: gauge("due_hours", "Hours that wait to be settled.")?,

@@ -86,6 +86,9 @@ impl Ledger {
             let version = view.tables.get("samples").map_or(0, |samples| samples.version);
             count += self.settle_run(desk, run, why, version).await?;
         }
+        if !cancel.is_cancelled() {
+            self.put_back(desk).await?;
+        }
         self.hold(desk).await?;
         if count > 0 && !cancel.is_cancelled() && desk.look.dirty.is_empty() {
             desk.store_seen().await?;

@@ -1,9 +1,11 @@
 //! Which statement about which hour counts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use nilometer_contract::MICROS_PER_HOUR;
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
 use nilometer_ingest::TableView;
+use nilometer_store::{Missing, Table};
 use nilometer_usage::Window;
 
 use crate::rows::hour_of;
@@ -20,11 +22,13 @@ pub(crate) struct Statement {
 }
 
 /// A table of statements as of one version: its files, and what was stated about each hour, the
-/// newest last.
+/// newest last. Copies share the hours until one is changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Statements {
     pub(crate) view: TableView,
-    pub(crate) hours: BTreeMap<i64, Vec<Statement>>,
+    pub(crate) hours: Arc<BTreeMap<i64, Vec<Statement>>>,
+    /// Files that were set aside when these statements were learned: theirs are not among them.
+    pub(crate) aside: Vec<String>,
 }
 
 /// What billing has stored, at one moment.
@@ -40,13 +44,21 @@ pub(crate) struct Archive {
 pub(crate) enum Known {
     /// The newest of each hour, if it was rated with the price book in force.
     Newest,
-    /// The newest of each hour that is not newer than this, whatever book it was rated with.
+    /// The newest of each hour that is not newer than this, whatever book it was rated with; the
+    /// oldest where all are newer, because what was stated before is gone and was stated anew.
     At(i64),
 }
 
 /// The statement to read of each hour of a window, where it is not simply the only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice(pub(crate) HashMap<i64, Option<i64>>);
+
+impl Archive {
+    /// Rows of issued invoices that are missing.
+    pub(crate) fn lost_invoices(&self) -> impl Iterator<Item = &Missing> {
+        self.invoices.files.missing(i64::MIN, i64::MAX)
+    }
+}
 
 impl Statement {
     /// A statement with the price book in force.
@@ -75,6 +87,15 @@ impl Statements {
         hours.filter(move |(_, statements)| stands(statements)).map(|(hour, _)| *hour)
     }
 
+    /// Hours about which a statement stands, while a newer one may have been in a file that was set
+    /// aside.
+    pub(crate) fn doubtful<'s>(&'s self, table: &'s Table) -> impl Iterator<Item = i64> + 's {
+        self.aside.iter().flat_map(|path| {
+            let (first, last) = table.span_aside(path).unwrap_or((Timestamp::MIN.0, i64::MAX));
+            self.stated(hour_of(first), last)
+        })
+    }
+
     fn pick(&self, hour: i64, known: Known) -> Option<i64> {
         let statements = self.hours.get(&hour)?;
         match known {
@@ -83,7 +104,8 @@ impl Statements {
                 last.map(|it| it.known)
             }
             Known::At(most) => {
-                statements.iter().rev().find(|it| it.known <= most).map(|it| it.known)
+                let before = statements.iter().rev().find(|it| it.known <= most);
+                before.or(statements.first()).map(|it| it.known)
             }
         }
     }
@@ -118,7 +140,7 @@ impl Statements {
 
     /// Notes a new statement.
     pub(crate) fn note(&mut self, hour: i64, statement: Statement) {
-        let statements = self.hours.entry(hour).or_default();
+        let statements = Arc::make_mut(&mut self.hours).entry(hour).or_default();
         statements.push(statement);
         statements.sort_by_key(|statement| statement.known);
         statements.dedup_by_key(|statement| statement.known);
@@ -147,7 +169,7 @@ mod tests {
             files: Default::default(),
             memory: Vec::new(),
         };
-        let mut statements = Statements { view, hours: BTreeMap::new() };
+        let mut statements = Statements { view, hours: Arc::default(), aside: Vec::new() };
         for &(hour, known, ours) in of {
             statements.note(hour * HOUR, Statement { known, ours, is_withdrawn: false });
         }
@@ -165,7 +187,8 @@ mod tests {
         let before = said.choice(window, Known::At(8));
         assert!(before.takes(2 * HOUR, 5) && !before.takes(2 * HOUR, 9));
         assert!(before.takes(3 * HOUR, 5));
-        assert!(!said.choice(window, Known::At(4)).takes(HOUR, 5));
+        let first = said.choice(window, Known::At(4));
+        assert!(first.takes(HOUR, 5) && first.takes(2 * HOUR, 5) && !first.takes(2 * HOUR, 9));
         let open = said.open(window, Known::Newest);
         let run = |from: i64, upto: i64| Window {
             start: Timestamp(from * HOUR),

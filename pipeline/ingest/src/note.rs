@@ -13,13 +13,43 @@ pub const MAINTENANCE: &str = "maintenance";
 /// knows which are new.
 const COUNT: &str = "noted";
 
-/// Says something once: again under the same name and number it changes nothing.
-async fn note(gaps: &mut Table, app: String, number: i64, gap: Gap) -> Result<(), CommitError> {
+/// How rows come back that were in a damaged file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// A repair reads them from the log.
+    Replay,
+    /// They were computed: billing settles their hours anew by itself.
+    Compute,
+    /// They are nowhere else.
+    Backup,
+}
+
+impl Remedy {
+    pub(crate) fn of(table: &Table) -> Self {
+        match table.def().name {
+            "usage" | "charges" => Remedy::Compute,
+            "invoices" => Remedy::Backup,
+            _ => Remedy::Replay,
+        }
+    }
+
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Remedy::Replay => "try `nilometer repair`",
+            Remedy::Compute => "billing settles its hours anew",
+            Remedy::Backup => "restore it from a backup, then run `nilometer repair`",
+        }
+    }
+}
+
+/// Says something once: again under the same name and number it changes nothing. Whether it was
+/// said now.
+async fn note(gaps: &mut Table, app: String, number: i64, gap: Gap) -> Result<bool, CommitError> {
     loop {
         gaps.refresh().await.map_err(CommitError::Store)?;
         let from = gaps.position(&app).await.map_err(CommitError::Store)?;
         if from == Some(number) {
-            return Ok(());
+            return Ok(false);
         }
         let counted = gaps.position(COUNT).await.map_err(CommitError::Store)?;
         let count = counted.map_or(0, |count| count + 1);
@@ -33,7 +63,7 @@ async fn note(gaps: &mut Table, app: String, number: i64, gap: Gap) -> Result<()
         match gaps.append(vec![add.map_err(CommitError::Store)?], &positions).await {
             // Another says something, too: one of the two did.
             Err(CommitError::Conflict(_)) => {}
-            done => return done,
+            done => return done.map(|()| true),
         }
     }
 }
@@ -64,11 +94,13 @@ pub(crate) async fn note_expired(
     let (rows, name) = (expired.rows, table.def().name);
     let reason = format!("{rows} rows of {name} were older than the {days} days that it keeps");
     let gap = Gap { reason, ..gap(GapKind::Expired, table, expired.span, rows) };
-    note(gaps, format!("expired/{name}"), expired.span.1.0, gap).await
+    note(gaps, format!("expired/{name}"), expired.span.1.0, gap).await.map(drop)
 }
 
-/// Says which commits of a table cannot be read, and goes on without them.
-pub(crate) async fn own_up_unread(
+/// Says which commits of a table cannot be read, and goes on without them; `found` gets each that
+/// was not said before. What billing computed is in doubt from then on. A commit that can only
+/// come from a backup stays unread, so that it is found missing until it is there again.
+pub async fn own_up_unread(
     gaps: &mut Table,
     table: &mut Table,
     mut found: impl FnMut(&Unread),
@@ -76,16 +108,24 @@ pub(crate) async fn own_up_unread(
     if table.unread().is_empty() {
         return Ok(());
     }
-    for unread in table.unread() {
-        note_unread(gaps, table, unread).await?;
-        found(unread);
+    let remedy = Remedy::of(table);
+    for unread in table.unread().to_vec() {
+        if note_unread(gaps, table, &unread).await? {
+            found(&unread);
+        }
+        if remedy == Remedy::Compute {
+            table.doubt(&unread).await?;
+        }
+    }
+    if remedy == Remedy::Backup {
+        return Ok(());
     }
     table.go_without().await.map_err(CommitError::Store).map(drop)
 }
 
 /// Sets aside the files of a table that were found damaged, and says so; `found` gets each with
 /// the reason.
-pub(crate) async fn own_up_damaged(
+pub async fn own_up_damaged(
     gaps: &mut Table,
     table: &mut Table,
     mut found: impl FnMut(&DataFile, &str),
@@ -109,9 +149,10 @@ async fn note_damaged(
     let (name, path) = (table.def().name, file.path.as_str());
     let span = file.span().unwrap_or_default();
     let span = (Timestamp(span.0), Timestamp(span.1));
-    let reason = format!("file {path} of {name} cannot be read: {why}; try `nilometer repair`");
+    let advice = Remedy::of(table).advice();
+    let reason = format!("file {path} of {name} cannot be read: {why}; {advice}");
     let gap = Gap { reason, ..gap(GapKind::Damaged, table, span, file.rows) };
-    note(gaps, format!("damaged/{name}/{path}"), 1, gap).await
+    note(gaps, format!("damaged/{name}/{path}"), 1, gap).await.map(drop)
 }
 
 /// Application id, in `gaps`, of the version of a table in which rows came back last.
@@ -133,16 +174,24 @@ pub(crate) async fn note_restored(
         format!("of {files} damaged files of {name} {restored} rows are restored, {lost} are lost");
     let span = (Timestamp(span.0), Timestamp(span.1.saturating_sub(1).max(span.0)));
     let gap = Gap { reason, ..gap(kind, table, span, lost) };
-    note(gaps, restored_app(name), table.version(), gap).await
+    note(gaps, restored_app(name), table.version(), gap).await.map(drop)
 }
 
 /// A commit cannot be read; what it changed is not known.
-async fn note_unread(gaps: &mut Table, table: &Table, unread: &Unread) -> Result<(), CommitError> {
+async fn note_unread(
+    gaps: &mut Table,
+    table: &Table,
+    unread: &Unread,
+) -> Result<bool, CommitError> {
     let name = table.def().name;
     let millis = |at: i64| Timestamp(at.saturating_mul(1_000));
     let span = (millis(unread.between.0), millis(unread.between.1));
     let Unread { version, reason, .. } = unread;
-    let reason = format!("commit {version} of table {name} cannot be read: {reason}");
+    let advice = match Remedy::of(table) {
+        Remedy::Replay => String::new(),
+        remedy => format!("; {}", remedy.advice()),
+    };
+    let reason = format!("commit {version} of table {name} cannot be read: {reason}{advice}");
     let gap = Gap { reason, ..gap(GapKind::Damaged, table, span, 0) };
-    note(gaps, format!("unread/{name}"), *version, gap).await
+    note(gaps, format!("unread/{name}/{version}"), 1, gap).await
 }

@@ -5,6 +5,9 @@
 //!                                              └▶ read the log again, store what is missing
 //! ```
 //!
+//! What billing computed is not lost: it is left to billing, which settles its hours anew. Issued
+//! invoices are in no log: their files stay set aside, so that one from a backup is put back.
+//!
 //! Rows of samples are told by their identity and others by their offset, so a repair that is
 //! broken off, or done twice, doubles nothing. Samples are compared with the table as it is at
 //! their commit, and the ingester takes turns with it (see `turns`). One table at a time; in memory are the rows that
@@ -28,7 +31,7 @@ use crate::flush::Sink;
 use crate::load::load_table;
 use crate::lookup::not_stored;
 use crate::memory::collect_rows;
-use crate::note::{note_restored, own_up_damaged, own_up_unread};
+use crate::note::{Remedy, note_restored, own_up_damaged, own_up_unread};
 use crate::ownership::IngestError;
 use crate::replay::{Replay, Spans};
 use crate::tail::prepare;
@@ -51,16 +54,22 @@ pub struct Repaired {
     pub restored: u64,
     /// Rows that are gone.
     pub lost: u64,
+    /// Of the damaged files and commits those of which billing computes the rows anew.
+    pub computed: usize,
 }
 
 impl fmt::Display for Repaired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Repaired { files, damaged, unread, restored, lost } = self;
+        let Repaired { files, damaged, unread, restored, lost, computed } = self;
         write!(
             f,
             "{files} files read; {damaged} damaged files and {unread} unreadable commits; \
              {restored} rows restored, {lost} lost"
-        )
+        )?;
+        match computed {
+            0 => Ok(()),
+            computed => write!(f, "; billing computes anew what {computed} of them had"),
+        }
     }
 }
 
@@ -83,20 +92,11 @@ pub async fn repair(
         done.unread += unread;
         let checked = check(&mut table, &mut gaps, &mut done, &mut say).await;
         checked.map_err(failed)?;
-        if unread > 0 {
+        if unread > 0 && Remedy::of(&table) == Remedy::Replay {
             replay.add_whole(def.name);
         }
-        for path in table.aside() {
-            done.damaged += 1;
-            let good = table.recovered(&path).await.map_err(IngestError::Store)?;
-            let Some((rows, add)) = good else { continue };
-            say(format!("{}: file {path} is good after all", def.name));
-            if def.name == SAMPLES.name {
-                good_samples.push((path, collect_rows(&rows), add));
-            } else {
-                table.put_back(&[path], vec![add], 0, None).await.map_err(failed)?;
-            }
-        }
+        done.damaged += table.aside().len();
+        good_samples.extend(put_back_good(&mut table, &mut say).await?);
     }
     let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
     let noted = facts(&gaps).await.map_err(IngestError::Store)?;
@@ -114,7 +114,17 @@ pub async fn repair(
         let whole = replay.wants_whole(def.name);
         let facts = noted.iter().filter(|fact| fact.is_of(def.name, whole, &paths));
         let facts: Spans = facts.collect();
-        if paths.is_empty() && !whole {
+        if paths.is_empty() && table.unread().is_empty() && !whole {
+            continue;
+        }
+        let remedy = Remedy::of(&table);
+        if remedy != Remedy::Replay {
+            let missing = paths.len() + table.unread().len();
+            say(format!("{}: {missing} files or commits: {}", def.name, remedy.advice()));
+            match remedy {
+                Remedy::Compute => done.computed += missing,
+                _ => done.lost += facts.rows(),
+            }
             continue;
         }
         say(format!("{}: {} files to restore from the log", def.name, paths.len()));
@@ -129,6 +139,26 @@ pub async fn repair(
         done.lost += lost;
     }
     Ok(done)
+}
+
+/// Puts back the files that are good after all; those of samples are returned, since their rows may
+/// be stored again already.
+async fn put_back_good(
+    table: &mut Table,
+    say: &mut impl FnMut(String),
+) -> Result<Vec<(String, Vec<Row>, Add)>, IngestError> {
+    let (name, mut samples) = (table.def().name, Vec::new());
+    for path in table.aside() {
+        let good = table.recovered(&path).await.map_err(IngestError::Store)?;
+        let Some((rows, add)) = good else { continue };
+        say(format!("{name}: file {path} is good after all"));
+        if name == SAMPLES.name {
+            samples.push((path, collect_rows(&rows), add));
+        } else {
+            table.put_back(&[path], vec![add], 0, None).await.map_err(failed)?;
+        }
+    }
+    Ok(samples)
 }
 
 /// Restores rows of one table; says how many are back and how many are gone.

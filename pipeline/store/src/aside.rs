@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A file that is set aside is no longer in the table; it stays where it is, and the table's log
-//! remembers it under an application id of its own until its rows are back.
+//! remembers it under an application id of its own until its rows are back. A commit of which it
+//! must not be forgotten that it could not be read is remembered in the same way.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::checked::is_damage;
 use crate::commit::{CommitError, Position};
 use crate::file::stats_of;
 use crate::files::DataFile;
+use crate::log::Unread;
 use crate::sums::Sums;
 use crate::table::{StoreError, Table, now_millis};
 
@@ -28,6 +30,8 @@ const ASIDE: &str = "aside/";
 /// it is known whether the file is good after all.
 const BACK: i64 = 1;
 const UNKNOWN: i64 = 2;
+/// Stands for the path where it is a commit; its version follows.
+const COMMIT: &str = "commit/";
 /// Beside it: first and last instant of the rows that are missing, and how many they are.
 const FIRST: &str = "aside.first/";
 const LAST: &str = "aside.last/";
@@ -40,14 +44,17 @@ pub struct Missing {
     pub table: &'static str,
     /// First and last instant of them, if the table has a time.
     pub span: Option<(Timestamp, Timestamp)>,
-    /// How many.
+    /// How many; 0 where that is not known.
     pub rows: u64,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Missing { table, span, rows } = self;
-        write!(f, "{rows} rows of {table}")?;
+        match rows {
+            0 => write!(f, "an unknown number of rows of {table}")?,
+            rows => write!(f, "{rows} rows of {table}")?,
+        }
         match span {
             Some((first, last)) => write!(f, " from {first} to {last}"),
             None => Ok(()),
@@ -128,12 +135,17 @@ impl StoreError {
 }
 
 impl Table {
-    /// Files of the table that this process could not read and that cannot be read now either,
-    /// with the reason.
-    pub async fn damaged(&self) -> Result<Vec<(Arc<DataFile>, StoreError)>, StoreError> {
+    /// Files of the newest version that this process could not read and that cannot be read now
+    /// either, with the reason.
+    pub async fn damaged(&mut self) -> Result<Vec<(Arc<DataFile>, StoreError)>, StoreError> {
         let suspects = self.suspects.take(self.def().name);
-        let files = self.files();
         let mut damaged = Vec::new();
+        if suspects.is_empty() {
+            return Ok(damaged);
+        }
+        // What was merged meanwhile may be gone.
+        self.refresh().await?;
+        let files = self.files();
         for file in files.iter().filter(|file| suspects.contains(&file.path)) {
             match self.read(file).await {
                 Ok(_) => {}
@@ -144,16 +156,43 @@ impl Table {
         Ok(damaged)
     }
 
-    /// Takes a file out of the table without deleting it.
+    /// Takes a file out of the table without deleting it; nothing if another did.
     pub async fn set_aside(&mut self, file: &Arc<DataFile>) -> Result<(), CommitError> {
         let rows = i64::try_from(file.rows).unwrap_or(i64::MAX);
         let mut facts = vec![(ASIDE, out_of(&file.sums)), (ROWS, rows)];
         if let Some((first, last)) = file.span() {
             facts.extend([(FIRST, first), (LAST, last)]);
         }
-        let moved = |(kind, next)| self.moved(format!("{kind}{}", file.path), next);
-        let positions: Vec<Position> = facts.into_iter().map(moved).collect();
-        self.exchange(std::slice::from_ref(file), Vec::new(), &positions, true).await
+        while self.files().iter().any(|of_table| of_table.path == file.path) {
+            let moved =
+                |&(kind, next): &(&str, i64)| self.moved(format!("{kind}{}", file.path), next);
+            let positions: Vec<Position> = facts.iter().map(moved).collect();
+            let files = std::slice::from_ref(file);
+            match self.exchange(files, Vec::new(), &positions, true).await {
+                Err(CommitError::Conflict(_)) => {
+                    self.refresh().await.map_err(CommitError::Store)?;
+                }
+                done => return done,
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a commit that could not be read as if a file with rows of any time had been set
+    /// aside; once, whoever does it.
+    pub async fn doubt(&mut self, unread: &Unread) -> Result<(), CommitError> {
+        let app = format!("{ASIDE}{COMMIT}{}", unread.version);
+        loop {
+            self.refresh().await.map_err(CommitError::Store)?;
+            if self.state.positions.contains_key(&app) {
+                return Ok(());
+            }
+            let position = Position { app: app.clone(), from: None, next: UNKNOWN };
+            match self.append(Vec::new(), &[position]).await {
+                Err(CommitError::Conflict(_)) => {}
+                done => return done,
+            }
+        }
     }
 
     /// Paths of files that were set aside and whose rows are not back.
@@ -163,6 +202,29 @@ impl Table {
         let mut paths: Vec<String> = paths.map(str::to_owned).collect();
         paths.sort_unstable();
         paths
+    }
+
+    /// First and last instant of the rows that are missing with a file that was set aside; none if
+    /// they are of any time.
+    pub fn span_aside(&self, path: &str) -> Option<(i64, i64)> {
+        let of = |kind: &str| self.state.positions.get(&format!("{kind}{path}")).copied();
+        of(FIRST).zip(of(LAST))
+    }
+
+    /// Of a file that was set aside only rows before an instant are missing from now on. The
+    /// position `beside` is moved, too.
+    pub async fn lacks_before(
+        &mut self,
+        path: &str,
+        end: i64,
+        beside: Option<Position>,
+    ) -> Result<(), CommitError> {
+        let last = self.moved(format!("{LAST}{path}"), end - 1);
+        let app = format!("{ASIDE}{path}");
+        let state = self.state.positions.get(&app).copied().unwrap_or(UNKNOWN);
+        let aside = self.moved(app, state);
+        let positions: Vec<Position> = [last, aside].into_iter().chain(beside).collect();
+        self.append(Vec::new(), &positions).await
     }
 
     /// Puts rows back in the place of files that were set aside; none if all of them are lost.

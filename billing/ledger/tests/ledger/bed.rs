@@ -1,19 +1,20 @@
 //! A log, tables, an ingester, an engine and a ledger in a temporary folder.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nilometer_contract::{DECISIONS, EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
-use nilometer_ingest::{IngestConfig, IngestError, Ingester, Tables};
+use nilometer_ingest::{IngestConfig, IngestError, Ingester, Repaired, Tables, repair};
 use nilometer_ledger::{Ledger, LedgerConfig};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
 use nilometer_rating::{Period, PriceBook};
 use nilometer_source::{Clock, SharedClock};
 use nilometer_sql::{Engine, Format, Limits, Selection, render};
-use nilometer_store::Storage;
+use nilometer_store::{Storage, TableDef};
 use nilometer_usage::{UsageRow, Window};
 use prometheus::Registry;
 use tempfile::TempDir;
@@ -87,6 +88,19 @@ pub(crate) fn period(from: i64, upto: i64) -> Period {
     Period::parse(&hour(from).to_string(), &hour(upto).to_string(), "UTC").unwrap()
 }
 
+/// How the processes of a bed ingest.
+pub(crate) fn ingest_config() -> IngestConfig {
+    IngestConfig {
+        partitions: PARTITIONS,
+        commit_interval: Duration::from_millis(50),
+        publish_interval: Duration::from_millis(10),
+        // Fleets live at a date of their own, whenever the tests run.
+        ahead_max: Duration::MAX,
+        retention: BTreeMap::new(),
+        ..IngestConfig::default()
+    }
+}
+
 fn open_log(folder: &TempDir) -> EmbeddedLog {
     let mut config = EmbeddedConfig::new(folder.path().join("log"));
     config.fsync = Fsync::Every(Duration::from_secs(60));
@@ -109,6 +123,26 @@ impl Bed {
 
     pub(crate) fn storage(&self) -> Storage {
         Storage::local(&self.folder.path().join("tables")).unwrap()
+    }
+
+    /// A file below the folder of a table.
+    pub(crate) fn path(&self, def: &TableDef, file: &str) -> PathBuf {
+        self.folder.path().join("tables").join(def.name).join(file)
+    }
+
+    /// Files of a table as it is now, in the order in which they were written.
+    pub(crate) async fn files(&self, def: &'static TableDef) -> Vec<PathBuf> {
+        let table = self.storage().table(def).await.unwrap();
+        let mut files: Vec<_> = table.files().iter().cloned().collect();
+        files.sort_by_key(|file| file.range("known"));
+        files.iter().map(|file| self.path(def, &file.path)).collect()
+    }
+
+    /// Repairs the tables.
+    pub(crate) async fn repair(&self) -> (Repaired, Vec<String>) {
+        let (log, mut said) = (Arc::new(self.log.clone()), Vec::new());
+        let done = repair(&self.storage(), log, &ingest_config(), |line| said.push(line)).await;
+        (done.unwrap(), said)
     }
 
     /// Appends records in order.
@@ -144,16 +178,17 @@ impl Bed {
 
     /// Starts a process by a clock.
     pub(crate) async fn start_at(&self, book: &PriceBook, clock: SharedClock) -> Site {
+        self.start_with(book, clock, ingest_config()).await
+    }
+
+    /// Starts a process that ingests with settings.
+    pub(crate) async fn start_with(
+        &self,
+        book: &PriceBook,
+        clock: SharedClock,
+        config: IngestConfig,
+    ) -> Site {
         let (storage, registry) = (self.storage(), Registry::new());
-        let config = IngestConfig {
-            partitions: PARTITIONS,
-            commit_interval: Duration::from_millis(50),
-            publish_interval: Duration::from_millis(10),
-            // Fleets live at a date of their own, whenever the tests run.
-            ahead_max: Duration::MAX,
-            retention: BTreeMap::new(),
-            ..IngestConfig::default()
-        };
         let metrics = nilometer_ingest::Metrics::register(&registry).unwrap();
         let log: Arc<dyn Log> = Arc::new(self.log.clone());
         let ingester = Ingester::open(config, log, &storage, clock.clone(), metrics).await.unwrap();

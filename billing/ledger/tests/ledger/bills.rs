@@ -83,7 +83,7 @@ pub(crate) fn projects(site: &Site) -> Vec<String> {
     projects.into_iter().collect()
 }
 
-async fn drafts(ledger: &Ledger, projects: &[String], hours: (i64, i64)) -> String {
+pub(crate) async fn drafts(ledger: &Ledger, projects: &[String], hours: (i64, i64)) -> String {
     let mut text = String::new();
     for project in projects {
         for detail in [Detail::Prices, Detail::Resources] {
@@ -95,7 +95,7 @@ async fn drafts(ledger: &Ledger, projects: &[String], hours: (i64, i64)) -> Stri
 }
 
 /// Everything that `usage` and `charges` say of the first four hours.
-async fn said(site: &Site) -> String {
+pub(crate) async fn said(site: &Site) -> String {
     let before = hour(4);
     let mut text = String::new();
     for (table, order) in [

@@ -5,6 +5,7 @@
 mod bed;
 mod bills;
 mod clocks;
+mod damage;
 mod explanations;
 mod http;
 mod instants;

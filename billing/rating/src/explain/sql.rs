@@ -59,16 +59,20 @@ impl Steps<'_> {
     ///
     /// The tables themselves say what is known now. When the invoice says what it knew, the
     /// tables `…_history` are read, which keep every statement ever made about an hour: of each
-    /// hour, the newest statement not newer than that.
+    /// hour, the newest statement not newer than that; the oldest where all are newer, because what
+    /// was stated before is gone with a damaged file and was stated anew.
     fn table(&self, name: &str) -> String {
         let Some(known) = self.invoice.known else { return name.to_owned() };
         let (start, end) = self.span;
         let hour = |column: &str| format!("date_bin(INTERVAL '1 hour', {column})");
         [
             format!("(SELECT h.* FROM {name}_history h JOIN"),
-            format!("(SELECT {} AS hour, max(known) AS known", hour("\"start\"")),
-            format!("FROM {name}_history WHERE known <= {known}"),
-            format!("AND \"start\" >= {} AND \"start\" < {}", instant(start), instant(end)),
+            format!("(SELECT {} AS hour,", hour("\"start\"")),
+            format!(
+                "coalesce(max(CASE WHEN known <= {known} THEN known END), min(known)) AS known"
+            ),
+            format!("FROM {name}_history"),
+            format!("WHERE \"start\" >= {} AND \"start\" < {}", instant(start), instant(end)),
             format!("GROUP BY 1) n ON {} = n.hour AND h.known = n.known", hour("h.\"start\"")),
             format!("WHERE h.\"start\" >= {} AND h.\"start\" < {})", instant(start), instant(end)),
         ]

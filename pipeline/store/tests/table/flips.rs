@@ -152,6 +152,62 @@ async fn a_file_that_was_set_aside_comes_back_only_as_it_was() {
     assert!(all_rows(&again).await.is_err_and(|error| error.is_damage()));
 }
 
+/// Whoever finds a file damaged may set it aside: the second finds it done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_set_aside_once() {
+    let place = Place::local();
+    let mut table = place.samples().await;
+    two_files(&mut table, 300).await;
+    let (file, mut other) = (table.files()[0].clone(), place.samples().await);
+    table.set_aside(&file).await.unwrap();
+    other.set_aside(&file).await.unwrap();
+    assert_eq!((table.version(), table.aside()), (other.version(), other.aside()));
+    let (first, last) = file.span().unwrap();
+    assert_eq!(table.span_aside(&file.path), Some((first, last)));
+    table.lacks_before(&file.path, last, None).await.unwrap();
+    assert_eq!(table.span_aside(&file.path), Some((first, last - 1)));
+    for (low, files) in [(last, 0), (last - 1, 1)] {
+        assert_eq!(table.files().missing(low, i64::MAX).count(), files);
+    }
+    assert!(
+        table.recovered(&file.path).await.unwrap().is_some(),
+        "it is still known by its digest"
+    );
+}
+
+/// A commit whose changes must not be forgotten is as a file of all times, also for one that had
+/// read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_doubt_is_remembered_once() {
+    let place = Place::local();
+    let mut table = place.samples().await;
+    for n in 0..3 {
+        two_files_of(&mut table, n).await;
+    }
+    let commit = place.folder().join(format!("samples/_delta_log/{:020}.json", 2));
+    std::fs::remove_file(commit).unwrap();
+    let (mut one, mut two) = (place.samples().await, place.samples().await);
+    for opened in [&mut one, &mut two] {
+        let unread = opened.unread()[0].clone();
+        opened.doubt(&unread).await.unwrap();
+        opened.go_without().await.unwrap();
+    }
+    assert_eq!(one.version(), two.version());
+    table.refresh().await.unwrap();
+    for table in [table, place.samples().await] {
+        assert_eq!(table.unread(), []);
+        let missing: Vec<String> =
+            table.files().missing(0, 1).map(|missing| missing.to_string()).collect();
+        assert_eq!(missing, ["an unknown number of rows of samples"]);
+        let path = table.aside().remove(0);
+        assert_eq!(table.span_aside(&path), None);
+        assert!(table.recovered(&path).await.unwrap().is_none());
+    }
+    let path = two.aside();
+    two.put_back(&path, Vec::new(), 0, None).await.unwrap();
+    assert_eq!(place.samples().await.files().missing(i64::MIN, i64::MAX).count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_cut_off_is_damaged() {
     let place = Place::local();

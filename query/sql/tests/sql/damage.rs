@@ -21,7 +21,7 @@ fn next(seed: &mut u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_is_in_no_answer() {
     let estate = small(Lie::InFiles).await;
-    let table = estate.storage.table(&SAMPLES).await.unwrap();
+    let mut table = estate.storage.table(&SAMPLES).await.unwrap();
     let folder = estate.folder.path().join("tables/samples");
     let files: Vec<PathBuf> = table.files().iter().map(|file| folder.join(&file.path)).collect();
     let questions = [
