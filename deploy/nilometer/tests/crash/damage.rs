@@ -136,7 +136,7 @@ impl Run {
         // One that was overtaken may have ended meanwhile.
         self.until_ready().await?;
         self.agent.kill()?;
-        let (samples, _) = self.there().await?;
+        let (samples, _) = self.there(true).await?;
         self.move_fleet_to(self.oracle.first_not_in(&samples))?;
         self.agent.start_again(&self.settings)
     }
@@ -187,7 +187,7 @@ impl Run {
             tokio::time::sleep(COMMITTED).await;
             self.ingester.restart_ended(&self.ingesting)?;
         }
-        let (mut samples, there) = self.there().await?;
+        let (mut samples, there) = self.there(down).await?;
         let before = self.gone.samples.len();
         self.gone.add(by, destroyed, (&samples, &there));
         self.say(&format!("{by:?} takes {} samples", self.gone.samples.len() - before));
@@ -201,14 +201,19 @@ impl Run {
         }
     }
 
-    /// The samples and events that the ingester shows, or that log and spools hold.
-    async fn there(&self) -> anyhow::Result<(BTreeSet<Identity>, BTreeSet<String>)> {
+    /// The samples and events that the ingester shows, or that log and spools hold. Spools count
+    /// if the agent is `down`: it sends all that is in them when it starts, and while it goes on
+    /// only what the log has not taken yet, which they do not tell.
+    async fn there(&self, down: bool) -> anyhow::Result<(BTreeSet<Identity>, BTreeSet<String>)> {
         let shown = visible(&self.ingester).await?;
         let mut samples: BTreeSet<Identity> =
             shown.into_iter().map(|(identity, _)| identity).collect();
         let mut there = events(&self.ingester).await?;
         let mut held = in_log(self.open_log()?.as_ref()).await?;
-        let spooled = in_spools(&self.settings.data().join("spool"))?;
+        let spooled = match down {
+            true => in_spools(&self.settings.data().join("spool"))?,
+            false => Vec::new(),
+        };
         // What a flip hit is there no more, though the form of the file may still show it.
         let intact = |place: &Place| {
             !self.flipped.get(&place.file).is_some_and(|byte| place.bytes.contains(byte))

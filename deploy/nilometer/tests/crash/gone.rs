@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use nilometer_contract::{Gap, GapKind, SAMPLES, Timestamp};
+use nilometer_contract::{Change, Gap, GapKind, LifecycleEvent, Resource, SAMPLES, Timestamp};
+use serde_json::Value;
 
 use crate::held::Held;
 use crate::oracle::Identity;
@@ -143,4 +144,42 @@ pub(crate) async fn gaps(server: &Server) -> anyhow::Result<Vec<Gap>> {
 pub(crate) async fn events(server: &Server) -> anyhow::Result<BTreeSet<String>> {
     let answer = server.sql("SELECT id FROM events").await?;
     Ok(answer.lines().skip(1).map(|line| line.trim().to_owned()).collect())
+}
+
+/// Events that a server shows of these resources, but for those that are known. An agent says of
+/// what it finds again what it was, which is another event than the one that said it first.
+pub(crate) async fn said_again(
+    server: &Server,
+    resources: &BTreeSet<&str>,
+    known: &BTreeSet<String>,
+) -> anyhow::Result<Vec<LifecycleEvent>> {
+    let names: Vec<String> = resources.iter().map(|id| format!("'{id}'")).collect();
+    let query = format!(
+        "SELECT *, CAST(at AS BIGINT) AS micros FROM events WHERE resource IN ({})",
+        names.join(", ")
+    );
+    let rows: Vec<Value> = serde_json::from_str(&server.sql_as(&query, "application/json").await?)?;
+    let events = rows.iter().map(event).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(events.into_iter().filter(|event| !known.contains(&event.id())).collect())
+}
+
+fn event(row: &Value) -> anyhow::Result<LifecycleEvent> {
+    let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    let change = match text("change").as_str() {
+        "created" => Change::Created,
+        "changed" => Change::Changed,
+        _ => Change::Deleted,
+    };
+    let resource = Resource {
+        project: text("project"),
+        name: text("name"),
+        node: text("node"),
+        parent: Some(text("parent")).filter(|parent| !parent.is_empty()),
+        attributes: serde_json::from_str(&text("attributes"))?,
+        ..Resource::new(text("resource"), text("kind").parse()?)
+    };
+    let at = Timestamp(row["micros"].as_i64().context("no instant")?);
+    let event = LifecycleEvent { change, at, resource, source: text("source") };
+    ensure!(event.id() == text("id"), "{row} is not what it was made of");
+    Ok(event)
 }

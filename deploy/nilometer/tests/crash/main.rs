@@ -34,9 +34,10 @@ use nilometer_testbed::clock::JumpingClock;
 use nilometer_testbed::kafka::Kafka;
 
 use crate::faults::{Clocks, Fault};
-use crate::gone::{Gone, events, gaps};
+use crate::gone::{Gone, events, gaps, said_again};
 use crate::oracle::Oracle;
 use crate::process::{Server, Settings};
+use crate::twin::Left;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogKind {
@@ -208,9 +209,12 @@ impl Run {
         self.oracle.settle_without(self.gone.samples.len() as u64, &self.ingester).await;
         let verdict = self.oracle.compare(&self.ingester).await?;
         let there = events(&self.ingester).await?;
-        let said = self.oracle.said().iter().flat_map(|(_, events)| events);
-        let unheard: BTreeSet<String> =
-            said.map(LifecycleEvent::id).filter(|id| !there.contains(id)).collect();
+        let said = || self.oracle.said().iter().flat_map(|(_, events)| events);
+        let (known, unheard): (BTreeSet<String>, BTreeSet<String>) =
+            said().map(LifecycleEvent::id).partition(|id| there.contains(id));
+        let of_unheard = said().filter(|event| unheard.contains(&event.id()));
+        let of_unheard = of_unheard.map(|event| event.resource.id.as_str()).collect();
+        let said_again = said_again(&self.ingester, &of_unheard, &known).await?;
         let lost_samples: Vec<_> = verdict.missing.difference(&self.gone.samples).collect();
         let lost_events: Vec<_> = unheard.difference(&self.gone.events).collect();
         let lost = lost_samples.len() + lost_events.len();
@@ -221,8 +225,9 @@ impl Run {
         let bill = match self.gone.is_empty() {
             true => self.oracle.compare_bills(&biller).await,
             false => {
-                let missing = (&verdict.missing, &unheard);
-                let twin = twin::biller(&self.folder, &self.oracle, missing, &gaps).await?;
+                let (missing, unheard, gaps) = (&verdict.missing, &unheard, &gaps[..]);
+                let left = Left { missing, unheard, said_again, gaps };
+                let twin = twin::biller(&self.folder, &self.oracle, &left).await?;
                 self.oracle.compare_bills_of(&twin, &biller).await
             }
         };
@@ -236,7 +241,8 @@ impl Run {
         );
         self.say(&format!("{} samples are gone, as they must be", verdict.missing.len()));
         if lost > 0 || verdict.doubled > 0 {
-            let first = (lost_samples.iter().take(10), lost_events.iter().take(10));
+            let (samples, events) = (lost_samples.iter().take(10), lost_events.iter().take(10));
+            let first: (Vec<_>, Vec<_>) = (samples.collect(), events.collect());
             bail!("{line}; lost are {first:?}");
         }
         self.gone.check_gaps(&gaps, &verdict.missing).with_context(|| line.clone())?;

@@ -156,9 +156,14 @@ impl Server {
 
     /// Asks in SQL, for CSV.
     pub(crate) async fn sql(&self, query: &str) -> anyhow::Result<String> {
+        self.sql_as(query, "text/csv").await
+    }
+
+    /// Asks in SQL, for a media type.
+    pub(crate) async fn sql_as(&self, query: &str, accept: &str) -> anyhow::Result<String> {
         let url = format!("http://127.0.0.1:{}/v1/sql", self.port);
         let body = serde_json::json!({ "query": query });
-        self.ask(|client| client.post(&url).header("accept", "text/csv").json(&body)).await
+        self.ask(|client| client.post(&url).header("accept", accept).json(&body)).await
     }
 
     async fn ask(
