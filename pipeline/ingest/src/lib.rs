@@ -15,6 +15,7 @@ mod forget;
 mod gaps;
 mod index;
 mod ingester;
+mod lag;
 mod lifecycle;
 mod load;
 mod lookup;
