@@ -67,17 +67,22 @@ pub(crate) async fn note_expired(
     note(gaps, format!("expired/{name}"), expired.span.1.0, gap).await
 }
 
+/// First and last instant of samples, of which rows without a time of their own tell; none where
+/// there are no samples.
+pub(crate) type Extent = Option<(i64, i64)>;
+
 /// Says which commits of a table cannot be read, and goes on without them.
 pub(crate) async fn own_up_unread(
     gaps: &mut Table,
     table: &mut Table,
+    samples: Extent,
     mut found: impl FnMut(&Unread),
 ) -> Result<(), CommitError> {
     if table.unread().is_empty() {
         return Ok(());
     }
     for unread in table.unread() {
-        note_unread(gaps, table, unread).await?;
+        note_unread(gaps, table, samples, unread).await?;
         found(unread);
     }
     table.go_without().await.map_err(CommitError::Store).map(drop)
@@ -88,26 +93,28 @@ pub(crate) async fn own_up_unread(
 pub(crate) async fn own_up_damaged(
     gaps: &mut Table,
     table: &mut Table,
+    samples: Extent,
     mut found: impl FnMut(&DataFile, &str),
 ) -> Result<(), CommitError> {
     for (file, why) in table.damaged().await.map_err(CommitError::Store)? {
         let why = told(&why);
-        note_damaged(gaps, table, &file, &why).await?;
+        note_damaged(gaps, table, samples, (&file, &why)).await?;
         table.set_aside(&file).await?;
         found(&file, &why);
     }
     Ok(())
 }
 
-/// A file cannot be read, and is about to be set aside.
+/// A file cannot be read, and is about to be set aside. What has no time of its own, as labels and
+/// epochs, may bear on all samples.
 async fn note_damaged(
     gaps: &mut Table,
     table: &Table,
-    file: &DataFile,
-    why: &str,
+    samples: Extent,
+    (file, why): (&DataFile, &str),
 ) -> Result<(), CommitError> {
     let (name, path) = (table.def().name, file.path.as_str());
-    let span = file.span().unwrap_or_default();
+    let span = file.span().or(samples).unwrap_or_default();
     let span = (Timestamp(span.0), Timestamp(span.1));
     let reason = format!("file {path} of {name} cannot be read: {why}; try `nilometer repair`");
     let gap = Gap { reason, ..gap(GapKind::Damaged, table, span, file.rows) };
@@ -137,10 +144,17 @@ pub(crate) async fn note_restored(
 }
 
 /// A commit cannot be read; what it changed is not known.
-async fn note_unread(gaps: &mut Table, table: &Table, unread: &Unread) -> Result<(), CommitError> {
+async fn note_unread(
+    gaps: &mut Table,
+    table: &Table,
+    samples: Extent,
+    unread: &Unread,
+) -> Result<(), CommitError> {
     let name = table.def().name;
-    let millis = |at: i64| Timestamp(at.saturating_mul(1_000));
-    let span = (millis(unread.between.0), millis(unread.between.1));
+    let micros = |at: i64| at.saturating_mul(1_000);
+    let made = (micros(unread.between.0), micros(unread.between.1));
+    let samples = samples.filter(|_| table.def().time.is_none()).unwrap_or(made);
+    let span = (Timestamp(made.0.min(samples.0)), Timestamp(made.1.max(samples.1)));
     let Unread { version, reason, .. } = unread;
     let reason = format!("commit {version} of table {name} cannot be read: {reason}");
     let gap = Gap { reason, ..gap(GapKind::Damaged, table, span, 0) };

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nilometer_contract::{DECISIONS, EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
-use nilometer_ingest::{IngestConfig, IngestError, Ingester, Tables};
+use nilometer_ingest::{IngestConfig, IngestError, Ingester, Repaired, Tables};
 use nilometer_ledger::{Ledger, LedgerConfig};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
 use nilometer_rating::{Period, PriceBook};
 use nilometer_source::{Clock, SharedClock};
 use nilometer_sql::{Engine, Format, Limits, Selection, render};
-use nilometer_store::Storage;
+use nilometer_store::{Storage, TableDef};
 use nilometer_usage::{UsageRow, Window};
 use prometheus::Registry;
 use tempfile::TempDir;
@@ -93,6 +93,19 @@ fn open_log(folder: &TempDir) -> EmbeddedLog {
     EmbeddedLog::open_with_clock(config, Arc::new(|| START.0)).unwrap()
 }
 
+fn ingest_config() -> IngestConfig {
+    IngestConfig {
+        partitions: PARTITIONS,
+        commit_interval: Duration::from_millis(50),
+        publish_interval: Duration::from_millis(10),
+        refresh_interval: Duration::from_millis(500),
+        // Fleets live at a date of their own, whenever the tests run.
+        ahead_max: Duration::MAX,
+        retention: BTreeMap::new(),
+        ..IngestConfig::default()
+    }
+}
+
 impl Bed {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -109,6 +122,21 @@ impl Bed {
 
     pub(crate) fn storage(&self) -> Storage {
         Storage::local(&self.folder.path().join("tables")).unwrap()
+    }
+
+    /// Deletes the files of a table, which its log still names.
+    pub(crate) async fn lose_files(&self, def: &'static TableDef) {
+        let table = self.storage().table(def).await.unwrap();
+        let folder = self.folder.path().join("tables").join(def.name);
+        for file in table.files().iter() {
+            std::fs::remove_file(folder.join(&file.path)).unwrap();
+        }
+    }
+
+    /// Restores from the log what the tables lost.
+    pub(crate) async fn repair(&self) -> Repaired {
+        let (config, log) = (ingest_config(), Arc::new(self.log.clone()));
+        nilometer_ingest::repair(&self.storage(), log, &config, drop).await.unwrap()
     }
 
     /// Appends records in order.
@@ -145,15 +173,7 @@ impl Bed {
     /// Starts a process by a clock.
     pub(crate) async fn start_at(&self, book: &PriceBook, clock: SharedClock) -> Site {
         let (storage, registry) = (self.storage(), Registry::new());
-        let config = IngestConfig {
-            partitions: PARTITIONS,
-            commit_interval: Duration::from_millis(50),
-            publish_interval: Duration::from_millis(10),
-            // Fleets live at a date of their own, whenever the tests run.
-            ahead_max: Duration::MAX,
-            retention: BTreeMap::new(),
-            ..IngestConfig::default()
-        };
+        let config = ingest_config();
         let metrics = nilometer_ingest::Metrics::register(&registry).unwrap();
         let log: Arc<dyn Log> = Arc::new(self.log.clone());
         let ingester = Ingester::open(config, log, &storage, clock.clone(), metrics).await.unwrap();
@@ -198,6 +218,15 @@ impl Site {
                 return;
             }
             assert!(began.elapsed() < PATIENCE, "{samples} and {events}, found {found:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits for what is bound to come.
+    pub(crate) async fn until(&self, what: &str, mut has_come: impl AsyncFnMut() -> bool) {
+        let began = Instant::now();
+        while !has_come().await {
+            assert!(began.elapsed() < PATIENCE, "in vain: {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
