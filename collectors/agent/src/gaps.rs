@@ -26,6 +26,9 @@ const MAX_SENT: usize = 64;
 const JOINED_MICROS: i64 = 600 * 1_000_000;
 /// Longest reason, in characters.
 const MAX_REASON: usize = 300;
+/// What a gap says of records that may be in the log: how many are lost at most.
+pub(crate) const AT_MOST: &str =
+    "at most, since an append was tried and it is not known whether the log has them";
 /// Longest name of a source.
 const MAX_SOURCE_BYTES: usize = 128;
 
@@ -108,12 +111,15 @@ impl Gaps {
         self.pending.is_empty()
     }
 
-    /// Records that are lost, one gap for each partition; on disk when this returns.
+    /// Records that are lost, one gap for each partition, and another for those that may be in the
+    /// log; on disk when this returns.
     pub(crate) fn lost(&mut self, topic: &str, entries: &[Entry], reason: &str) {
-        let mut gaps: BTreeMap<u32, (Gap, BTreeSet<&str>)> = BTreeMap::new();
+        let mut gaps: BTreeMap<(u32, bool), (Gap, BTreeSet<&str>)> = BTreeMap::new();
+        let at_most = format!("{reason}; {AT_MOST}");
         for entry in entries {
-            let Entry { start, end, partition, .. } = *entry;
-            let (gap, sources) = gaps.entry(partition).or_insert_with(|| {
+            let Entry { start, end, partition, tried, .. } = *entry;
+            let (gap, sources) = gaps.entry((partition, tried)).or_insert_with(|| {
+                let reason = if tried { &at_most } else { reason };
                 let of = Of { kind: GapKind::Lost, topic, partition: Some(partition), start, end };
                 (self.gap(of, reason), BTreeSet::new())
             });
