@@ -305,11 +305,10 @@ fn count_lost(
 ) -> anyhow::Result<()> {
     let of_host =
         |gap: &&&GapRow| gap.agent == host && gap.kind == "lost" && gap.of_topic == SAMPLES;
-    let (at_most, lost): (Vec<&GapRow>, Vec<&GapRow>) = stored
-        .gaps
-        .iter()
-        .filter(|gap| of_host(&gap))
-        .partition(|gap| gap.reason.contains("at most"));
+    // One that was sent again is there twice.
+    let said: BTreeSet<&GapRow> = stored.gaps.iter().filter(|gap| of_host(&gap)).collect();
+    let (at_most, lost): (Vec<&GapRow>, Vec<&GapRow>) =
+        said.into_iter().partition(|gap| gap.reason.contains("at most"));
     let samples = |gaps: Vec<&GapRow>| gaps.iter().map(|gap| gap.samples).sum::<i64>();
     let (lost, at_most) = (samples(lost), samples(at_most));
     let given = readings.iter().filter(|reading| reading.host == host).count() as i64;

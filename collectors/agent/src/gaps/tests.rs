@@ -57,6 +57,22 @@ fn records_that_may_be_in_the_log_are_a_gap_of_their_own() {
     assert_eq!(reported, [(1, at(2), false), (2, at(0), true)]);
 }
 
+#[test]
+fn a_gap_that_the_log_may_have_is_sent_again_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    gaps.lost("samples", &[entry(1, 0, "a")], "full");
+    let first = gaps.front();
+    gaps.failed();
+    gaps.lost("samples", &[entry(1, 1, "a")], "full");
+    assert_eq!(gaps.front()[..1], first);
+    drop(gaps);
+    let mut gaps = open(dir.path());
+    gaps.lost("samples", &[entry(1, 2, "a")], "full");
+    let records: Vec<u64> = pending(&mut gaps).iter().map(|gap| gap.records).collect();
+    assert_eq!(records, [1, 1, 1]);
+}
+
 /// Also while some are under way.
 #[test]
 fn at_the_bound_gaps_are_joined_and_none_is_dropped() {
