@@ -41,12 +41,12 @@ impl Mender {
     /// Sets aside what of a table was found damaged; says how many files.
     pub(crate) async fn own_up(&mut self, table: &mut Table) -> Result<usize, LedgerError> {
         let (name, mut files) = (table.def().name, 0);
-        own_up_unread(&mut self.gaps, table, |unread| {
+        own_up_unread(&mut self.gaps, table, None, |unread| {
             warn!(table = name, version = unread.version, "a commit is unreadable");
         })
         .await
         .map_err(LedgerError::Commit)?;
-        own_up_damaged(&mut self.gaps, table, |file, why| {
+        own_up_damaged(&mut self.gaps, table, None, |file, why| {
             files += 1;
             self.metrics.set_aside.inc();
             warn!(table = name, file = file.path, rows = file.rows, why, "set aside");

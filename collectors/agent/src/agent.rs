@@ -231,8 +231,10 @@ fn open_queue(
             each(&entry);
             waiting.add(position, &entry, size);
         }
-        Found::Damaged(entry, _) => {
+        Found::Damaged(mut entry, _) => {
             damaged = true;
+            // By the agent before, perhaps.
+            entry.tried = true;
             tracing::error!(topic = topic.name, ?position, "a record in the spool is damaged");
             gaps.lost(&topic.name, std::slice::from_ref(&entry), DAMAGED);
         }

@@ -44,7 +44,7 @@ pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
         let partition = partition_of(&event.resource.id, partitions);
         let end = event.at.plus_micros(1);
         let (start, source) = (event.at, source.clone());
-        let entry = Entry { partition, samples: 0, start, end, source, payload };
+        let entry = Entry { partition, samples: 0, start, end, source, payload, tried: false };
         if kept { &mut records.entries } else { &mut records.refused }.push(entry);
     }
     records
@@ -100,7 +100,7 @@ fn entry(
     let start = Timestamp(batch.at.iter().copied().min().unwrap_or(0));
     let end = Timestamp(batch.at.iter().copied().max().unwrap_or(0)).plus_micros(1);
     let samples = u32::try_from(samples).unwrap_or(u32::MAX);
-    Entry { partition, samples, start, end, source: source.clone(), payload }
+    Entry { partition, samples, start, end, source: source.clone(), payload, tried: false }
 }
 
 /// The samples of a batch that keep the bounds of the wire; counts those that do not.

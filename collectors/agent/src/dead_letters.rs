@@ -82,7 +82,7 @@ mod tests {
     fn entry(byte: u8) -> Entry {
         let (start, end) = (Timestamp::from_seconds(1), Timestamp::from_seconds(2));
         let (source, payload) = ("s".into(), vec![byte; 1_000].into());
-        Entry { partition: 3, samples: 7, start, end, source, payload }
+        Entry { partition: 3, samples: 7, start, end, source, payload, tried: false }
     }
 
     #[test]

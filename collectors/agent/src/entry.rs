@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     /// The source that observed it.
     pub(crate) source: Arc<str>,
     pub(crate) payload: Bytes,
+    /// Whether an append of it was tried of which it is not known how it ended; set where it is lost.
+    pub(crate) tried: bool,
 }
 
 /// A place in the spool. Larger means later.
@@ -148,6 +150,7 @@ impl Header {
             end: Timestamp(i64::from_le_bytes(part(bytes, 32)?)),
             source: std::str::from_utf8(&bytes[FIXED_BYTES..payload_at]).ok()?.into(),
             payload: Bytes::new(),
+            tried: false,
         };
         let payload_sum = u32::from_le_bytes(part(bytes, 8)?);
         Some(Header { entry, payload_sum, payload_at, size: payload_at + length })
@@ -181,7 +184,8 @@ mod tests {
             cut in any::<proptest::sample::Index>(), flip in any::<proptest::sample::Index>(), bit in 0..8_u8,
         ) {
             let (start, end, source) = (Timestamp(start), Timestamp(end), Arc::from(source));
-            let entry = Entry { partition, samples, start, end, source, payload: payload.into() };
+            let payload = payload.into();
+            let entry = Entry { partition, samples, start, end, source, payload, tried: false };
             let at = Position { segment, offset };
             let mut bytes = Vec::new();
             entry.write(at, &mut bytes);

@@ -26,6 +26,9 @@ const MAX_SENT: usize = 64;
 const JOINED_MICROS: i64 = 600 * 1_000_000;
 /// Longest reason, in characters.
 const MAX_REASON: usize = 300;
+/// What a gap says of records that may be in the log: how many are lost at most.
+pub(crate) const AT_MOST: &str =
+    "at most, since an append was tried and it is not known whether the log has them";
 /// Longest name of a source.
 const MAX_SOURCE_BYTES: usize = 128;
 
@@ -37,6 +40,9 @@ pub(crate) struct Gaps {
     pending: Vec<Gap>,
     /// How many at the front are on their way.
     sending: usize,
+    /// How many at the front the log may have: they stay as they are, so that what is sent again is
+    /// the same gap and not another that counts the same records.
+    tried: usize,
     unsaved: bool,
 }
 
@@ -62,7 +68,8 @@ impl Gaps {
     pub(crate) fn open(dir: &Path, agent: &str, node: &str, topic: &str, now: Timestamp) -> Self {
         let path = dir.join("gaps");
         let (agent, node) = (agent.to_owned(), node.to_owned());
-        let mut gaps = Gaps { path, agent, node, pending: Vec::new(), sending: 0, unsaved: false };
+        let mut gaps =
+            Gaps { path, agent, node, pending: Vec::new(), sending: 0, tried: 0, unsaved: false };
         match file::read(&gaps.path) {
             Ok(None) => {}
             Ok(Some(bytes)) => gaps.load(&bytes, topic, now),
@@ -89,6 +96,7 @@ impl Gaps {
             None => (usize::from(damaged > 0), written, now),
         };
         self.pending = found.into_values().collect();
+        self.tried = self.pending.len().min(MAX_SENT);
         if damaged > 0 {
             tracing::error!(damaged, missing, path = %self.path.display(), "damaged gaps");
         }
@@ -108,12 +116,15 @@ impl Gaps {
         self.pending.is_empty()
     }
 
-    /// Records that are lost, one gap for each partition; on disk when this returns.
+    /// Records that are lost, one gap for each partition, and another for those that may be in the
+    /// log; on disk when this returns.
     pub(crate) fn lost(&mut self, topic: &str, entries: &[Entry], reason: &str) {
-        let mut gaps: BTreeMap<u32, (Gap, BTreeSet<&str>)> = BTreeMap::new();
+        let mut gaps: BTreeMap<(u32, bool), (Gap, BTreeSet<&str>)> = BTreeMap::new();
+        let at_most = format!("{reason}; {AT_MOST}");
         for entry in entries {
-            let Entry { start, end, partition, .. } = *entry;
-            let (gap, sources) = gaps.entry(partition).or_insert_with(|| {
+            let Entry { start, end, partition, tried, .. } = *entry;
+            let (gap, sources) = gaps.entry((partition, tried)).or_insert_with(|| {
+                let reason = if tried { &at_most } else { reason };
                 let of = Of { kind: GapKind::Lost, topic, partition: Some(partition), start, end };
                 (self.gap(of, reason), BTreeSet::new())
             });
@@ -186,7 +197,7 @@ impl Gaps {
                 && gap.kind == GapKind::Lost
                 && distance(known, &gap) <= JOINED_MICROS
         };
-        let waiting = self.pending.iter_mut().skip(self.sending);
+        let waiting = self.pending.iter_mut().skip(self.sending.max(self.tried));
         let alike = waiting.filter(|known| (known.kind, &known.topic) == (gap.kind, &gap.topic));
         let mut alike: Vec<&mut Gap> = alike.collect();
         let known = match alike.iter().position(|known| same(known)) {
@@ -215,14 +226,16 @@ impl Gaps {
 
     /// What was handed out is in the log.
     pub(crate) fn acknowledged(&mut self) {
-        self.pending.drain(..std::mem::take(&mut self.sending));
+        let sent = std::mem::take(&mut self.sending);
+        self.pending.drain(..sent);
+        self.tried = self.tried.saturating_sub(sent);
         self.unsaved = true;
         self.save();
     }
 
     /// What was handed out may not be in the log.
     pub(crate) fn failed(&mut self) {
-        self.sending = 0;
+        self.tried = self.tried.max(std::mem::take(&mut self.sending));
     }
 
     /// Writes them if that is due; what cannot be written is tried again with every call.

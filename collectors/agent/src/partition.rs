@@ -35,6 +35,9 @@ pub(crate) struct Partition {
     pub(super) memory_bytes: usize,
     /// How many records the attempt under way has; none without one.
     pub(super) sending: usize,
+    /// How many of the oldest records an attempt had of which it is not known how it ended: they may
+    /// be in the log.
+    pub(super) tried: usize,
     sends_memory: bool,
     /// Most records in the next attempt: one after a failure, more with every success.
     limit: usize,
@@ -53,6 +56,7 @@ impl Default for Partition {
             memory: VecDeque::new(),
             memory_bytes: 0,
             sending: 0,
+            tried: 0,
             sends_memory: false,
             limit: WINDOW_RECORDS,
             retry: Retry::default(),
@@ -138,6 +142,7 @@ impl Partition {
     /// The records of the attempt are in the log, or need not be; returns how many there were.
     pub(super) fn acknowledged(&mut self) -> usize {
         let sent = std::mem::take(&mut self.sending);
+        self.tried = self.tried.saturating_sub(sent);
         self.limit = (self.limit * 4).min(WINDOW_RECORDS);
         if self.sends_memory {
             let gone = self.memory.drain(..sent.min(self.memory.len()));
@@ -156,15 +161,23 @@ impl Partition {
 
     /// The attempt failed: what was loaded is left to the disk again, from segment `first` on.
     pub(super) fn failed(&mut self, first: u64) {
-        self.sending = 0;
+        self.end_unknown();
         self.limit = 1;
         self.unload(first);
     }
 
+    /// How the attempt ended is not known.
+    fn end_unknown(&mut self) {
+        self.tried = self.tried.max(std::mem::take(&mut self.sending));
+    }
+
     pub(super) fn unload(&mut self, first: u64) {
         let mut loaded = std::mem::take(&mut self.loaded);
+        let before = loaded.len();
         self.loaded_bytes = 0;
+        // Those that were reported lost while they were sent.
         loaded.retain(|(position, _)| position.segment >= first);
+        self.tried = self.tried.saturating_sub(before - loaded.len());
         if let Some((position, _)) = loaded.front() {
             self.next = *position;
             self.unread += loaded.len() as u64;
@@ -175,7 +188,7 @@ impl Partition {
     pub(super) fn refused(&mut self) -> Option<Entry> {
         if self.sending > 1 {
             self.limit = (self.sending / 2).max(1);
-            self.sending = 0;
+            self.end_unknown();
             return None;
         }
         match self.sends_memory {
@@ -184,22 +197,56 @@ impl Partition {
         }
     }
 
-    /// The record at `position` goes from disk; returns whether it was still needed.
-    pub(super) fn lose(&mut self, position: Position, size: u64) -> bool {
+    /// The record at `position` goes from disk; returns whether it was tried, if it was still needed.
+    pub(super) fn lose(&mut self, position: Position, size: u64) -> Option<bool> {
         if self.head().is_none_or(|head| position < head) {
-            return false;
+            return None;
         }
-        self.disk_bytes = self.disk_bytes.saturating_sub(size);
         match self.loaded.iter().position(|(at, _)| *at == position) {
             // Being sent: it may get there all the same, but that is not known.
-            Some(place) if place < self.sending && !self.sends_memory => {}
+            Some(place) if place < self.sending && !self.sends_memory => {
+                self.disk_bytes = self.disk_bytes.saturating_sub(size);
+                Some(true)
+            }
             Some(place) => {
+                self.disk_bytes = self.disk_bytes.saturating_sub(size);
                 if let Some((_, entry)) = self.loaded.remove(place) {
                     self.loaded_bytes -= entry.size();
                 }
+                Some(self.take_tried(place, 1) > 0)
             }
-            None => self.unread = self.unread.saturating_sub(1),
+            None => Some(self.skip(size)),
         }
-        true
+    }
+
+    /// The next unread record is lost; returns whether it was tried.
+    pub(super) fn skip(&mut self, size: u64) -> bool {
+        self.unread = self.unread.saturating_sub(1);
+        self.disk_bytes = self.disk_bytes.saturating_sub(size);
+        self.take_tried(self.loaded.len(), 1) > 0
+    }
+
+    /// All unread records are lost; returns how many there were, and whether any was tried.
+    pub(super) fn skip_all(&mut self) -> (u64, bool) {
+        let records = std::mem::take(&mut self.unread);
+        self.disk_bytes = self.loaded_bytes as u64;
+        let most = usize::try_from(records).unwrap_or(usize::MAX);
+        (records, self.take_tried(self.loaded.len(), most) > 0)
+    }
+
+    /// The oldest record that is only in memory is lost; returns it.
+    pub(super) fn drop_from_memory(&mut self) -> Option<Entry> {
+        let mut oldest = self.memory.pop_front()?;
+        self.memory_bytes -= oldest.size();
+        let unread = usize::try_from(self.unread).unwrap_or(usize::MAX);
+        oldest.tried = self.take_tried(self.loaded.len().saturating_add(unread), 1) > 0;
+        Some(oldest)
+    }
+
+    /// Up to so many records from a place on are gone; returns how many of them were tried.
+    fn take_tried(&mut self, place: usize, records: usize) -> usize {
+        let tried = self.tried.saturating_sub(place).min(records);
+        self.tried -= tried;
+        tried
     }
 }

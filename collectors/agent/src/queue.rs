@@ -67,6 +67,8 @@ impl Waiting {
     pub(crate) fn add(&mut self, position: Position, entry: &Entry, size: u64) {
         let partition = self.partitions.entry(entry.partition).or_default();
         partition.spooled(position, size, entry.start);
+        // That the log has it may not have been written.
+        partition.tried += 1;
     }
 }
 
@@ -76,7 +78,7 @@ pub(crate) enum Loss {
     /// These, without payloads.
     Records(Vec<Entry>, &'static str),
     /// So many of a partition, of a time of which no more is known where it is none.
-    Hidden { partition: u32, records: u64, start: Timestamp, end: Option<Timestamp> },
+    Hidden { partition: u32, records: u64, tried: bool, start: Timestamp, end: Option<Timestamp> },
 }
 
 pub(crate) const DAMAGED: &str = "damaged in the spool";
@@ -123,6 +125,8 @@ impl Queue {
                 new.next = if new.unread > 0 { new.next.min(old.next) } else { old.next };
                 new.since = new.since.min(old.since);
             }
+            // Tried are those that were found, which lie before all others.
+            new.tried += old.tried;
             new.unread += old.unread;
             new.disk_bytes += old.disk_bytes;
             new.memory_bytes += old.memory_bytes;
@@ -286,7 +290,7 @@ impl Queue {
         let mut behind = BTreeSet::new();
         let mut damaged = Vec::new();
         for (position, found) in chunk.found {
-            let (entry, size, whole) = match found {
+            let (mut entry, size, whole) = match found {
                 Found::Record(entry, size) => (entry, size, true),
                 Found::Damaged(entry, size) => (entry, size, false),
                 Found::Unknown(unknown) => {
@@ -311,8 +315,7 @@ impl Queue {
             } else if whole {
                 partition.load(position, entry);
             } else {
-                partition.unread -= 1;
-                partition.disk_bytes = partition.disk_bytes.saturating_sub(size);
+                entry.tried = partition.skip(size);
                 damaged.push(entry);
             }
         }
@@ -328,11 +331,10 @@ impl Queue {
                 Some(end) => partition.next = partition.next.max(end),
                 // All was read, and not all was there.
                 None => {
-                    let records = std::mem::take(&mut partition.unread);
+                    let (records, tried) = partition.skip_all();
                     let (start, end) = self.hidden.unwrap_or_default();
-                    let start = start.unwrap_or(partition.since);
-                    partition.disk_bytes = partition.loaded_bytes as u64;
-                    self.losses.push(Loss::Hidden { partition: number, records, start, end });
+                    let (partition, start) = (number, start.unwrap_or(partition.since));
+                    self.losses.push(Loss::Hidden { partition, records, tried, start, end });
                 }
             }
         }

@@ -20,6 +20,7 @@ pub(crate) struct Broker {
     topics: Mutex<BTreeMap<String, Vec<Partition>>>,
     removed: Mutex<Vec<Landed>>,
     hostile: Mutex<Vec<Refused>>,
+    unheard: Mutex<BTreeMap<String, Vec<Landed>>>,
     appended: Notify,
 }
 
@@ -51,6 +52,7 @@ impl Broker {
             topics: Mutex::default(),
             removed: Mutex::default(),
             hostile: Mutex::default(),
+            unheard: Mutex::default(),
             appended: Notify::new(),
         })
     }
@@ -85,6 +87,23 @@ impl Broker {
     /// What must be refused.
     pub(crate) fn hostile(&self) -> Vec<Refused> {
         self.hostile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// A host did not hear that its records were appended.
+    fn note_unheard(&self, host: &str, to: &TopicPartition, first: u64, payloads: Vec<Bytes>) {
+        let landed = (first..).zip(payloads).map(|(offset, payload)| Landed {
+            topic: to.topic.clone(),
+            partition: to.partition,
+            record: Record { offset, appended_at_micros: 0, payload },
+        });
+        let mut unheard = self.unheard.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        unheard.entry(host.to_owned()).or_default().extend(landed);
+    }
+
+    /// Records that were appended without their host hearing of it.
+    pub(crate) fn unheard(&self, host: &str) -> Vec<Landed> {
+        let unheard = self.unheard.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        unheard.get(host).cloned().unwrap_or_default()
     }
 
     /// Everything in a topic that is still kept.
@@ -220,7 +239,12 @@ impl Log for RemoteLog {
             host.world.note(format!("{request} of {} at {at} {fate:?}", payloads.len()));
             host.wait(2, Duration::ZERO).await;
             let lost = fate == Fate::AnswerLost;
-            drop(answer.send(if lost { Err(unavailable("the answer is lost")) } else { done }));
+            let first = done.as_ref().ok().copied();
+            let said = if lost { Err(unavailable("the answer is lost")) } else { done };
+            let heard = answer.send(said).is_ok() && !lost;
+            if let Some(first) = first.filter(|_| !heard) {
+                broker.note_unheard(&host.name, &to, first, payloads);
+            }
         });
         answered.await.unwrap_or_else(|_| Err(unavailable("stopped")))
     }

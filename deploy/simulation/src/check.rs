@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use nilometer_contract::{EVENTS, GAPS, Gap, LifecycleEvent, SAMPLES, decode, partition_of};
+use nilometer_contract::{
+    EVENTS, GAPS, Gap, LifecycleEvent, SAMPLES, SampleBatch, decode, partition_of,
+};
 
 use crate::bills;
-use crate::broker::Refused;
+use crate::broker::{Landed, Refused};
 use crate::host::Host;
 use crate::lives::Known;
 use crate::sites::{Ground, INTERVAL, PARTITIONS};
@@ -66,11 +68,11 @@ pub(crate) async fn check(
     world.note(format!("{} identities are stored", stored.samples.len()));
     let readings = ground.said.readings().clone();
     ensure!(!readings.is_empty(), "the run says nothing");
-    let removed = removed(ground)?;
+    let removed = removed(ground);
     let mut found = samples(&stored, &readings, killed, &removed)?;
     letters(ground, &stored)?;
     for host in hosts {
-        count_lost(&stored, &readings, &found, killed, &host.name)?;
+        count_lost(&stored, &readings, &found, killed, &host.name, &unheard(ground, &host.name))?;
         stood_still(&stored, killed, host)?;
     }
     world.note(format!("{} samples are missing for a reason", found.missing));
@@ -193,18 +195,26 @@ fn unannounced(ground: &Ground) -> BTreeSet<String> {
 /// Samples in records that a fault took from the log: partition and when it was appended.
 type Removed = BTreeMap<Identity, (i64, i64)>;
 
-fn removed(ground: &Ground) -> anyhow::Result<Removed> {
-    let mut removed = Removed::new();
-    for landed in ground.broker.removed().iter().filter(|landed| landed.topic == SAMPLES) {
-        let place = (i64::from(landed.partition), landed.record.appended_at_micros);
-        let Ok(batch) = decode(&landed.record.payload) else { continue };
-        for row in 0..batch.len() {
-            let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
-            let resource = batch.subjects.id.value(batch.resource[row] as usize).to_owned();
-            removed.insert((meter, resource, batch.at[row]), place);
-        }
-    }
-    Ok(removed)
+fn removed(ground: &Ground) -> Removed {
+    let place = |landed: Landed| (i64::from(landed.partition), landed.record.appended_at_micros);
+    identities(ground.broker.removed()).map(|(identity, of)| (identity, place(of))).collect()
+}
+
+/// Samples in records.
+fn identities(landed: Vec<Landed>) -> impl Iterator<Item = (Identity, Landed)> {
+    let of_samples = landed.into_iter().filter(|landed| landed.topic == SAMPLES);
+    of_samples.flat_map(|landed| {
+        let batch = decode(&landed.record.payload).ok();
+        let of = move |batch: SampleBatch| {
+            let identity = |row: usize| {
+                let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
+                let resource = batch.subjects.id.value(batch.resource[row] as usize).to_owned();
+                ((meter, resource, batch.at[row]), landed.clone())
+            };
+            (0..batch.len()).map(identity).collect::<Vec<_>>()
+        };
+        batch.map(of).unwrap_or_default()
+    })
 }
 
 /// Whether the log lost it, and the ingester says so of that partition and time.
@@ -278,24 +288,42 @@ fn stood_still(stored: &Stored, killed: &[Killed], host: &Host) -> anyhow::Resul
     Ok(())
 }
 
+/// Samples that the log has of a host, without the host having heard of it.
+fn unheard(ground: &Ground, host: &str) -> BTreeSet<Identity> {
+    identities(ground.broker.unheard(host)).map(|(identity, _)| identity).collect()
+}
+
 /// What an agent says that it lost is what is missing, to the sample; where the agent was killed
-/// as well, at most that.
+/// as well, at most that. What it says that may be in the log is missing or unheard of.
 fn count_lost(
     stored: &Stored,
     readings: &[Reading],
     found: &Found,
     killed: &[Killed],
     host: &str,
+    unheard: &BTreeSet<Identity>,
 ) -> anyhow::Result<()> {
     let of_host =
-        |gap: &&GapRow| gap.agent == host && gap.kind == "lost" && gap.of_topic == SAMPLES;
-    let said: i64 = stored.gaps.iter().filter(of_host).map(|gap| gap.samples).sum();
+        |gap: &&&GapRow| gap.agent == host && gap.kind == "lost" && gap.of_topic == SAMPLES;
+    // One that was sent again is there twice.
+    let said: BTreeSet<&GapRow> = stored.gaps.iter().filter(|gap| of_host(&gap)).collect();
+    let (at_most, lost): (Vec<&GapRow>, Vec<&GapRow>) =
+        said.into_iter().partition(|gap| gap.reason.contains("at most"));
+    let samples = |gaps: Vec<&GapRow>| gaps.iter().map(|gap| gap.samples).sum::<i64>();
+    let (lost, at_most) = (samples(lost), samples(at_most));
     let given = readings.iter().filter(|reading| reading.host == host).count() as i64;
     let there = found.stored.iter().filter(|reading| reading.host == host).count() as i64;
     let missing = given - there;
     let killed = killed.iter().any(|killed| killed.host == host);
     let by_log = stored.gaps.iter().any(|gap| gap.agent.is_empty() && gap.kind == "lost");
-    let right = if killed || by_log { said <= missing } else { said == missing };
-    ensure!(right, "{host} says that {said} samples are lost, and {missing} are missing");
+    let most = lost + at_most;
+    let least = most - at_most.min(unheard.len() as i64);
+    let right = if killed || by_log { lost <= missing } else { (least..=most).contains(&missing) };
+    ensure!(
+        right,
+        "{host} says that {lost} samples are lost and {at_most} at most, of {} it did not hear that \
+         they arrived, and {missing} are missing",
+        unheard.len()
+    );
     Ok(())
 }

@@ -11,7 +11,7 @@ use nilometer_store::{DEAD_LETTERS, GAPS, SAMPLES, SERIES, Storage, TableDef, ro
 pub(crate) type Identity = (String, String, i64);
 
 /// A row of `gaps`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GapRow {
     pub(crate) kind: String,
     pub(crate) agent: String,

@@ -60,6 +60,11 @@ impl Beginning {
         self.now
     }
 
+    /// The same, unless it may still turn out to be another.
+    pub(crate) fn settled(&self) -> Option<Timestamp> {
+        self.fixed.or(self.stored)
+    }
+
     fn is_before(&self, at: i64) -> bool {
         self.now.is_some_and(|start| at < start.0)
     }

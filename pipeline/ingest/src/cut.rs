@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use nilometer_contract::{Gap, LifecycleEvent, Timestamp};
 use nilometer_store::Position;
 
+use crate::lag::Lag;
 use crate::rows::{DeadLetter, Decision, TableRow, batch_of};
 use crate::stream::{LogId, Mark, Origin, Stream};
 
@@ -25,8 +26,11 @@ pub(crate) struct Cut {
     /// Bytes of the small tables' rows, about.
     pub(crate) bytes: usize,
     pub(crate) spans: Spans,
-    /// The record before each end.
+    /// The record before each end, or the last one that is known.
     pub(crate) marks: BTreeMap<Stream, Mark>,
+    pub(crate) lags: BTreeMap<Stream, Lag>,
+    /// Where logs ended, as far as it was seen.
+    pub(crate) ends: BTreeMap<Stream, u64>,
     /// The log that each partition is at the end of the cut.
     pub(crate) logs: BTreeMap<(&'static str, u32), LogId>,
     pub(crate) hours: BTreeSet<i64>,
@@ -93,6 +97,12 @@ impl Cut {
         let mark = self.marks.get(stream).copied().unwrap_or_default();
         let log = self.logs.get(&(stream.topic, stream.partition));
         let log = log.map(|log| (stream.log_app(), log.number()));
-        std::iter::once((stream.mark_app(), mark.number())).chain(log).collect()
+        let next = self.spans.get(stream).map_or(0, |(_, next)| *next);
+        let end = self.ends.get(stream).map(|&end| end as i64).filter(|end| *end > next);
+        let end = end.map(|end| (stream.end_app(), end));
+        let lags = self.lags.iter().filter(|(of, _)| of.topic == stream.topic);
+        let lag = lags.map(|(_, lag)| lag.micros()).max().unwrap_or_default();
+        let notes = [(stream.mark_app(), mark.number()), (stream.lag_app(), lag)];
+        notes.into_iter().chain(log).chain(end).collect()
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Event {
     Records { stream: Stream, records: Vec<Record>, mark: Mark },
     /// Records up to here are gone from the log: invariant 2.
     Truncated { stream: Stream, low: u64 },
+    /// The log goes on beyond what was read of it, up to here.
+    End { stream: Stream, end: u64 },
     /// The partition is another log from here on, read from this offset.
     Begun { stream: Stream, next: u64 },
     /// All that a partition held at the start came before this.
@@ -44,7 +46,7 @@ pub(crate) enum Event {
 pub(crate) struct Cursor {
     pub(crate) stream: Stream,
     pub(crate) next: u64,
-    /// Of the record before `next`, where it is known.
+    /// Of the record before `next`, where that is known.
     pub(crate) mark: Option<Mark>,
     /// A log that the tables have in a later round is read in that.
     pub(crate) wanted: Arc<AtomicI64>,
@@ -95,6 +97,13 @@ impl Cursor {
                 lag_told = Some(Instant::now());
                 let high = self.tell_lag(log.as_ref(), &at).await;
                 end = end.or(high);
+                if let Some(end) = high.filter(|high| *high > self.next) {
+                    let event = Event::End { stream: self.stream, end };
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        sent = events.send(event) => if sent.is_err() { return },
+                    }
+                }
             }
             if starting && end.is_some_and(|end| self.next >= end) {
                 starting = false;
@@ -140,7 +149,8 @@ impl Cursor {
         log: &dyn Log,
         at: &TopicPartition,
     ) -> Result<Option<Event>, LogError> {
-        let (Some(mark), Some(before)) = (self.mark, self.next.checked_sub(1)) else {
+        let mark = self.mark.filter(|mark| mark.is_before_position());
+        let (Some(mark), Some(before)) = (mark, self.next.checked_sub(1)) else {
             return Ok(None);
         };
         match log.fetch(at, self.stream.log.incarnation(), before, 1, WAIT).await {

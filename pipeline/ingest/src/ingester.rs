@@ -173,6 +173,8 @@ impl Owner {
         let state = &mut self.tail.state;
         state.pending.spans = state.spans();
         state.pending.marks.clone_from(&state.marks);
+        state.pending.lags.clone_from(&state.lags);
+        state.pending.ends.clone_from(&state.ends);
         state.pending.logs.clone_from(&state.reading);
         state.days.begin_cut();
         if state.pending.is_empty() {

@@ -20,6 +20,7 @@ impl State {
             }
             match self.event_of(record) {
                 Ok(event) => {
+                    self.note_lag(stream, record.appended_at_micros, event.at.0);
                     events.push(event);
                     theirs.push((origin, record));
                 }

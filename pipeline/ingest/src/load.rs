@@ -18,6 +18,7 @@ use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::flush::Sink;
 use crate::forget::learn_events;
+use crate::lag::Lag;
 use crate::memory::MemoryTier;
 use crate::metrics::Metrics;
 use crate::note::restored_app;
@@ -55,6 +56,8 @@ pub(crate) async fn load(
         committed: BTreeMap::new(),
         next: BTreeMap::new(),
         marks: BTreeMap::new(),
+        lags: BTreeMap::new(),
+        ends: BTreeMap::new(),
         open: BTreeMap::new(),
         pending: Cut::default(),
         flushing: None,
@@ -117,15 +120,20 @@ async fn load_position(
         let home = sink.home(one.topic);
         let position = home.position(&one.app()).await?;
         let mark = home.position(&one.mark_app()).await?.and_then(Mark::from_number);
+        let end = home.position(&one.end_app()).await?.map(|end| end as u64);
+        let lag = home.position(&one.lag_app()).await?;
+        state.ends.extend(end.map(|end| (one, end)));
+        state.lags.extend(lag.map(|lag| (one, Lag::stored(lag))));
         state.committed.insert(one, position);
         state.next.insert(one, position.map_or(0, |next| next as u64));
         state.marks.extend(mark.map(|mark| (one, mark)));
     }
     state.reading.insert((stream.topic, stream.partition), stream.log);
-    if let Some(before) = before
-        && sink.gaps.position(&stream.told_app()).await? != Some(stream.log.number())
-    {
-        state.note_beginning(before, stream, now);
+    if let Some(before) = before {
+        state.follows(before, stream);
+        if sink.gaps.position(&stream.told_app()).await? != Some(stream.log.number()) {
+            state.note_beginning(before, stream, now);
+        }
     }
     Ok(())
 }

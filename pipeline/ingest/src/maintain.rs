@@ -92,15 +92,20 @@ impl Upkeep {
         Ok(())
     }
 
+    fn samples(&self) -> Option<&Table> {
+        self.tables.iter().find(|table| table.def().name == SAMPLES.name)
+    }
+
     /// Says what cannot be read, and goes on without it.
     async fn own_up(&mut self, table: usize) -> Result<(), CommitError> {
+        let samples = self.samples().and_then(|samples| samples.files().extent());
         let (table, gaps) = (&mut self.tables[table], &mut self.gaps);
         let name = table.def().name;
-        own_up_unread(gaps, table, |unread| {
+        own_up_unread(gaps, table, samples, |unread| {
             warn!(table = name, version = unread.version, "a commit is unreadable");
         })
         .await?;
-        own_up_damaged(gaps, table, |file, why| {
+        own_up_damaged(gaps, table, samples, |file, why| {
             self.metrics.set_aside.inc();
             warn!(table = name, file = file.path, rows = file.rows, why, "set aside");
         })
@@ -134,8 +139,7 @@ impl Upkeep {
             return Ok(());
         }
         self.expired[at] = Some(Instant::now());
-        let samples = self.tables.iter().find(|table| table.def().name == SAMPLES.name);
-        let horizon = samples.and_then(|samples| horizon(samples, now, micros(kept)));
+        let horizon = self.samples().and_then(|samples| horizon(samples, now, micros(kept)));
         let Some(horizon) = horizon else { return Ok(()) };
         let (table, parts) = (&mut self.tables[at], self.config.expiry_parts);
         let picked = match name == EVENTS.name {

@@ -97,12 +97,17 @@ pub(crate) async fn note_expired(
     note(gaps, format!("expired/{name}"), expired.span.1.0, gap).await.map(drop)
 }
 
+/// First and last instant of samples, of which rows without a time of their own tell; none where
+/// there are no samples.
+pub type Extent = Option<(i64, i64)>;
+
 /// Says which commits of a table cannot be read, and goes on without them; `found` gets each that
 /// was not said before. What billing computed is in doubt from then on. A commit that can only
 /// come from a backup stays unread, so that it is found missing until it is there again.
 pub async fn own_up_unread(
     gaps: &mut Table,
     table: &mut Table,
+    samples: Extent,
     mut found: impl FnMut(&Unread),
 ) -> Result<(), CommitError> {
     if table.unread().is_empty() {
@@ -110,7 +115,7 @@ pub async fn own_up_unread(
     }
     let remedy = Remedy::of(table);
     for unread in table.unread().to_vec() {
-        if note_unread(gaps, table, &unread).await? {
+        if note_unread(gaps, table, samples, &unread).await? {
             found(&unread);
         }
         if remedy == Remedy::Compute {
@@ -128,26 +133,28 @@ pub async fn own_up_unread(
 pub async fn own_up_damaged(
     gaps: &mut Table,
     table: &mut Table,
+    samples: Extent,
     mut found: impl FnMut(&DataFile, &str),
 ) -> Result<(), CommitError> {
     for (file, why) in table.damaged().await.map_err(CommitError::Store)? {
         let why = told(&why);
-        note_damaged(gaps, table, &file, &why).await?;
+        note_damaged(gaps, table, samples, (&file, &why)).await?;
         table.set_aside(&file).await?;
         found(&file, &why);
     }
     Ok(())
 }
 
-/// A file cannot be read, and is about to be set aside.
+/// A file cannot be read, and is about to be set aside. What has no time of its own, as labels and
+/// epochs, may bear on all samples.
 async fn note_damaged(
     gaps: &mut Table,
     table: &Table,
-    file: &DataFile,
-    why: &str,
+    samples: Extent,
+    (file, why): (&DataFile, &str),
 ) -> Result<(), CommitError> {
     let (name, path) = (table.def().name, file.path.as_str());
-    let span = file.span().unwrap_or_default();
+    let span = file.span().or(samples).unwrap_or_default();
     let span = (Timestamp(span.0), Timestamp(span.1));
     let advice = Remedy::of(table).advice();
     let reason = format!("file {path} of {name} cannot be read: {why}; {advice}");
@@ -181,11 +188,14 @@ pub(crate) async fn note_restored(
 async fn note_unread(
     gaps: &mut Table,
     table: &Table,
+    samples: Extent,
     unread: &Unread,
 ) -> Result<bool, CommitError> {
     let name = table.def().name;
-    let millis = |at: i64| Timestamp(at.saturating_mul(1_000));
-    let span = (millis(unread.between.0), millis(unread.between.1));
+    let micros = |at: i64| at.saturating_mul(1_000);
+    let made = (micros(unread.between.0), micros(unread.between.1));
+    let samples = samples.filter(|_| table.def().time.is_none()).unwrap_or(made);
+    let span = (Timestamp(made.0.min(samples.0)), Timestamp(made.1.max(samples.1)));
     let Unread { version, reason, .. } = unread;
     let advice = match Remedy::of(table) {
         Remedy::Replay => String::new(),

@@ -24,6 +24,11 @@ impl Plausible {
         Plausible { ahead_max: micros(config.ahead_max), behind_max: micros(kept) }
     }
 
+    /// The oldest instant that is taken.
+    pub(crate) fn oldest(self, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_sub(self.behind_max)).max(Timestamp::MIN)
+    }
+
     /// Says why an instant is refused, of a record that the log appended at `appended_at` by its
     /// clock; `now` is the ingester's clock.
     pub(crate) fn check(self, at: i64, appended_at: i64, now: i64) -> Result<(), String> {

@@ -47,7 +47,7 @@ pub(crate) async fn notes(
             }
         }
     }
-    // Two logs of one partition have one note of which is read.
+    // Two logs of one partition have one note of which is read, and all partitions one of the lag.
     notes.sort_by(|a, b| a.app.cmp(&b.app));
     notes.dedup_by(|a, b| a.app == b.app);
     Ok(notes)

@@ -31,7 +31,7 @@ use crate::flush::Sink;
 use crate::load::load_table;
 use crate::lookup::not_stored;
 use crate::memory::collect_rows;
-use crate::note::{Remedy, note_restored, own_up_damaged, own_up_unread};
+use crate::note::{Extent, Remedy, note_restored, own_up_damaged, own_up_unread};
 use crate::ownership::IngestError;
 use crate::replay::{Replay, Spans};
 use crate::tail::prepare;
@@ -86,11 +86,12 @@ pub async fn repair(
     let mut gaps = storage.table(&nilometer_store::GAPS).await.map_err(IngestError::Store)?;
     let mut replay = Replay::new(log, topics);
     let mut good_samples = Vec::new();
+    let extent = storage.table(&SAMPLES).await.map_err(IngestError::Store)?.files().extent();
     for def in STORED {
         let mut table = storage.table(def).await.map_err(IngestError::Store)?;
         let unread = table.unread().len();
         done.unread += unread;
-        let checked = check(&mut table, &mut gaps, &mut done, &mut say).await;
+        let checked = check((&mut table, extent), &mut gaps, &mut done, &mut say).await;
         checked.map_err(failed)?;
         if unread > 0 && Remedy::of(&table) == Remedy::Replay {
             replay.add_whole(def.name);
@@ -129,10 +130,11 @@ pub async fn repair(
         }
         say(format!("{}: {} files to restore from the log", def.name, paths.len()));
         let (paths, of) = (paths.as_slice(), (&replay, config, &facts));
-        let (restored, lost) = restore(&mut table, &mut sink, of, paths).await?;
+        let (restored, lost, of) = restore(&mut table, &mut sink, of, paths).await?;
         if let Some(span) = facts.whole() {
-            let found = (restored, lost);
-            let noting = note_restored(&mut gaps, &table, paths, span, found);
+            let of = of.unwrap_or(span);
+            let span = (span.0.min(of.0), span.1.max(of.1));
+            let noting = note_restored(&mut gaps, &table, paths, span, (restored, lost));
             noting.await.map_err(failed)?;
         }
         done.restored += restored;
@@ -161,20 +163,23 @@ async fn put_back_good(
     Ok(samples)
 }
 
-/// Restores rows of one table; says how many are back and how many are gone.
+/// Restores rows of one table; says how many are back and how many are gone, and the time of those
+/// that are back: of an unreadable commit nothing else tells it.
 async fn restore(
     table: &mut Table,
     sink: &mut Sink,
     (replay, config, facts): (&Replay, &IngestConfig, &Spans),
     paths: &[String],
-) -> Result<(u64, u64), IngestError> {
+) -> Result<(u64, u64, Extent), IngestError> {
     let name = table.def().name;
     if name == SAMPLES.name {
         let rows = replay.samples(sink, config, facts).await?;
         let lost = facts.rows().saturating_sub(rows.len() as u64);
+        let instants = || rows.iter().map(|row| row.at);
+        let of = instants().min().zip(instants().max().map(|last| last + 1));
         let restored = put_back_samples(sink, paths, rows, (None, lost)).await?;
         table.refresh().await.map_err(IngestError::Store)?;
-        return Ok((restored, lost));
+        return Ok((restored, lost, of));
     }
     // What samples refer to is lost where one is left that refers to it.
     let ((restored, adds), most_lost) = match name {
@@ -186,8 +191,12 @@ async fn restore(
         _ => (Default::default(), u64::MAX),
     };
     let lost = facts.rows().saturating_sub(restored).min(most_lost);
+    let back: HashSet<String> = adds.iter().map(|add| add.path.clone()).collect();
     table.put_back(paths, adds, lost, None).await.map_err(failed)?;
-    Ok((restored, lost))
+    let files = table.files();
+    let spans = || files.iter().filter(|file| back.contains(&file.path)).filter_map(|f| f.span());
+    let of = spans().map(|span| span.0).min().zip(spans().map(|span| span.1 + 1).max());
+    Ok((restored, lost, of))
 }
 
 /// Puts back those rows of samples that the table does not have at the commit, and says how many.
@@ -224,13 +233,13 @@ async fn put_back_samples(
 
 /// Reads every file of a table; what is damaged is said and set aside.
 async fn check(
-    table: &mut Table,
+    (table, samples): (&mut Table, Extent),
     gaps: &mut Table,
     done: &mut Repaired,
     say: &mut impl FnMut(String),
 ) -> Result<(), CommitError> {
     let (name, files) = (table.def().name, table.files());
-    own_up_unread(gaps, table, |unread| {
+    own_up_unread(gaps, table, samples, |unread| {
         say(format!("{name}: commit {} cannot be read: {}", unread.version, unread.reason));
     })
     .await?;
@@ -243,7 +252,7 @@ async fn check(
             _ => done.files += 1,
         }
     }
-    own_up_damaged(gaps, table, |file, why| {
+    own_up_damaged(gaps, table, samples, |file, why| {
         say(format!("{name}: file {} is damaged: {why}", file.path));
     })
     .await

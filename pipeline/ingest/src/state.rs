@@ -16,6 +16,7 @@ use crate::beginning::Beginning;
 use crate::bounds::{Bounds, Days};
 use crate::cut::{Cut, Spans};
 use crate::index::SeriesIndex;
+use crate::lag::Lag;
 use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
 use crate::plausible::Plausible;
@@ -35,10 +36,14 @@ pub(crate) struct State {
     pub(crate) reading: BTreeMap<(&'static str, u32), LogId>,
     pub(crate) committed: BTreeMap<Stream, Option<i64>>,
     pub(crate) next: BTreeMap<Stream, u64>,
-    /// Of the record before `next`, where it is known.
+    /// Of the record before `next`, or the last one that is known.
     pub(crate) marks: BTreeMap<Stream, Mark>,
-    /// Gaps that end with the first record after them, which is to come.
-    pub(crate) open: BTreeMap<Stream, Origin>,
+    pub(crate) lags: BTreeMap<Stream, Lag>,
+    /// Where logs ended when they were seen to go on beyond `next`.
+    pub(crate) ends: BTreeMap<Stream, u64>,
+    /// Gaps that end with the first record after them, which is to come, and when the last one
+    /// before was appended.
+    pub(crate) open: BTreeMap<Origin, Timestamp>,
     pub(crate) pending: Cut,
     pub(crate) flushing: Option<Arc<Cut>>,
     pub(crate) new_series: Vec<u32>,
@@ -89,15 +94,21 @@ impl State {
         };
         let index = self.shared.index.clone();
         let mut index = index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut taken = 0;
+        let (mut taken, mut newest) = (0, i64::MIN);
         for row in 0..content.batch.len() {
             match self.apply_sample(&mut index, &origin, &content, row, appended) {
-                Ok(()) => taken += 1,
+                Ok(()) => {
+                    taken += 1;
+                    newest = newest.max(content.batch.at[row]);
+                }
                 Err(reason) => {
                     let payload = content.sample_json(row);
                     self.bury(origin.clone(), Timestamp(appended), row as i64, reason, payload);
                 }
             }
+        }
+        if taken > 0 {
+            self.note_lag(stream, appended, newest);
         }
         self.beginning.note_record(appended, taken);
         self.metrics.series.set(index.len() as i64);
@@ -207,7 +218,10 @@ impl State {
         }
         let applied = match stream.topic {
             GAPS => Gap::decode(&record.payload)
-                .map(|gap| self.note_gap(origin.clone(), gap))
+                .map(|gap| {
+                    self.note_lag(stream, at.0, gap.end.0);
+                    self.note_gap(origin.clone(), gap);
+                })
                 .map_err(|error| error.to_string()),
             DECISIONS => Decision::decode(&record.payload)
                 .map(|decision| self.note_decision(origin.clone(), decision)),
@@ -248,7 +262,7 @@ impl State {
             return false;
         }
         let at = Timestamp(appended_at_micros);
-        self.end_gap(stream, at);
+        self.end_gaps(stream, at);
         if origin.offset > expected {
             self.note_missing(stream, expected, origin.offset, at);
         }
@@ -319,7 +333,7 @@ impl State {
 
     /// Forgets logs that were replaced and are stored as far as they were read.
     pub(crate) fn forget_finished_logs(&mut self) {
-        let State { reading, committed, next, marks, .. } = self;
+        let State { reading, committed, next, marks, lags, ends, .. } = self;
         next.retain(|stream, next| {
             let is_read = reading.get(&(stream.topic, stream.partition)) == Some(&stream.log);
             let stored = committed.get(stream).copied().flatten().unwrap_or(0) as u64;
@@ -327,6 +341,8 @@ impl State {
         });
         committed.retain(|stream, _| next.contains_key(stream));
         marks.retain(|stream, _| next.contains_key(stream));
+        lags.retain(|stream, _| next.contains_key(stream));
+        ends.retain(|stream, end| next.get(stream).is_some_and(|next| next < end));
     }
 
     /// Where each partition's next cut starts and ends.

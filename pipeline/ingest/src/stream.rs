@@ -7,7 +7,9 @@
 //! |---|---|
 //! | `ingest/<topic>/<partition>/<log>` | next offset |
 //! | `ingest/<topic>/<partition>/<log>/mark` | [`Mark`] of the record before it |
+//! | `ingest/<topic>/<partition>/<log>/end` | where the log ended as seen last, if that was beyond |
 //! | `ingest/<topic>/<partition>/log` | the log read last, a [`LogId`] |
+//! | `ingest/<topic>/lag` | the greatest [`Lag`](crate::lag::Lag) of its partitions |
 //! | `ingest/<topic>/<partition>/told`, in `gaps` | the log whose beginning is told there |
 
 use std::fmt;
@@ -82,6 +84,16 @@ impl Stream {
         format!("{}/mark", self.app())
     }
 
+    /// Application id of where the log ended.
+    pub(crate) fn end_app(&self) -> String {
+        format!("{}/end", self.app())
+    }
+
+    /// Application id of the lag of the topic.
+    pub(crate) fn lag_app(&self) -> String {
+        format!("ingest/{}/lag", self.topic)
+    }
+
     /// Application id of the log that is read.
     pub(crate) fn log_app(&self) -> String {
         format!("ingest/{}/{}/log", self.topic, self.partition)
@@ -128,7 +140,8 @@ impl Origin {
 /// When a record was appended, to the millisecond, and a check of its bytes: by it the record
 /// before a position is known again, or is seen to be another one.
 ///
-/// Zero where the record is not known, as after a gap.
+/// Negative where it is of an earlier record, the last that is known, as after a gap; zero where none
+/// is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark(i64);
 
@@ -150,8 +163,18 @@ impl Mark {
         self.0
     }
 
+    /// The same record, of which it is no longer said that it is the one before the position.
+    pub(crate) fn passed(self) -> Mark {
+        Mark(-self.0.abs())
+    }
+
+    /// Whether it is of the record before the position.
+    pub(crate) fn is_before_position(self) -> bool {
+        self.0 > 0
+    }
+
     pub(crate) fn appended_at(self) -> Timestamp {
-        Timestamp((self.0 >> CHECK_BITS) * 1_000)
+        Timestamp((self.0.abs() >> CHECK_BITS) * 1_000)
     }
 }
 
@@ -187,6 +210,9 @@ mod tests {
         assert_eq!(mark.appended_at().0, 1_795_000_000_123_000);
         assert_eq!(Mark::from_number(mark.number()), Some(mark));
         assert_eq!(Mark::from_number(Mark::default().number()), None);
+        let passed = Mark::from_number(mark.passed().number()).unwrap();
+        assert_eq!((passed.passed(), passed.appended_at()), (passed, mark.appended_at()));
+        assert!(mark.is_before_position() && !passed.is_before_position());
         assert_ne!(Mark::of(&record(at, b"nil")), mark);
         assert_ne!(Mark::of(&record(at + 1_000, b"nile")), mark);
     }

@@ -180,6 +180,7 @@ impl Tail {
             Event::Truncated { stream, low } => {
                 self.state.note_truncated(stream, low, self.clock.now());
             }
+            Event::End { stream, end } => drop(self.state.ends.insert(stream, end)),
             Event::Begun { stream, next } => {
                 self.state.note_begun(stream, next, self.clock.now());
             }

@@ -285,7 +285,7 @@ pub const GAPS: TableDef = TableDef {
         column("agent", Text, "", "Agent that reported it; empty for the ingester."),
         column("of_topic", Text, "", "Topic that misses records."),
         column("of_partition", Int, "", "Partition that misses records; -1 for all."),
-        column("records", Int, "", "Records missing; 0 where not known."),
+        column("records", Int, "", "Records missing, at least; 0 where not known."),
         column("samples", Int, "", "Samples missing, where known."),
         TOPIC,
         PARTITION,

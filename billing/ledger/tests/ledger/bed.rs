@@ -94,6 +94,7 @@ pub(crate) fn ingest_config() -> IngestConfig {
         partitions: PARTITIONS,
         commit_interval: Duration::from_millis(50),
         publish_interval: Duration::from_millis(10),
+        refresh_interval: Duration::from_millis(500),
         // Fleets live at a date of their own, whenever the tests run.
         ahead_max: Duration::MAX,
         retention: BTreeMap::new(),
@@ -138,7 +139,14 @@ impl Bed {
         files.iter().map(|file| self.path(def, &file.path)).collect()
     }
 
-    /// Repairs the tables.
+    /// Deletes the files of a table, which its log still names.
+    pub(crate) async fn lose_files(&self, def: &'static TableDef) {
+        for file in self.files(def).await {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+
+    /// Restores from the log what the tables lost.
     pub(crate) async fn repair(&self) -> (Repaired, Vec<String>) {
         let (log, mut said) = (Arc::new(self.log.clone()), Vec::new());
         let done = repair(&self.storage(), log, &ingest_config(), |line| said.push(line)).await;
@@ -233,6 +241,15 @@ impl Site {
                 return;
             }
             assert!(began.elapsed() < PATIENCE, "{samples} and {events}, found {found:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits for what is bound to come.
+    pub(crate) async fn until(&self, what: &str, mut has_come: impl AsyncFnMut() -> bool) {
+        let began = Instant::now();
+        while !has_come().await {
+            assert!(began.elapsed() < PATIENCE, "in vain: {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

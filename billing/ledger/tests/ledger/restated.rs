@@ -78,6 +78,30 @@ async fn what_another_log_brings_is_not_taken_for_seen() {
     site.stop().await;
 }
 
+/// Samples whose labels are lost count in no usage, until those are back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_without_labels_is_settled_anew_with_them() {
+    let records = fleet(&lively(21), hour(5).plus_micros(10 * MINUTE));
+    let (samples, events) = counts(&records);
+    let bed = Bed::new();
+    bed.append(&records).await;
+    let site = bed.start(&PriceBook::built_in()).await;
+    site.holds(samples, events).await;
+    let right = site.true_usage(window(0, 4)).await;
+    site.stop().await;
+    bed.lose_files(&nilometer_store::SERIES).await;
+    let site = bed.start(&PriceBook::built_in()).await;
+    assert!(site.settle().await >= 4);
+    let stored = async || site.ledger.usage(window(0, 4), &Default::default()).await.unwrap();
+    assert_ne!(stored().await, right);
+    let (repaired, _) = bed.repair().await;
+    assert_eq!(repaired.lost, 0, "{repaired}");
+    site.until("the labels are back", async || site.true_usage(window(0, 4)).await == right).await;
+    site.settle().await;
+    assert_eq!(stored().await, right);
+    site.stop().await;
+}
+
 /// Before, hours began with the oldest sample of the last 32 days: 480 more here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_sample_moves_the_start_of_metering() {

@@ -24,7 +24,7 @@ fn pending(gaps: &mut Gaps) -> Vec<Gap> {
 fn entry(partition: u32, second: i64, source: &str) -> Entry {
     let (start, end) = (at(second), at(second + 1));
     let payload = Bytes::new();
-    Entry { partition, samples: 10, start, end, source: source.into(), payload }
+    Entry { partition, samples: 10, start, end, source: source.into(), payload, tried: false }
 }
 
 #[test]
@@ -42,6 +42,35 @@ fn records_lost_for_one_reason_are_one_gap_for_each_partition() {
     let reported: Vec<_> = reported.iter().map(line).collect();
     let first = (Some(1), (at(0), at(61)), 3, 30, "a b".to_owned());
     assert_eq!(reported, [first, (Some(2), (at(0), at(1)), 1, 10, "a".to_owned())]);
+}
+
+/// How many are lost is known of those alone that no append had.
+#[test]
+fn records_that_may_be_in_the_log_are_a_gap_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    let tried = |second| Entry { tried: true, ..entry(1, second, "a") };
+    gaps.lost("samples", &[tried(0), tried(1), entry(1, 2, "a")], "full");
+    let reported = pending(&mut gaps);
+    let line = |gap: &Gap| (gap.records, gap.start, gap.reason.contains(AT_MOST));
+    let reported: Vec<_> = reported.iter().map(line).collect();
+    assert_eq!(reported, [(1, at(2), false), (2, at(0), true)]);
+}
+
+#[test]
+fn a_gap_that_the_log_may_have_is_sent_again_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gaps = open(dir.path());
+    gaps.lost("samples", &[entry(1, 0, "a")], "full");
+    let first = gaps.front();
+    gaps.failed();
+    gaps.lost("samples", &[entry(1, 1, "a")], "full");
+    assert_eq!(gaps.front()[..1], first);
+    drop(gaps);
+    let mut gaps = open(dir.path());
+    gaps.lost("samples", &[entry(1, 2, "a")], "full");
+    let records: Vec<u64> = pending(&mut gaps).iter().map(|gap| gap.records).collect();
+    assert_eq!(records, [1, 1, 1]);
 }
 
 /// Also while some are under way.

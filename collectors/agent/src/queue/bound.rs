@@ -51,8 +51,9 @@ impl Queue {
                 continue;
             };
             let partition = self.partitions.get_mut(&(entry.partition % self.modulus));
-            if partition.is_some_and(|partition| partition.lose(position, size)) {
+            if let Some(tried) = partition.and_then(|partition| partition.lose(position, size)) {
                 entry.payload.clear();
+                entry.tried = tried;
                 lost.push(entry);
             }
         }
@@ -74,8 +75,7 @@ impl Queue {
             let idle = self.partitions.values_mut().filter(|partition| !partition.sends_memory());
             let longest = idle.rev().max_by_key(|partition| partition.memory_bytes);
             let Some(longest) = longest else { break };
-            let Some(mut oldest) = longest.memory.pop_front() else { break };
-            longest.memory_bytes -= oldest.size();
+            let Some(mut oldest) = longest.drop_from_memory() else { break };
             bytes -= oldest.size();
             oldest.payload.clear();
             dropped.push(oldest);

@@ -11,6 +11,7 @@ use super::Shipper;
 use crate::batch;
 use crate::entry::Entry;
 use crate::epochs::is_stepped;
+use crate::gaps::AT_MOST;
 use crate::queue::{Loss, SPOOL_FULL};
 use crate::send::Topic;
 use crate::watch::{Event, Observed};
@@ -229,10 +230,11 @@ impl Shipper {
         for loss in losses {
             match loss {
                 Loss::Records(entries, reason) => self.lose(topic, &entries, reason),
-                Loss::Hidden { partition, records, start, end } => {
+                Loss::Hidden { partition, records, tried, start, end } => {
                     let end = end.unwrap_or_else(|| self.clock.now()).max(start);
                     let name = self.route.topic(topic).name.clone();
-                    let reason = "damage in the spool hides them";
+                    let at_most = if tried { format!("; {AT_MOST}") } else { String::new() };
+                    let reason = &format!("damage in the spool hides them{at_most}");
                     tracing::error!(topic = name, partition, records, reason, "records are lost");
                     self.metrics.dropped_records.with_label_values(&[&name]).inc_by(records);
                     self.status.update(|report| report.dropped += records);

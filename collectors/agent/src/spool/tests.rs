@@ -13,7 +13,7 @@ fn entry(number: u32, bytes: usize) -> Entry {
     let start = Timestamp::from_seconds(1_000_000_000 + i64::from(number));
     let end = start.plus_micros(1);
     let payload = Bytes::from(vec![number as u8; bytes]);
-    Entry { partition: number, samples: 1, start, end, source: "s".into(), payload }
+    Entry { partition: number, samples: 1, start, end, source: "s".into(), payload, tried: false }
 }
 
 /// A spool, the numbers of the records in it, and the damage.

@@ -15,6 +15,8 @@ use nilometer_simulation::{KINDS, Kind, NOT_YET, Options, Outcome, simulate};
 const FOUND: &[(u64, usize, &str)] = &[
     (1102, 21, "a follower noted as lost what the owner had stored"),
     (2055, 21, "the gap of a replaced log was stored before what was read of it"),
+    (4035, 23, "what an append may have brought to the log was said to be lost"),
+    (4134, 23, "a gap of an agent was sent again with more, and counted twice"),
 ];
 
 /// Simulates the whole pipeline while everything fails, and judges what came of it.

@@ -11,6 +11,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::place::{Place, clock, event, eventually, hasty, lines, patient};
+use crate::replaced::spans;
 
 /// Five commits of samples and events of two resources, each with files of its own.
 async fn five_commits(place: &Place) -> Vec<crate::place::Sample<'static>> {
@@ -86,6 +87,19 @@ async fn a_damaged_file_costs_its_own_rows() {
     let table = place.storage().table(&SAMPLES).await.unwrap();
     assert_eq!(table.aside().len(), 1);
     assert!(broken.ends_with(&table.aside()[0]), "{:?}", table.aside());
+}
+
+/// Labels have no time of their own, and all samples may be theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_of_labels_spans_the_samples() {
+    let place = Place::new();
+    five_commits(&place).await;
+    damage(&place, &SERIES, 0).await;
+    until_said(&place, 1).await;
+    assert_eq!(spans(&place).await, [(0, 4)]);
+    let (done, said) = repaired(&place).await;
+    assert_eq!((done.damaged, done.lost), (1, 0), "{said:#?}");
+    assert_eq!(spans(&place).await, [(0, 4), (0, 4)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,6 +231,10 @@ async fn a_missing_commit_is_made_up_for() {
         std::fs::remove_file(folder.join(second_add(&folder))).unwrap();
         let (done, said) = repaired(&place).await;
         assert_eq!((done.unread, done.damaged, done.lost), (1, 0, 0), "{said:#?}");
+        // Hours that were settled without them are settled anew with them.
+        let is_told = |(start, end): &(i64, i64)| *start <= 1 && *end > 1;
+        let spans = spans(&place).await;
+        assert!(spans.iter().any(is_told), "{}: {spans:?}", def.name);
         place.ingest(patient()).await;
         assert_eq!(rows_of(&place, def).await, rows, "{}", def.name);
         let kept = |lines: Vec<String>| -> Vec<String> {

@@ -11,6 +11,7 @@ mod facts;
 mod faults;
 mod follow;
 mod forget;
+mod lost;
 mod owners;
 mod place;
 mod properties;

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::faults::{Death, Faults};
+use crate::lost::damage;
 use crate::place::{
     PARTITIONS, Place, Running, Sample, T0, event, eventually, gap, hasty, line, patient,
 };
@@ -31,7 +32,7 @@ async fn fill(place: &Place, name: &str, records: i64, each: i64) -> Vec<String>
 }
 
 /// Deletes every topic behind the back of all that have it open.
-fn delete_log(place: &Place) {
+pub(crate) fn delete_log(place: &Place) {
     let away = tempfile::tempdir_in(place.log_folder().parent().unwrap()).unwrap();
     fs::rename(place.log_folder(), away.path().join("log")).unwrap();
 }
@@ -211,7 +212,7 @@ async fn a_crash_at_any_write_tells_it_once() {
 }
 
 /// Starts and ends of the gaps, in seconds of the log's clock.
-async fn spans(place: &Place) -> Vec<(i64, i64)> {
+pub(crate) async fn spans(place: &Place) -> Vec<(i64, i64)> {
     let table = place.storage().table(&nilometer_store::GAPS).await.unwrap();
     let mut spans = Vec::new();
     for file in table.files().iter() {
@@ -236,12 +237,7 @@ async fn a_damaged_record_is_a_gap_between_its_neighbours() {
         place.at(second);
         place.samples(0, &[("cpu.time", "vm", second, 1.0)]).await;
     }
-    let partition = place.log_folder().join(nilometer_contract::SAMPLES).join("0");
-    let damaged = partition.join(format!("{:020}.log", 1));
-    let mut bytes = std::fs::read(&damaged).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(damaged, bytes).unwrap();
+    damage(&place, SAMPLES, 1);
     let running = place.start(patient()).await;
     running.has_read(2).await;
     running.stop().await.unwrap();
