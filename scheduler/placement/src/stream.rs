@@ -157,6 +157,8 @@ async fn read(
                 scheduler.metrics.missed.with_label_values(&[topic]).inc_by(missed);
                 tracing::warn!(topic, partition = at.partition, missed, "records gone unread");
                 next = next.map(|(log, _)| (log, low));
+                // Of what is gone nothing is waited for.
+                scheduler.advance(&at, |progress| progress.next = progress.next.max(low));
             }
             Err(LogError::Replaced { asked, found, .. }) => {
                 let (topic, partition) = (at.topic.as_str(), at.partition);
