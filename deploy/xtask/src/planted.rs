@@ -43,14 +43,9 @@ impl Drop for Changed {
 
 /// Plants those whose names contain `filter`; fails if one is not found, or cannot be planted.
 pub(crate) fn run(root: &Path, filter: &str) -> Result<()> {
-    let mut bugs: Vec<PathBuf> =
-        fs::read_dir(root.join(FOLDER))?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    bugs.retain(|path| path.to_string_lossy().contains(filter));
-    bugs.sort();
     let mut missed = 0;
-    for path in bugs {
-        let bug = Bug::read(&path).with_context(|| path.display().to_string())?;
-        let verdict = match plant(root, &bug) {
+    for bug in bugs(root)?.iter().filter(|bug| bug.name.contains(filter)) {
+        let verdict = match plant(root, bug) {
             Ok(Some(failure)) => format!("found: {failure}"),
             Ok(None) => format!("NOT FOUND in {SEEDS} seeds"),
             Err(error) => format!("NOT PLANTED: {error:#}"),
@@ -62,6 +57,13 @@ pub(crate) fn run(root: &Path, filter: &str) -> Result<()> {
         bail!("{missed} bugs were not found");
     }
     Ok(())
+}
+
+fn bugs(root: &Path) -> Result<Vec<Bug>> {
+    let paths = fs::read_dir(root.join(FOLDER))?.map(|entry| Ok(entry?.path()));
+    let mut paths: Vec<PathBuf> = paths.collect::<Result<_>>()?;
+    paths.sort();
+    paths.iter().map(|path| Bug::read(path).with_context(|| path.display().to_string())).collect()
 }
 
 impl Bug {
@@ -84,14 +86,20 @@ impl Bug {
     }
 }
 
-/// What the simulation says of a planted bug; none when it says nothing.
-fn plant(root: &Path, bug: &Bug) -> Result<Option<String>> {
+/// The file that a bug goes into, with the text it has now.
+fn place(root: &Path, bug: &Bug) -> Result<(PathBuf, String)> {
     let path = root.join(&bug.file);
     let text = fs::read_to_string(&path)?;
     let found = text.matches(&bug.from).count();
     if found != 1 {
         bail!("its text is {found} times in {}", bug.file.display());
     }
+    Ok((path, text))
+}
+
+/// What the simulation says of a planted bug; none when it says nothing.
+fn plant(root: &Path, bug: &Bug) -> Result<Option<String>> {
+    let (path, text) = place(root, bug)?;
     let planted = text.replace(&bug.from, &bug.to);
     let _restored = Changed { path: path.clone(), text };
     fs::write(&path, planted)?;
@@ -108,5 +116,18 @@ fn plant(root: &Path, bug: &Bug) -> Result<Option<String>> {
         (Some(failure), _) => Ok(Some(failure.chars().take(300).collect())),
         (None, true) => Ok(None),
         (None, false) => bail!("it does not build"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_can_be_planted() {
+        let root = crate::root();
+        for bug in bugs(&root).unwrap() {
+            place(&root, &bug).unwrap_or_else(|error| panic!("{}: {error}", bug.name));
+        }
     }
 }
