@@ -8,6 +8,7 @@ use nilometer_rating::{
     Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, PriceBook, corrections, invoice,
 };
 use nilometer_sql::Selection;
+use nilometer_store::{CHARGES, INVOICES, USAGE};
 use nilometer_usage::Window;
 use tracing::warn;
 
@@ -134,9 +135,12 @@ impl Ledger {
             .engine
             .query(&format!(
                 "SELECT DISTINCT \"start\", \"end\", node, reason, samples FROM gaps \
-                 WHERE kind <> 'late' AND of_topic NOT IN ('usage', 'charges', 'invoices') \
+                 WHERE kind <> 'late' AND of_topic NOT IN ('{}', '{}', '{}') \
                  AND \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
                  ORDER BY \"start\", \"end\", node, reason, samples",
+                USAGE.name,
+                CHARGES.name,
+                INVOICES.name,
                 period.end(),
                 period.start()
             ))

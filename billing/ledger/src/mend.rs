@@ -14,12 +14,12 @@
 //! some are missing, none is issued.
 
 use nilometer_contract::Timestamp;
-use nilometer_ingest::{own_up_damaged, own_up_unread};
+use nilometer_ingest::own_up;
 use nilometer_rating::IssuedInvoice;
 use nilometer_sql::Engine;
 use nilometer_store::{INVOICES, Table};
 use nilometer_usage::Window;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::archive::{statements, view_of};
 use crate::error::LedgerError;
@@ -40,20 +40,8 @@ pub(crate) struct Mender {
 impl Mender {
     /// Sets aside what of a table was found damaged; says how many files.
     pub(crate) async fn own_up(&mut self, table: &mut Table) -> Result<usize, LedgerError> {
-        let (name, mut files) = (table.def().name, 0);
-        own_up_unread(&mut self.gaps, table, None, |unread| {
-            warn!(table = name, version = unread.version, "a commit is unreadable");
-        })
-        .await
-        .map_err(LedgerError::Commit)?;
-        own_up_damaged(&mut self.gaps, table, None, |file, why| {
-            files += 1;
-            self.metrics.set_aside.inc();
-            warn!(table = name, file = file.path, rows = file.rows, why, "set aside");
-        })
-        .await
-        .map_err(LedgerError::Commit)?;
-        Ok(files)
+        let done = own_up(&mut self.gaps, table, None, &self.metrics.set_aside).await;
+        done.map_err(LedgerError::Commit)
     }
 
     /// Learns what a table states, and which hours have to be looked at again because it is
@@ -93,7 +81,11 @@ impl Ledger {
     /// Forgets files that were set aside once all their hours are settled anew, as far as these can
     /// be computed.
     pub(crate) async fn put_back(&self, desk: &mut Desk) -> Result<(), LedgerError> {
-        let mut archive = (*self.archive()).clone();
+        let archive = self.archive();
+        if archive.usage.aside.is_empty() && archive.charges.aside.is_empty() {
+            return Ok(());
+        }
+        let mut archive = (*archive).clone();
         let (start, end) = (self.inner.engine.meter().start(), self.final_before());
         let mut changed = false;
         let Desk { usage, charges, look, owner, .. } = desk;

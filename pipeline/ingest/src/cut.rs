@@ -100,9 +100,12 @@ impl Cut {
         let next = self.spans.get(stream).map_or(0, |(_, next)| *next);
         let end = self.ends.get(stream).map(|&end| end as i64).filter(|end| *end > next);
         let end = end.map(|end| (stream.end_app(), end));
-        let lags = self.lags.iter().filter(|(of, _)| of.topic == stream.topic);
-        let lag = lags.map(|(_, lag)| lag.micros()).max().unwrap_or_default();
-        let notes = [(stream.mark_app(), mark.number()), (stream.lag_app(), lag)];
-        notes.into_iter().chain(log).chain(end).collect()
+        std::iter::once((stream.mark_app(), mark.number())).chain(log).chain(end).collect()
+    }
+
+    /// The greatest lag of a topic, in microseconds.
+    pub(crate) fn lag(&self, topic: &str) -> i64 {
+        let lags = self.lags.iter().filter(|(stream, _)| stream.topic == topic);
+        lags.map(|(_, lag)| lag.micros()).max().unwrap_or_default()
     }
 }

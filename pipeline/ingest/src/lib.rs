@@ -49,7 +49,7 @@ pub use gaps::KnownGaps;
 pub use index::{COLUMNS, Collision, LABEL_NAMES, SeriesIndex};
 pub use maintain::maintain;
 pub use metrics::Metrics;
-pub use note::{Extent, MAINTENANCE, own_up_damaged, own_up_unread};
+pub use note::{Extent, MAINTENANCE, own_up};
 pub use ownership::{IngestError, Ingester};
 pub use repair::{Repaired, repair};
 pub use view::{Shared, TableView, Tables, View};

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::config::IngestConfig;
 use crate::forget::{Forgetting, events_kept};
 use crate::metrics::Metrics;
-use crate::note::{note_expired, own_up_damaged, own_up_unread};
+use crate::note::{note_expired, own_up};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -100,16 +100,7 @@ impl Upkeep {
     async fn own_up(&mut self, table: usize) -> Result<(), CommitError> {
         let samples = self.samples().and_then(|samples| samples.files().extent());
         let (table, gaps) = (&mut self.tables[table], &mut self.gaps);
-        let name = table.def().name;
-        own_up_unread(gaps, table, samples, |unread| {
-            warn!(table = name, version = unread.version, "a commit is unreadable");
-        })
-        .await?;
-        own_up_damaged(gaps, table, samples, |file, why| {
-            self.metrics.set_aside.inc();
-            warn!(table = name, file = file.path, rows = file.rows, why, "set aside");
-        })
-        .await
+        own_up(gaps, table, samples, &self.metrics.set_aside).await.map(drop)
     }
 
     async fn merge(&mut self, table: usize, now: Timestamp) -> Result<(), CommitError> {

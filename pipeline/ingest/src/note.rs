@@ -1,7 +1,11 @@
 //! What maintenance finds missing, or makes so, as rows of `gaps`.
 
 use nilometer_contract::{Gap, GapKind, Timestamp};
-use nilometer_store::{CommitError, DataFile, Expired, Position, Table, Unread};
+use nilometer_store::{
+    CHARGES, CommitError, DataFile, Expired, INVOICES, Position, Table, TableDef, USAGE, Unread,
+};
+use prometheus::IntCounter;
+use tracing::warn;
 
 use crate::rows::batch_of;
 use crate::stream::{LogId, Origin};
@@ -26,10 +30,13 @@ pub(crate) enum Remedy {
 
 impl Remedy {
     pub(crate) fn of(table: &Table) -> Self {
-        match table.def().name {
-            "usage" | "charges" => Remedy::Compute,
-            "invoices" => Remedy::Backup,
-            _ => Remedy::Replay,
+        let is = |defs: &[&TableDef]| defs.iter().any(|def| def.name == table.def().name);
+        if is(&[&USAGE, &CHARGES]) {
+            Remedy::Compute
+        } else if is(&[&INVOICES]) {
+            Remedy::Backup
+        } else {
+            Remedy::Replay
         }
     }
 
@@ -101,10 +108,32 @@ pub(crate) async fn note_expired(
 /// there are no samples.
 pub type Extent = Option<(i64, i64)>;
 
+/// Says what of a table cannot be read, goes on without it, and counts the files that are
+/// `set_aside`; returns how many these are.
+pub async fn own_up(
+    gaps: &mut Table,
+    table: &mut Table,
+    samples: Extent,
+    set_aside: &IntCounter,
+) -> Result<usize, CommitError> {
+    let (name, mut files) = (table.def().name, 0);
+    own_up_unread(gaps, table, samples, |unread| {
+        warn!(table = name, version = unread.version, "a commit is unreadable");
+    })
+    .await?;
+    own_up_damaged(gaps, table, samples, |file, why| {
+        files += 1;
+        set_aside.inc();
+        warn!(table = name, file = file.path, rows = file.rows, why, "set aside");
+    })
+    .await?;
+    Ok(files)
+}
+
 /// Says which commits of a table cannot be read, and goes on without them; `found` gets each that
 /// was not said before. What billing computed is in doubt from then on. A commit that can only
 /// come from a backup stays unread, so that it is found missing until it is there again.
-pub async fn own_up_unread(
+pub(crate) async fn own_up_unread(
     gaps: &mut Table,
     table: &mut Table,
     samples: Extent,
@@ -130,7 +159,7 @@ pub async fn own_up_unread(
 
 /// Sets aside the files of a table that were found damaged, and says so; `found` gets each with
 /// the reason.
-pub async fn own_up_damaged(
+pub(crate) async fn own_up_damaged(
     gaps: &mut Table,
     table: &mut Table,
     samples: Extent,

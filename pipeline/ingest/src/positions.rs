@@ -39,15 +39,15 @@ pub(crate) async fn notes(
     topic: &str,
 ) -> Result<Vec<Position>, StoreError> {
     let mut notes = start_of(table, cut).await?;
-    for (stream, _) in cut.positions(topic) {
-        for (app, next) in cut.notes(&stream) {
-            let from = table.position(&app).await?;
-            if from != Some(next) {
-                notes.push(Position { app, from, next });
-            }
+    let moved = cut.positions(topic);
+    let lag = moved.first().map(|(stream, _)| (stream.lag_app(), cut.lag(topic)));
+    for (app, next) in moved.iter().flat_map(|(stream, _)| cut.notes(stream)).chain(lag) {
+        let from = table.position(&app).await?;
+        if from != Some(next) {
+            notes.push(Position { app, from, next });
         }
     }
-    // Two logs of one partition have one note of which is read, and all partitions one of the lag.
+    // Two logs of one partition have one note of which is read.
     notes.sort_by(|a, b| a.app.cmp(&b.app));
     notes.dedup_by(|a, b| a.app == b.app);
     Ok(notes)
