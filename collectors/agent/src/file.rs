@@ -76,6 +76,11 @@ pub(crate) fn changed(path: &Path) -> io::Result<Option<Timestamp>> {
     Ok(Some(Timestamp(micros(since))))
 }
 
+/// When a file was changed, as far as that is known and not ahead of `now`; else `now`.
+pub(crate) fn changed_by(path: &Path, now: Timestamp) -> Timestamp {
+    changed(path).ok().flatten().unwrap_or(now).min(now)
+}
+
 /// The bytes of a file, nothing when there is none.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {

@@ -90,7 +90,7 @@ impl Gaps {
                 Line::Gap { n, gap } => drop(found.insert(n, gap.into_owned())),
             }
         }
-        let written = file::changed(&self.path).ok().flatten().unwrap_or(now).min(now);
+        let written = file::changed_by(&self.path, now);
         let (missing, start, end) = match head {
             Some((count, start, end)) => (count.saturating_sub(found.len()), start, end),
             None => (usize::from(damaged > 0), written, now),

@@ -154,7 +154,7 @@ impl Known {
 
     /// What happened to some resources after they were last seen may be missed.
     fn misses(&mut self, topic: &str, missing: u64, gaps: &mut Gaps, now: Timestamp) {
-        let written = file::changed(&self.path).ok().flatten().unwrap_or(now).min(now);
+        let written = file::changed_by(&self.path, now);
         for seen in self.sources.values_mut().filter(|seen| seen.at == Timestamp::default()) {
             seen.at = written;
         }

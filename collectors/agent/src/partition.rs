@@ -202,21 +202,18 @@ impl Partition {
         if self.head().is_none_or(|head| position < head) {
             return None;
         }
-        match self.loaded.iter().position(|(at, _)| *at == position) {
+        let Some(place) = self.loaded.iter().position(|(at, _)| *at == position) else {
+            return Some(self.skip(size));
+        };
+        self.disk_bytes = self.disk_bytes.saturating_sub(size);
+        if place < self.sending && !self.sends_memory {
             // Being sent: it may get there all the same, but that is not known.
-            Some(place) if place < self.sending && !self.sends_memory => {
-                self.disk_bytes = self.disk_bytes.saturating_sub(size);
-                Some(true)
-            }
-            Some(place) => {
-                self.disk_bytes = self.disk_bytes.saturating_sub(size);
-                if let Some((_, entry)) = self.loaded.remove(place) {
-                    self.loaded_bytes -= entry.size();
-                }
-                Some(self.take_tried(place, 1) > 0)
-            }
-            None => Some(self.skip(size)),
+            return Some(true);
         }
+        if let Some((_, entry)) = self.loaded.remove(place) {
+            self.loaded_bytes -= entry.size();
+        }
+        Some(self.take_tried(place, 1) > 0)
     }
 
     /// The next unread record is lost; returns whether it was tried.
