@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Request;
@@ -44,18 +43,18 @@ impl Harm {
 
 /// All that must come out as it was.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct Answers {
     tables: String,
     drafts: String,
     explained: String,
 }
 
-async fn told(site: &Site, issued: &IssuedInvoice) -> Told {
+async fn answers(site: &Site, issued: &IssuedInvoice) -> Answers {
     let drafts = drafts(&site.ledger, &projects(site), (0, 4)).await;
     let explained = site.ledger.explain(&issued.lines[0].id, None).await.unwrap();
     let explained = explained.to_json();
     assert_eq!(&site.ledger.issued_invoice(&issued.id).await.unwrap(), issued);
-    Told { tables: said(site).await, drafts, explained }
+    Answers { tables: said(site).await, drafts, explained }
 }
 
 /// What the answer about the bill of four hours says that it lacks.
@@ -70,15 +69,8 @@ async fn lacks(site: &Site) -> Option<String> {
 /// Waits until what is said of damage is this.
 async fn says(site: &Site, expected: &str) {
     let sql = "SELECT kind, of_topic, count(*) AS n FROM gaps GROUP BY 1, 2 ORDER BY 1, 2";
-    let (began, expected) = (Instant::now(), format!("kind,of_topic,n\n{expected}"));
-    loop {
-        let said = site.csv(sql).await;
-        if said == expected {
-            return;
-        }
-        assert!(began.elapsed().as_secs() < 60, "{said}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let expected = format!("kind,of_topic,n\n{expected}");
+    site.until(&expected, async || site.csv(sql).await == expected).await;
 }
 
 fn is_late(record: &Record) -> bool {
@@ -104,10 +96,10 @@ async fn settled(bed: &Bed) -> (Site, IssuedInvoice) {
     (site, issued)
 }
 
-async fn is_as_it_was(site: &Site, issued: &IssuedInvoice, before: &Told) {
+async fn is_as_it_was(site: &Site, issued: &IssuedInvoice, before: &Answers) {
     assert!(site.settle().await > 0, "hours are settled anew");
     assert_eq!(lacks(site).await, None);
-    assert!(told(site, issued).await == *before, "to the byte");
+    assert!(answers(site, issued).await == *before, "to the byte");
     assert_eq!(site.settle().await, 0);
 }
 
@@ -117,7 +109,7 @@ async fn what_a_lost_file_had_is_settled_anew_at_start() {
     for (def, harm) in [(&USAGE, Harm::Delete), (&CHARGES, Harm::Flip)] {
         let bed = Bed::new();
         let (site, issued) = settled(&bed).await;
-        let before = told(&site, &issued).await;
+        let before = answers(&site, &issued).await;
         site.stop().await;
         let files = bed.files(def).await;
         files.iter().for_each(|file| harm.strike(file));
@@ -130,7 +122,7 @@ async fn what_a_lost_file_had_is_settled_anew_at_start() {
         site.stop().await;
         let site = bed.start(&PriceBook::built_in()).await;
         assert_eq!(site.settle().await, 0, "once");
-        assert!(told(&site, &issued).await == before);
+        assert!(answers(&site, &issued).await == before);
         site.stop().await;
     }
 }
@@ -140,7 +132,7 @@ async fn what_a_lost_file_had_is_settled_anew_while_running() {
     for (def, harm) in [(&USAGE, Harm::Flip), (&CHARGES, Harm::Delete)] {
         let bed = Bed::new();
         let (site, issued) = settled(&bed).await;
-        let before = told(&site, &issued).await;
+        let before = answers(&site, &issued).await;
         harm.strike(&bed.files(def).await[0]);
         let all = format!("SELECT * FROM {}_history ORDER BY known", def.name);
         assert!(site.engine.query(&all).await.is_err(), "{harm:?} of {}", def.name);
@@ -155,7 +147,7 @@ async fn no_older_statement_counts_instead_of_a_lost_one() {
     for def in [&USAGE, &CHARGES] {
         let bed = Bed::new();
         let (site, issued) = settled(&bed).await;
-        let before = told(&site, &issued).await;
+        let before = answers(&site, &issued).await;
         site.stop().await;
         Harm::Delete.strike(bed.files(def).await.last().unwrap());
         let site = bed.start(&PriceBook::built_in()).await;
@@ -191,7 +183,7 @@ fn last_add(folder: &Path) -> PathBuf {
 async fn a_lost_file_that_was_merged_is_settled_anew() {
     let bed = Bed::new();
     let (site, issued) = settled(&bed).await;
-    let before = told(&site, &issued).await;
+    let before = answers(&site, &issued).await;
     let policy = CompactionPolicy { fan_in: 2, ..CompactionPolicy::default() };
     for def in [&USAGE, &CHARGES] {
         let mut table = bed.storage().table(def).await.unwrap();
@@ -212,7 +204,7 @@ async fn a_lost_file_that_was_merged_is_settled_anew() {
 async fn what_was_set_aside_is_settled_anew_after_a_crash() {
     let bed = Bed::new();
     let (site, issued) = settled(&bed).await;
-    let before = told(&site, &issued).await;
+    let before = answers(&site, &issued).await;
     site.stop().await;
     Harm::Delete.strike(bed.files(&USAGE).await.last().unwrap());
     let site = bed.start(&PriceBook::built_in()).await;
@@ -286,7 +278,7 @@ async fn hours_of_another_book_that_cannot_be_rated_are_not_issued() {
 async fn a_repair_leaves_what_is_computed_to_billing() {
     let bed = Bed::new();
     let (site, issued) = settled(&bed).await;
-    let before = told(&site, &issued).await;
+    let before = answers(&site, &issued).await;
     site.stop().await;
     for def in [&USAGE, &CHARGES] {
         Harm::Delete.strike(&bed.files(def).await[0]);
