@@ -13,6 +13,7 @@ mod gap;
 mod history;
 mod lifetime;
 mod meter;
+mod principal;
 mod resource;
 mod sample;
 mod time;
@@ -25,6 +26,7 @@ pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES, MAX_GAP_SOURCES};
 pub use history::{Applied, History, HistoryBounds};
 pub use lifetime::{Lifetime, Segment};
 pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
+pub use principal::{Principal, Role, Scope, UnknownRole, Validity};
 pub use resource::{
     BOOT_ID, InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind,
 };
