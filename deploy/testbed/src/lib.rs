@@ -1,5 +1,5 @@
-//! Real Kafka, S3, containerd and libvirt for tests, on loopback, from packages; disks that are
-//! full and clocks that jump.
+//! Real Kafka, S3, PostgreSQL, containerd and libvirt for tests, on loopback, from packages; disks
+//! that are full and clocks that jump.
 
 pub mod cache;
 pub mod clock;
@@ -7,5 +7,6 @@ pub mod containerd;
 pub mod disk;
 pub mod kafka;
 pub mod libvirt;
+pub mod postgres;
 pub mod s3;
 mod skip;
