@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::accounts::args::{AccountCommand, KeyCommand, UserCommand};
+
 /// Meters every VM, pod and service, bills the usage to the cent, and scores the nodes.
 #[derive(Debug, Parser)]
 #[command(name = "nilometer", version, about, arg_required_else_help = true)]
@@ -18,6 +20,10 @@ pub(crate) struct Cli {
     /// Address of HTTP, before the configuration's; for clients, the server to ask.
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) http: Option<SocketAddr>,
+    /// File of the key that clients send; - is standard input. Else it is NILOMETER_TOKEN, or
+    /// listen.token of the configuration.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// More log lines; twice for everything.
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -51,6 +57,15 @@ pub(crate) enum Command {
     Sources,
     /// Read every file of the tables, and restore from the log what is damaged.
     Repair,
+    /// Manage accounts and the projects that they own; back up and restore.
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Manage users and their roles.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Manage API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print the configuration with every key documented; with --check, check a file.
     Config {
         /// Check the file given by --config instead.

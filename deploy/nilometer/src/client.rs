@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use nilometer_accounts::{ExposeSecret, SecretString};
 use nilometer_sql::MISSING_ROWS;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -15,13 +16,13 @@ use crate::config::Config;
 pub(crate) struct Server {
     client: Client,
     address: SocketAddr,
-    token: String,
+    token: SecretString,
 }
 
 impl Server {
-    /// The server that the configuration names.
-    pub(crate) fn of(config: &Config) -> Self {
-        let (address, token) = (config.listen.http, config.listen.token.clone());
+    /// The server that the configuration names, asked with a key.
+    pub(crate) fn of(config: &Config, token: SecretString) -> Self {
+        let address = config.listen.http;
         Server { client: Client::new(), address, token }
     }
 
@@ -73,8 +74,8 @@ impl Server {
 
     async fn print(&self, request: RequestBuilder, form: Form) -> anyhow::Result<()> {
         let mut request = request.header(reqwest::header::ACCEPT, form.accept());
-        if !self.token.is_empty() {
-            request = request.bearer_auth(&self.token);
+        if !self.token.expose_secret().is_empty() {
+            request = request.bearer_auth(self.token.expose_secret());
         }
         let answer = request.send().await.with_context(|| {
             format!("no server answers at {}; start one with `nilometer up`", self.address)

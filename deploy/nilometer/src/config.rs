@@ -3,14 +3,19 @@
 //! `nilometer.toml` beside this crate is the documentation and the defaults at once: it is parsed
 //! at start and the user's file is laid over it, so the two cannot differ.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nilometer_accounts::SecretString;
 use nilometer_contract::Timestamp;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
+
+use self::values::{duration, fsync, instant, period, size};
 
 /// Every key with its default, documented.
 pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
@@ -19,6 +24,7 @@ pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) listen: Listen,
+    pub(crate) accounts: nilometer_accounts::Config,
     pub(crate) data: Data,
     pub(crate) kafka: Kafka,
     pub(crate) log: Log,
@@ -36,7 +42,8 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Listen {
     pub(crate) http: SocketAddr,
-    pub(crate) token: String,
+    #[serde(deserialize_with = "nilometer_accounts::deserialize_secret")]
+    pub(crate) token: SecretString,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -237,12 +244,7 @@ impl Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        if !self.listen.http.ip().is_loopback() && self.listen.token.is_empty() {
-            bail!(
-                "listen.http is {}, which others can reach: set listen.token, or listen on 127.0.0.1",
-                self.listen.http
-            );
-        }
+        self.accounts.check()?;
         if !(1..=1_024).contains(&self.log.partitions) {
             bail!("log.partitions is 1 to 1024, not {}", self.log.partitions);
         }
@@ -290,69 +292,6 @@ fn with_suggestion(message: &str) -> String {
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
-}
-
-fn period<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    if text == "forever" {
-        return Ok(None);
-    }
-    let least = Duration::from_secs(86_400);
-    match humantime::parse_duration(&text) {
-        Ok(kept) if kept >= least => Ok(Some(kept)),
-        _ => Err(de::Error::custom(format!(
-            "{text:?} is no retention; write \"forever\" or at least a day, like \"400days\""
-        ))),
-    }
-}
-
-fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = String::deserialize(from)?;
-    match text.as_str() {
-        "" => Ok(None),
-        text => text.parse().map(Some).map_err(de::Error::custom),
-    }
-}
-
-fn fsync<'de, D: Deserializer<'de>>(from: D) -> Result<nilometer_log::Fsync, D::Error> {
-    let text = String::deserialize(from)?;
-    match text.as_str() {
-        "always" => Ok(nilometer_log::Fsync::Always),
-        other => humantime::parse_duration(other).map(nilometer_log::Fsync::Every).map_err(|_| {
-            de::Error::custom(format!("fsync is \"always\" or a duration, not {other:?}"))
-        }),
-    }
-}
-
-fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_size(&text).ok_or_else(|| {
-        de::Error::custom(format!("{text:?} is no size; write it like \"512MiB\" or \"1GB\""))
-    })
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        "kB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,6 +332,15 @@ mod tests {
         assert!(refused("[store.retention]\nusage = \"1h\"\n").contains("no retention"));
         let unknown = refused("[store.retention]\nsample = \"90days\"\n");
         assert!(unknown.contains("did you mean `samples`?"), "{unknown}");
-        assert!(refused("[listen]\nhttp = \"0.0.0.0:8600\"\n").contains("listen.token"));
+        let refused = refused("[accounts]\ncache_life = \"1h\"\n");
+        assert!(refused.contains("accounts.cache_life is refused: it is 0s to 60s"), "{refused}");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let text =
+            "[listen]\ntoken = \"hunter2\"\n[accounts]\ndatabase = \"postgres://a:hunter2@b/c\"\n";
+        let config = Config::parse(text).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

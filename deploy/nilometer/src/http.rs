@@ -13,10 +13,13 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use nilometer_accounts::{Accounts, Denied};
+use nilometer_contract::Role;
 use nilometer_sql::Problem;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
 
 /// Whether a role is ready; else what it waits for.
 pub(crate) type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -35,8 +38,8 @@ pub(crate) struct Site {
     pub(crate) registries: Vec<Registry>,
     /// Readiness of the roles.
     pub(crate) readiness: Vec<Readiness>,
-    /// What clients must present; none when empty.
-    pub(crate) token: String,
+    /// What asks clients for their keys; none lets everybody in.
+    pub(crate) accounts: Option<Arc<Accounts>>,
 }
 
 /// Takes the address; fails with advice when it is in use.
@@ -59,12 +62,11 @@ impl Site {
             .route("/readyz", get(ready))
             .with_state(health.clone());
         let metrics = Router::new().route("/metrics", get(metrics)).with_state(health);
-        let token: Arc<str> = self.token.into();
         let guarded = self
             .routes
             .merge(metrics)
             .fallback(nothing_here)
-            .layer(from_fn_with_state(token, authenticate));
+            .layer(from_fn_with_state(self.accounts, authenticate));
         let site = open.merge(guarded);
         axum::serve(listener, site)
             .with_graceful_shutdown(cancel.cancelled_owned())
@@ -79,19 +81,29 @@ async fn nothing_here() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not found", detail)
 }
 
-async fn authenticate(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+async fn authenticate(
+    State(accounts): State<Option<Arc<Accounts>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(accounts) = accounts else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
-    if !equal(token.as_bytes(), given.as_bytes()) && !token.is_empty() {
-        let detail = "send `Authorization: Bearer …` with the token of listen.token";
-        return Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
-    }
-    next.run(request).await
-}
-
-/// Equality whose time does not tell where two texts differ.
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+    let (status, title, detail) = match accounts.authenticate(given).await {
+        Ok(principal) if principal.role == Role::Operator => return next.run(request).await,
+        Ok(_) => (StatusCode::FORBIDDEN, "forbidden", "only operators are answered"),
+        Err(denied @ Denied::Refused(_)) => {
+            debug!(reason = denied.reason(), "credentials refused");
+            let detail = "send `Authorization: Bearer …` with a key that is valid; \
+                          `nilometer key create` makes one";
+            (StatusCode::UNAUTHORIZED, "unauthorized", detail)
+        }
+        Err(Denied::Unavailable(error)) => {
+            warn!(error = &*error as &dyn std::error::Error, "credentials cannot be checked");
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "keys cannot be checked; try again")
+        }
+    };
+    Problem::new(status, title, detail).into_response()
 }
 
 async fn ready(State(health): State<Health>) -> Response {

@@ -1,5 +1,7 @@
 //! The binary: configuration, the roles it asks for, and the commands that ask a server.
 
+mod access;
+mod accounts;
 mod cli;
 mod client;
 mod config;
@@ -59,14 +61,19 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let screen = matches!(cli.command, Command::Up(_)) && std::io::stdout().is_terminal();
     start_logging(&config, cli.verbose, screen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(dispatch(cli.command, config, screen));
+    let server = Server::of(&config, access::client_token(cli.token_file.as_deref(), &config)?);
+    let done = runtime.block_on(dispatch(cli.command, config, server, screen));
     // What still runs is past its deadline; it is not waited for.
     runtime.shutdown_timeout(SHUTDOWN);
     done
 }
 
-async fn dispatch(command: Command, config: Config, screen: bool) -> anyhow::Result<ExitCode> {
-    let server = Server::of(&config);
+async fn dispatch(
+    command: Command,
+    config: Config,
+    server: Server,
+    screen: bool,
+) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(up) => return roles::run(config, Roles::all(), Some(up), screen).await,
         Command::Collect => return roles::run(config, Roles::collect(), None, false).await,
@@ -82,6 +89,9 @@ async fn dispatch(command: Command, config: Config, screen: bool) -> anyhow::Res
         Command::Explain(explain) => server.explain(&explain).await?,
         Command::Plan => server.plan().await?,
         Command::Sources => sources::print(&config).await?,
+        Command::Account(command) => accounts::account(command, &config).await?,
+        Command::User(command) => accounts::user(command, &config).await?,
+        Command::Key(command) => accounts::key(command, &config).await?,
         Command::Repair => return repair::run(&config).await,
         Command::Config { .. } => {}
     }

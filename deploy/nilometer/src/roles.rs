@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::access;
 use crate::cli::Up;
 use crate::config::Config;
 use crate::crew::Crew;
@@ -123,14 +124,16 @@ pub(crate) async fn run(
         false => None,
     };
     let listener = bind(config.listen.http).await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let accounts = access::open(&config, address, Arc::new(SystemClock)).await?.map(Arc::new);
+    let url = format!("http://{address}");
     let mut process = Process::new(config, url.clone());
     process.wire(roles, up.as_ref()).await?;
     let site = Site {
         routes: std::mem::take(&mut process.routes),
         registries: process.registries.clone(),
         readiness: process.readiness.clone(),
-        token: process.config.listen.token.clone(),
+        accounts,
     };
     let cancel = process.servers.cancel.clone();
     process.servers.spawn("http", site.serve(listener, cancel));

@@ -1,0 +1,64 @@
+//! Who may ask a process that serves HTTP.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context;
+use nilometer_accounts::{Accounts, Directory, ExposeSecret, Location, SecretString};
+use nilometer_source::SharedClock;
+
+use crate::config::Config;
+
+/// Where clients may have their key, so that no list of processes shows it.
+const TOKEN_VARIABLE: &str = "NILOMETER_TOKEN";
+
+/// The stored users, accounts and keys.
+pub(crate) async fn directory(config: &Config, clock: SharedClock) -> anyhow::Result<Directory> {
+    let location = Location::parse(&config.accounts.database, &config.data.dir)?;
+    Ok(Directory::open(&location, clock).await?)
+}
+
+/// What asks callers of an address for their keys; none where everybody is let in, on loopback
+/// without `listen.token`.
+///
+/// If there never was a key of an address that others can reach, one of an operator is made and
+/// written to stderr, once; not to the log, which others may read and keep.
+pub(crate) async fn open(
+    config: &Config,
+    address: SocketAddr,
+    clock: SharedClock,
+) -> anyhow::Result<Option<Accounts>> {
+    let token = &config.listen.token;
+    let no_token = token.expose_secret().is_empty();
+    if address.ip().is_loopback() && no_token {
+        return Ok(None);
+    }
+    let directory = directory(config, clock).await?;
+    if no_token && let Some(first) = directory.keys.create_first().await? {
+        writeln!(
+            std::io::stderr(),
+            "{address} can be reached by others, and there is no key yet. This one is an \
+             operator's; it is shown this once:\n\n    {}\n\nMore: nilometer key create --help",
+            first.token.expose_secret()
+        )?;
+    }
+    let accounts = Accounts::new(directory, &config.accounts, token, Vec::new())?;
+    Ok(Some(accounts))
+}
+
+/// The key that a client sends: of a file (`-` is stdin), the environment, or the configuration.
+pub(crate) fn client_token(file: Option<&Path>, config: &Config) -> anyhow::Result<SecretString> {
+    let text = match file {
+        None => match std::env::var(TOKEN_VARIABLE) {
+            Ok(text) => text,
+            Err(_) => return Ok(config.listen.token.clone()),
+        },
+        Some(path) if path.as_os_str() == "-" => {
+            std::io::read_to_string(std::io::stdin()).context("no key on standard input")?
+        }
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read a key from {}", path.display()))?,
+    };
+    Ok(SecretString::from(text.trim()))
+}

@@ -1,0 +1,69 @@
+//! Settings that are written as texts: durations, sizes, instants.
+
+use std::time::Duration;
+
+use nilometer_contract::Timestamp;
+use serde::{Deserialize, Deserializer, de};
+
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text)
+        .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
+}
+
+pub(super) fn period<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text == "forever" {
+        return Ok(None);
+    }
+    let least = Duration::from_secs(86_400);
+    match humantime::parse_duration(&text) {
+        Ok(kept) if kept >= least => Ok(Some(kept)),
+        _ => Err(de::Error::custom(format!(
+            "{text:?} is no retention; write \"forever\" or at least a day, like \"400days\""
+        ))),
+    }
+}
+
+pub(super) fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(de::Error::custom),
+    }
+}
+
+pub(super) fn fsync<'de, D: Deserializer<'de>>(from: D) -> Result<nilometer_log::Fsync, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.as_str() {
+        "always" => Ok(nilometer_log::Fsync::Always),
+        other => humantime::parse_duration(other).map(nilometer_log::Fsync::Every).map_err(|_| {
+            de::Error::custom(format!("fsync is \"always\" or a duration, not {other:?}"))
+        }),
+    }
+}
+
+pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_size(&text).ok_or_else(|| {
+        de::Error::custom(format!("{text:?} is no size; write it like \"512MiB\" or \"1GB\""))
+    })
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
