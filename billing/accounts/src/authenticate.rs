@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use nilometer_contract::{Principal, Role, Scope, Timestamp};
@@ -23,6 +24,10 @@ use crate::token;
 
 /// Longest bearer token that is looked at.
 const BEARER_MAX: usize = 16 << 10;
+/// Longest time that an answer takes; a database that does not answer by then is away.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Longest time that recording the last use of a key holds up who uses it.
+const RECORD_MAX: Duration = Duration::from_secs(1);
 /// How exactly the last use of a key is recorded.
 const USED_MICROS: i64 = 60_000_000;
 
@@ -133,19 +138,27 @@ impl Accounts {
         if let Some(principal) = self.cache.get(digest, asked, self.clock.now()) {
             return Ok(principal);
         }
-        for authenticator in &self.authenticators {
-            let Some(identity) = authenticator.identify(bearer).await? else { continue };
-            let expires = identity.expires;
-            let principal = self.principal(identity).await?;
-            self.cache.put(digest, principal.clone(), asked, expires);
-            return Ok(principal);
-        }
-        Err(refused("not a key, and not a token of a configured issuer"))
+        let proved = tokio::time::timeout(ANSWER_MAX, self.prove(bearer)).await;
+        let (principal, expires) = proved
+            .map_err(|_| Denied::Unavailable("who knows did not answer in time".into()))??;
+        self.cache.put(digest, principal.clone(), asked, expires);
+        Ok(principal)
     }
 
     /// Asks the database of everybody again: what this process changed takes effect at once.
     pub fn forget_cached(&self) {
         self.cache.clear();
+    }
+
+    /// Asks one authenticator after the other.
+    async fn prove(&self, bearer: &str) -> Result<(Principal, Option<Timestamp>), Denied> {
+        for authenticator in &self.authenticators {
+            if let Some(identity) = authenticator.identify(bearer).await? {
+                let expires = identity.expires;
+                return Ok((self.principal(identity).await?, expires));
+            }
+        }
+        Err(refused("not a key, and not a token of a configured issuer"))
     }
 
     async fn principal(&self, identity: Identity) -> Result<Principal, Denied> {
@@ -179,6 +192,20 @@ impl Authenticator for OperatorToken {
     }
 }
 
+impl StoredKeys {
+    /// A key is let in though its use cannot be recorded.
+    async fn record_use(&self, id: &str, now: Timestamp) {
+        match tokio::time::timeout(RECORD_MAX, self.0.keys.used(id, now)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, key = id, "the last use of a key is not recorded");
+            }
+            Err(_) => warn!(key = id, "the last use of a key is not recorded in time"),
+        }
+    }
+}
+
 #[async_trait]
 impl Authenticator for StoredKeys {
     async fn identify(&self, bearer: &str) -> Result<Option<Identity>, Rejection> {
@@ -203,11 +230,8 @@ impl Authenticator for StoredKeys {
             return refused(why, sent.id);
         }
         let stale = |at: Timestamp| now.0.saturating_sub(at.0) >= USED_MICROS;
-        if stored.key.last_used_at.is_none_or(stale)
-            && let Err(error) = self.0.keys.used(sent.id, now).await
-        {
-            let error = &error as &dyn std::error::Error;
-            warn!(error, key = sent.id, "the last use of a key could not be recorded");
+        if stored.key.last_used_at.is_none_or(stale) {
+            self.record_use(sent.id, now).await;
         }
         let name = match &stored.key.user {
             Some(user) => format!("user:{user}/key:{}", sent.id),

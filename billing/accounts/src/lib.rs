@@ -36,7 +36,6 @@ pub use database::Location;
 pub use directory::Directory;
 pub use error::AccountsError;
 pub use keys::{ApiKey, CreatedKey, KeyRequest, KeyTable};
-pub use oidc::Issuer;
 pub use secrecy::{ExposeSecret, SecretString};
 pub use secret::deserialize as deserialize_secret;
 pub use users::{Binding, NewUser, User, UserTable};

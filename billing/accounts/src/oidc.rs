@@ -20,7 +20,7 @@ use crate::directory::Directory;
 const TYPES: [&str; 3] = ["jwt", "at+jwt", "application/at+jwt"];
 
 /// Accepts the tokens of one issuer.
-pub struct Issuer {
+pub(crate) struct Issuer {
     config: OidcConfig,
     accepted: Vec<Algorithm>,
     directory: Directory,
@@ -34,11 +34,7 @@ struct IssuedBy {
 
 impl Issuer {
     /// Asks the issuer for nothing yet.
-    ///
-    /// # Errors
-    ///
-    /// If a setting is refused.
-    pub fn new(config: OidcConfig, directory: Directory) -> Result<Self, InvalidConfig> {
+    pub(crate) fn new(config: OidcConfig, directory: Directory) -> Result<Self, InvalidConfig> {
         let invalid = |key: &str, why: String| InvalidConfig {
             key: format!("accounts.oidc.{} ({})", key, config.name),
             why,

@@ -1,7 +1,7 @@
 //! A real PostgreSQL on loopback, from the distribution's packages, in a folder of its own.
 //!
-//! It refuses to run as root, so that under root it runs as `nobody`. Of what it promises, it keeps
-//! all but durability: tests start afresh.
+//! It refuses to run as root, so that under root it runs as `nobody`. What is committed outlives
+//! its end, but not the machine's: nothing is forced to disk.
 
 use std::{
     fs::{self, File},
@@ -41,8 +41,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server that keeps its data in the empty folder `dir`, and waits until it answers.
-    /// None, with a line that says why, on a machine without PostgreSQL.
+    /// Starts a server that keeps its data in the empty folder `dir`, which becomes the server's user's
+    /// and must be within folders that others may enter, and waits until it answers. None, with a line that says why, on a machine without PostgreSQL.
     ///
     /// # Errors
     ///
@@ -174,7 +174,6 @@ impl Postgres {
             "listen_addresses=127.0.0.1",
             &format!("port={}", self.port),
             "fsync=off",
-            "synchronous_commit=off",
             "full_page_writes=off",
             "shared_buffers=16MB",
             "max_connections=200",

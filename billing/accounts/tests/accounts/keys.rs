@@ -1,7 +1,12 @@
 //! Who is let in with a key, and for how long.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
 use nilometer_accounts::{
-    Accounts, AccountsError, Config, Denied, ExposeSecret, KeyRequest, NewUser,
+    Accounts, AccountsError, Authenticator, Config, Denied, ExposeSecret, Identity, KeyRequest,
+    NewUser, Rejection,
 };
 use nilometer_contract::{Role, Scope};
 
@@ -20,6 +25,7 @@ on_both! {
     several_processes_create_one_first_key,
     a_token_of_the_configuration_is_an_operators,
     a_database_that_fails_is_no_refusal,
+    further_authenticators_are_asked_last,
 }
 
 async fn a_key_is_let_in_with_its_account_and_projects(bed: &Bed) {
@@ -264,4 +270,52 @@ async fn a_database_that_fails_is_no_refusal(bed: &Bed) {
     }
     bed.sql("ALTER TABLE moved RENAME TO api_keys").await;
     ask(&gate, &new.token).await.unwrap();
+}
+
+/// Tokens of another kind, as Keystone's are; counts how often it is asked.
+struct Fernet(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Authenticator for Fernet {
+    async fn identify(&self, bearer: &str) -> Result<Option<Identity>, Rejection> {
+        let identity = |account: &str| Identity {
+            name: "keystone:ada".to_owned(),
+            role: Role::Viewer,
+            account: Some(account.to_owned()),
+            expires: Some(after(30)),
+        };
+        self.0.fetch_add(1, Ordering::Relaxed);
+        match bearer.strip_prefix("gAAAA") {
+            None => Ok(None),
+            Some("away") => Err(Rejection::Unavailable("Keystone does not answer".into())),
+            Some("bad") => Err(Rejection::Refused("a token that Keystone refuses".to_owned())),
+            Some(account) => Ok(Some(identity(account))),
+        }
+    }
+}
+
+async fn further_authenticators_are_asked_last(bed: &Bed) {
+    bed.accounts(&["acme"]).await;
+    bed.directory.accounts.assign("acme", "blue", from_now(), false).await.unwrap();
+    let created = bed.key(Role::Operator, None).await;
+    let (directory, config) = (bed.directory.clone(), Config::default());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let further: Vec<Box<dyn Authenticator>> = vec![Box::new(Fernet(asked.clone()))];
+    let gate = Accounts::new(directory, &config, &"".into(), further).unwrap();
+    ask(&gate, &created.token).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    // It proves who it is; what he sees, the directory says.
+    let principal = gate.authenticate("gAAAAacme").await.unwrap();
+    assert_eq!((&*principal.name, principal.role), ("keystone:ada", Role::Viewer));
+    assert!(principal.scope.admits("blue", after(5)));
+    assert!(refused(&gate, "gAAAAnone").await.ends_with("none is unknown or disabled"));
+    assert_eq!(refused(&gate, "gAAAAbad").await, "a token that Keystone refuses");
+    assert!(matches!(gate.authenticate("gAAAAaway").await, Err(Denied::Unavailable(_))));
+    // And until when: from then on the cache does not answer for it.
+    let count = asked.load(Ordering::Relaxed);
+    gate.authenticate("gAAAAacme").await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), count);
+    bed.clock.set(after(30));
+    gate.authenticate("gAAAAacme").await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), count + 1);
 }

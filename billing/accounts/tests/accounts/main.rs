@@ -28,6 +28,7 @@ mod bed;
 mod issuer;
 mod keys;
 mod oidc;
+mod outages;
 mod ownership;
 mod secrets;
 mod users;
