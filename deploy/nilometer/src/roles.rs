@@ -18,7 +18,7 @@ use nilometer_agent::{Agent, Status};
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
-use nilometer_placement::Scheduler;
+use nilometer_serve::Scheduler;
 use nilometer_source::{Clock, EpochClock, SharedClock, SystemClock};
 use nilometer_sql::Engine;
 use nilometer_store::{Holder, Storage};

@@ -1,7 +1,4 @@
-//! Placement from the outside: forecasts, bursts, plans, replay, and the HTTP surface over a log.
-//!
-//! One binary. Time is given, never waited for, but for the streaming shell, which is polled for
-//! a condition up to a bound.
+//! Placement from the outside: forecasts, bursts, plans, replay. Time is given, never waited for.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -9,5 +6,3 @@ mod bursts;
 mod forecasts;
 mod lab;
 mod plans;
-mod shell;
-mod surface;
