@@ -4,5 +4,6 @@
 
 mod bursts;
 mod forecasts;
+mod golden;
 mod lab;
 mod plans;
