@@ -1,8 +1,8 @@
-//! What was decided and not seen yet (invariant 18).
+//! Reservations: what was decided and is not observed yet (invariant 18).
 //!
-//! An entry counts against its node from the instant of the decision until the estate shows the
-//! workload somewhere, or until it expires. What the estate shows counts by its requests until
-//! samples of it have come, so between decision and sample nothing goes uncounted.
+//! An entry counts against its node from the instant of the decision until events or samples
+//! show the workload on a node, or until it expires. A workload that is shown counts by its requests
+//! until there are samples of it, so between decision and sample nothing goes uncounted.
 
 use std::collections::VecDeque;
 
@@ -11,73 +11,62 @@ use nilometer_contract::Timestamp;
 use crate::request::Request;
 use crate::score::Load;
 
-/// Most decisions in flight; one more pushes out the oldest.
-pub const MAX_IN_FLIGHT: usize = 10_000;
-
-/// One workload on its way to a node.
+/// One workload that was assigned to a node and is not observed there yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InFlight {
+pub(crate) struct Reservation {
     /// The workload.
-    pub request: Request,
-    /// Id of the node it was sent to.
-    pub node: String,
+    pub(crate) request: Request,
+    /// Id of the node it was assigned to.
+    pub(crate) node: String,
     /// What it counts for.
-    pub load: Load,
+    pub(crate) load: Load,
     /// When it was decided.
-    pub decided: Timestamp,
+    pub(crate) decided: Timestamp,
     /// First instant at which it no longer counts.
-    pub expires: Timestamp,
+    pub(crate) expires: Timestamp,
 }
 
-/// Decisions in flight, oldest first.
+/// The reservations, oldest first.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    entries: VecDeque<InFlight>,
+pub(crate) struct Reservations {
+    entries: VecDeque<Reservation>,
 }
 
-impl Ledger {
-    /// Adds a decision; one for the same workload replaces the earlier.
-    pub fn add(&mut self, entry: InFlight) {
-        self.withdraw(&entry.request);
-        if self.entries.len() >= MAX_IN_FLIGHT {
+impl Reservations {
+    /// Adds a reservation; one for the same workload replaces the earlier. Of more than `most` the
+    /// oldest are dropped.
+    pub(crate) fn insert(&mut self, entry: Reservation, most: usize) {
+        self.remove(&entry.request);
+        self.entries.push_back(entry);
+        while self.entries.len() > most {
             self.entries.pop_front();
         }
-        self.entries.push_back(entry);
     }
 
     /// Takes out the entry of a workload that is decided anew, so that it does not count against
     /// itself.
-    pub fn withdraw(&mut self, request: &Request) -> Option<InFlight> {
-        let place = self.entries.iter().position(|known| is_same(&known.request, request))?;
-        self.entries.remove(place)
+    pub(crate) fn remove(&mut self, request: &Request) -> Option<Reservation> {
+        let index = self.entries.iter().position(|known| is_same(&known.request, request))?;
+        self.entries.remove(index)
     }
 
     /// The entries that count at `now`.
-    pub fn alive(&self, now: Timestamp) -> impl Iterator<Item = &InFlight> {
+    pub(crate) fn active(&self, now: Timestamp) -> impl Iterator<Item = &Reservation> {
         self.entries.iter().filter(move |entry| now < entry.expires)
     }
 
-    /// All entries, expired ones too, oldest first.
-    pub fn all(&self) -> impl Iterator<Item = &InFlight> {
-        self.entries.iter()
-    }
-
-    /// Drops the entries at places that `covered` says are seen, and what expired.
-    pub fn settle(&mut self, now: Timestamp, covered: impl Fn(usize) -> bool) {
-        let mut place = 0;
-        self.entries.retain(|entry| {
-            place += 1;
-            now < entry.expires && !covered(place - 1)
-        });
+    /// Keeps the entries that have not expired and for which `keep` holds.
+    pub(crate) fn retain(&mut self, now: Timestamp, keep: impl Fn(&Reservation) -> bool) {
+        self.entries.retain(|entry| now < entry.expires && keep(entry));
     }
 
     /// Number of entries.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether nothing is in flight.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }

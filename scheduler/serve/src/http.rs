@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 use crate::extender::Arguments;
 use crate::scheduler::Scheduler;
-use nilometer_placement::board::{Dimension, NodeState};
 use nilometer_placement::place::Placement;
 use nilometer_placement::request::Request;
 use nilometer_placement::score::Score;
+use nilometer_placement::snapshot::{Dimension, NodeState};
 
 /// Longest body of a placement request.
 const MAX_PLACEMENT_BYTES: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! The scheduler's service: the shell around the pure functions of `nilometer-placement`.
 //!
 //! ```text
-//! samples, events ─► estate ─► board ─► place / plan ─► decision ─► record
+//! samples, events ─► state ─► snapshot ─► place / plan ─► decision ─► record
 //!   (the log)                    (pure functions)                  (the log)
 //! ```
 //!
@@ -13,8 +13,10 @@ mod extender;
 mod http;
 mod metrics;
 mod pod;
+mod prices;
 mod scheduler;
 mod stream;
 
 pub use config::Config;
-pub use scheduler::{Now, PriceOf, Scheduler, SchedulerError};
+pub use prices::NodePrices;
+pub use scheduler::{Now, Scheduler, SchedulerError};

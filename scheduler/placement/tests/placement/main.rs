@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bursts;
+mod cluster;
 mod forecasts;
 mod golden;
-mod lab;
 mod plans;
