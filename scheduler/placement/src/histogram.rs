@@ -135,10 +135,10 @@ impl UsageHistogram {
         let total: f32 = self.weights.iter().sum();
         let forgotten =
             self.weights.iter().take_while(|&&weight| weight < total * FORGOTTEN_SHARE).count();
-        let drop = forgotten.min(LAST).min(usize::from(self.top));
-        self.weights.rotate_left(drop);
-        self.weights[BUCKETS - drop..].fill(0.0);
-        self.top -= drop as u16;
+        // Some bucket holds its share, none below the floor holds any: fewer are forgotten than `top`.
+        self.weights.rotate_left(forgotten);
+        self.weights[BUCKETS - forgotten..].fill(0.0);
+        self.top -= forgotten as u16;
     }
 
     /// Anchors the buckets at a higher value; what falls off the end joins the last bucket.
@@ -185,60 +185,4 @@ fn hour(at: Timestamp) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: Timestamp = Timestamp(1_790_000_000 / 86_400 * 86_400 * MICROS_PER_SECOND);
-
-    fn minutes(count: i64) -> Timestamp {
-        START.plus_micros(count * MICROS_PER_MINUTE)
-    }
-
-    #[test]
-    fn stays_small() {
-        assert_eq!(size_of::<UsageHistogram>(), 200);
-    }
-
-    #[test]
-    fn percentile_is_within_a_bucket_above_the_true_one() {
-        let mut histogram = UsageHistogram::new(START);
-        for step in 0..600 {
-            histogram.add(CPU, minutes(step), 60.0, 1.0 + (step % 100) as f64 / 100.0);
-        }
-        let peak = histogram.percentile(CPU).unwrap();
-        assert!((1.94..=1.96 * 1.05).contains(&peak), "{peak}");
-    }
-
-    #[test]
-    fn an_old_outlier_fades_and_never_hides_the_present() {
-        let mut histogram = UsageHistogram::new(START);
-        histogram.add(CPU, START, 3_600.0, 50.0);
-        for step in 1..10 * 1_440 {
-            histogram.add(CPU, minutes(step), 60.0, 1.0);
-        }
-        let peak = histogram.percentile(CPU).unwrap();
-        assert!((1.0..8.0).contains(&peak), "{peak}");
-    }
-
-    #[test]
-    fn the_rhythm_of_the_day_is_foreseen() {
-        let mut histogram = UsageHistogram::new(START);
-        for step in 0..3 * 1_440 {
-            let busy = (step / 60) % 24 == 9;
-            histogram.add(CPU, minutes(step), 60.0, if busy { 4.0 } else { 0.5 });
-        }
-        let at = |hour: i64| histogram.next_hour_peak(CPU, minutes(3 * 1_440 + hour * 60)).unwrap();
-        assert!((4.0..4.4).contains(&at(8)), "the busy hour starts within the next: {}", at(8));
-        assert!((0.5..0.6).contains(&at(3)), "quiet at night: {}", at(3));
-    }
-
-    #[test]
-    fn extremes_do_not_panic() {
-        let mut histogram = UsageHistogram::new(Timestamp::MIN);
-        assert_eq!(histogram.percentile(MEMORY), None);
-        for (at, value) in [(Timestamp::MIN, 0.0), (Timestamp::MAX, 1e300), (Timestamp::MIN, 1.0)] {
-            histogram.add(MEMORY, at, 1.0, value);
-            assert!(histogram.next_hour_peak(MEMORY, at).is_some());
-        }
-    }
-}
+mod tests;

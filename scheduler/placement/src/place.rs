@@ -127,13 +127,8 @@ impl<'a> EligibleNodes<'a> {
     }
 
     /// How many nodes there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.nodes.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
     }
 
     /// The nodes that a decision lists, with their states as they were before it.
@@ -157,7 +152,7 @@ pub fn place(
     policy: &Policy,
     seed: u64,
 ) -> Decision {
-    let mut already = vec![Load::default(); eligible.len()];
+    let mut already = vec![Load::default(); eligible.nodes.len()];
     let each = (MAX_LISTED / requests.len().max(1)).clamp(1, policy.explained_nodes as usize);
     let mut placements = Vec::with_capacity(requests.len());
     for (turn, request) in requests.iter().enumerate() {

@@ -254,11 +254,4 @@ fn followed(kind: Option<&str>) -> Option<ResourceKind> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_usage_of_a_meter_stays_small() {
-        assert!(size_of::<MeterUsage>() <= 232, "{}", size_of::<MeterUsage>());
-    }
-}
+mod tests;

@@ -154,7 +154,7 @@ impl Scheduler {
             policy: policy.clone(),
             seed,
             nodes: eligible.listed(&decision),
-            considered: eligible.len() as u64,
+            considered: eligible.count() as u64,
             state_digest: snapshot.digest(),
             price_reference_micros: snapshot.price_reference_micros,
             watermark: self.watermark(snapshot),

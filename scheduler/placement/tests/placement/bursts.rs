@@ -94,6 +94,23 @@ fn what_does_not_fit_is_said_and_stale_nodes_are_not_refused() {
 }
 
 #[test]
+fn a_larger_burst_explains_fewer_nodes_of_each_workload() {
+    let snapshot = snapshot(&forty_nodes(), at(86_400));
+    let eligible = EligibleNodes::new(&snapshot, None);
+    let listed = |count, explained_nodes| {
+        let policy = Policy { explained_nodes, ..Policy::default() };
+        let placements = place(&eligible, &burst(count, 1), &policy, 0).placements;
+        placements.iter().map(|placed| placed.candidates.len()).max()
+    };
+    assert_eq!(listed(1, 8), Some(8));
+    assert_eq!(listed(32, 8), Some(8));
+    assert_eq!(listed(64, 8), Some(4), "256 nodes over all workloads");
+    assert_eq!(listed(256, 8), Some(1));
+    assert_eq!(listed(64, 2), Some(2));
+    assert_eq!(listed(0, 8), None);
+}
+
+#[test]
 fn the_cheaper_of_two_equal_nodes_is_chosen() {
     let mut state = ClusterState::default();
     for id in ["a", "b"] {
@@ -169,15 +186,15 @@ proptest! {
                 Request { kind, ..request(&format!("w{n}"), cpu, memory) }
             })
             .collect();
-        let field = EligibleNodes::new(&snapshot, None);
-        let decision = place(&field, &requests, &policy, seed);
-        prop_assert_eq!(&decision, &place(&field, &requests, &policy, seed));
+        let eligible = EligibleNodes::new(&snapshot, None);
+        let decision = place(&eligible, &requests, &policy, seed);
+        prop_assert_eq!(&decision, &place(&eligible, &requests, &policy, seed));
         let inputs = Inputs {
             requests,
             policy,
             seed,
-            nodes: field.listed(&decision),
-            considered: field.len() as u64,
+            nodes: eligible.listed(&decision),
+            considered: eligible.count() as u64,
             price_reference_micros: snapshot.price_reference_micros,
             ..Inputs::default()
         };

@@ -1,5 +1,7 @@
 //! Recorded decisions stay what they were, to the byte: placements of every strategy and a plan.
 
+use std::path::Path;
+
 use nilometer_contract::{Change, Resource, ResourceKind};
 use nilometer_placement::place::{EligibleNodes, place};
 use nilometer_placement::plan::plan;
@@ -69,15 +71,15 @@ fn requests() -> Vec<Request> {
 
 fn records() -> Vec<DecisionRecord> {
     let snapshot = snapshot();
-    let field = EligibleNodes::new(&snapshot, None);
+    let eligible = EligibleNodes::new(&snapshot, None);
     let placed = |policy: Policy, seed| {
-        let decision = place(&field, &requests(), &policy, seed);
+        let decision = place(&eligible, &requests(), &policy, seed);
         let inputs = Inputs {
             requests: requests(),
             policy,
             seed,
-            nodes: field.listed(&decision),
-            considered: field.len() as u64,
+            nodes: eligible.listed(&decision),
+            considered: eligible.count() as u64,
             state_digest: snapshot.digest(),
             price_reference_micros: snapshot.price_reference_micros,
             watermark: Watermark { newest_sample: snapshot.newest_sample, partitions: Vec::new() },
@@ -101,13 +103,23 @@ fn records() -> Vec<DecisionRecord> {
 
 #[test]
 fn recorded_decisions_stay_what_they_were() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/decisions.json");
     let lines: Vec<String> =
         records().iter().map(|record| serde_json::to_string(record).unwrap()).collect();
-    let given = lines.join("\n") + "\n";
+    check("decisions.json", &(lines.join("\n") + "\n"));
+}
+
+/// Compares with a file of `tests/golden`, or writes it where `NILOMETER_BLESS` is set.
+pub(crate) fn check(file: &str, given: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     if std::env::var_os("NILOMETER_BLESS").is_some() {
-        std::fs::write(path, &given).unwrap();
-    } else {
-        assert_eq!(given, std::fs::read_to_string(path).unwrap());
+        std::fs::write(&path, given).unwrap();
+        return;
     }
+    let known = std::fs::read_to_string(&path).unwrap();
+    if let Some((line, (given, known))) =
+        (1..).zip(given.lines().zip(known.lines())).find(|(_, (given, known))| given != known)
+    {
+        panic!("{file}:{line}:\n{known}\nis now\n{given}");
+    }
+    assert_eq!(given.lines().count(), known.lines().count(), "{file}");
 }

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bounds;
 mod bursts;
 mod cluster;
 mod forecasts;
+mod generated;
 mod golden;
 mod plans;
+mod scores;
+mod snapshots;
