@@ -104,6 +104,26 @@ fn a_sample_speaks_for_the_hold_time_at_most() {
 }
 
 #[test]
+fn a_sample_speaks_for_the_time_since_the_one_before() {
+    // High for 3 s of every 303 s: a hundredth of the time, so no peak.
+    let noon = at(12 * 3_600);
+    let (mut counter, mut gauge) = (vec![(0, 0.0)], vec![(0, 1e9)]);
+    let (mut second, mut total) = (0, 0.0);
+    for _ in 0..100 {
+        for (held, level) in [(3, 4.0), (300, 1.0)] {
+            second += held;
+            total += held as f64 * level;
+            counter.push((second, total));
+            gauge.push((second, level * 1e9));
+        }
+    }
+    let cpu = folded("cpu.time", &counter).get("n").unwrap().cpu(noon).unwrap();
+    assert!((1.0..1.1).contains(&cpu.peak), "{cpu:?}");
+    let memory = folded("memory.usage", &gauge).get("n").unwrap().memory(noon).unwrap();
+    assert!((1e9..1.1e9).contains(&memory.peak), "{memory:?}");
+}
+
+#[test]
 fn an_estimate_has_age_span_and_a_peak_not_below_the_level() {
     let usage = folded("cpu.time", &[(0, 0.0), (60, 60.0), (120, 360.0)]);
     let n = usage.get("n").unwrap();
