@@ -122,11 +122,6 @@ impl Money {
         Money { minor: BigInt::ZERO, digits: currency.minor_digits() }
     }
 
-    /// The amount in minor units, such as cents.
-    pub fn minor_units(&self) -> &BigInt {
-        &self.minor
-    }
-
     /// Digits of the minor unit.
     pub fn digits(&self) -> u32 {
         self.digits

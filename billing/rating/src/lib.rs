@@ -17,6 +17,7 @@ mod decimal;
 mod digest;
 mod explain;
 mod fraction;
+mod hourly;
 mod invoice;
 mod pattern;
 mod per;

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nilometer_agent::AgentConfig;
-use nilometer_contract::{EVENTS, GAPS, Resource, SAMPLES};
+use nilometer_contract::{EVENTS, GAPS, SAMPLES};
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
-use nilometer_placement::PriceOf;
 use nilometer_rating::PriceBook;
 use nilometer_sql::Limits;
 use nilometer_store::{LeaseConfig, Storage, StorageConfig};
@@ -141,18 +140,13 @@ impl Config {
     }
 
     /// The scheduler's settings.
-    pub(crate) fn placement(&self) -> nilometer_placement::Config {
-        nilometer_placement::Config {
+    pub(crate) fn scheduler(&self) -> nilometer_serve::Config {
+        nilometer_serve::Config {
             samples_partitions: self.log.partitions,
             events_partitions: self.log.partitions,
             look_back_hours: (self.schedule.look_back.as_secs() / 3_600) as u32,
             policy: self.schedule.policy.clone(),
-            ..nilometer_placement::Config::default()
+            ..nilometer_serve::Config::default()
         }
     }
-}
-
-/// What a node costs by the hour: its attribute `price_per_hour`, where the operator says so.
-pub(crate) fn node_price() -> PriceOf {
-    Arc::new(|node: &Resource| node.attributes.get("price_per_hour").cloned())
 }

@@ -15,17 +15,18 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use nilometer_agent::{Agent, Status};
+use nilometer_controller::Controller;
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
-use nilometer_placement::Scheduler;
+use nilometer_placement::plan::Plan;
+use nilometer_serve::{NodePrices, Scheduler};
 use nilometer_source::{Clock, EpochClock, SharedClock, SystemClock};
 use nilometer_sql::Engine;
 use nilometer_store::{Holder, Storage};
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::access;
@@ -35,7 +36,6 @@ use crate::crew::Crew;
 use crate::demo::{Demo, Progress};
 use crate::folder;
 use crate::http::{Readiness, Site, bind};
-use crate::parts::node_price;
 use crate::screen::{Screen, Shown};
 use crate::sources::{Missing, discover, look_again};
 
@@ -267,8 +267,9 @@ impl Process {
     fn schedule(&mut self, log: Arc<dyn Log>, control: bool) -> anyhow::Result<()> {
         let clock = self.clock.clone();
         let now = Arc::new(move || clock.now());
-        let config = self.config.placement();
-        let scheduler = Scheduler::new(log, config, node_price(), now, &self.registry)?;
+        let config = self.config.scheduler();
+        let prices = NodePrices::new(self.config.price_book()?);
+        let scheduler = Scheduler::new(log, config, prices, now, &self.registry)?;
         self.routes = std::mem::take(&mut self.routes).merge(scheduler.router());
         let ready = scheduler.clone();
         self.readiness.push(Arc::new(move || match ready.is_caught_up() {
@@ -279,8 +280,10 @@ impl Process {
         let running = scheduler.clone();
         self.workers.spawn("schedule", async move { Ok(running.run(cancel).await?) });
         if control {
-            let (cancel, interval) = (self.workers.cancel.clone(), self.config.control.interval);
-            self.workers.spawn("control", print_plans(scheduler, interval, cancel));
+            let config = nilometer_controller::Config { interval: self.config.control.interval };
+            let controller = Controller::new(scheduler, config)?;
+            let print = |plan: &Plan| crate::screen::say(&plan.to_string());
+            self.workers.spawn("control", controller.run(print, self.workers.cancel.clone()));
         }
         Ok(())
     }
@@ -367,27 +370,5 @@ impl Process {
             }
         }
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-}
-
-/// The controller in its first form: a dry-run plan now and then, printed and recorded.
-async fn print_plans(
-    scheduler: Arc<Scheduler>,
-    interval: Duration,
-    cancel: CancellationToken,
-) -> anyhow::Result<()> {
-    while !scheduler.is_caught_up() {
-        tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-        }
-    }
-    loop {
-        let (_, plan) = scheduler.plan();
-        crate::screen::say(&plan.to_string())?;
-        tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            () = tokio::time::sleep(interval) => {}
-        }
     }
 }

@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod crash;
 mod deps;
+mod mutants;
 mod packages;
 mod phases;
 mod planted;
@@ -36,6 +37,8 @@ enum Chore {
     Crash(crash::Options),
     /// Check the direction, versions and licences of dependencies
     Deps,
+    /// Change the pure crates in small ways and count what their tests notice
+    Mutants(mutants::Options),
     /// Run seeds of the simulated pipeline while everything fails, and judge bills and samples
     SimulateFaults(simulate::Options),
     /// Run all tests, after getting what they need
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Crash(options) => crash::run(&root, &options),
         Chore::Ci => ci::run(&root),
         Chore::Deps => deps::run(&root),
+        Chore::Mutants(options) => mutants::run(&root, &options),
         Chore::SimulateFaults(options) => simulate::run(&root, &options),
         Chore::Test(options) => test::run(&root, &options),
         Chore::Tidy => tidy::run(&root),

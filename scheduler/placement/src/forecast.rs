@@ -1,4 +1,4 @@
-//! From the folded state to a [`Board`]: what each node will bear at its peak in the next hour.
+//! From the folded state to a [`Snapshot`]: what each node will bear at its peak in the next hour.
 //!
 //! ```text
 //! settled = together × (Σ peaks of workloads long here + what no workload explains)
@@ -20,11 +20,11 @@ use nilometer_contract::{MICROS_PER_SECOND, Resource, ResourceKind, Timestamp};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use crate::board::{Board, Dimension, NodeState, WorkloadState, permille_up};
-use crate::estate::{Alive, Estate};
 use crate::policy::Policy;
 use crate::request::{cpu_millis_of, memory_bytes_of};
-use crate::series::Known;
+use crate::snapshot::{Dimension, NodeState, Snapshot, WorkloadState, permille_up};
+use crate::state::{ClusterState, LiveResource};
+use crate::usage::UsageEstimate;
 
 /// Attribute by which a workload refuses to be moved, when `false`.
 pub const MOVABLE: &str = "nilometer.movable";
@@ -65,98 +65,99 @@ struct Both {
 }
 
 struct Node<'a> {
-    alive: &'a Alive<'a>,
-    cpu: Option<Known>,
-    memory: Option<Known>,
+    live: &'a LiveResource<'a>,
+    cpu: Option<UsageEstimate>,
+    memory: Option<UsageEstimate>,
     sums: Both,
     vms: u32,
     pods: u32,
 }
 
-impl Estate {
+impl ClusterState {
     /// Everything a decision at `now` may rest on.
-    pub fn board(&self, now: Timestamp, policy: &Policy, price: Price<'_>) -> Board {
-        let alive = self.alive(now);
-        let (mut nodes, places) = self.nodes(&alive, now);
+    pub fn snapshot(&self, now: Timestamp, policy: &Policy, price: Price<'_>) -> Snapshot {
+        let live = self.live(now);
+        let (mut nodes, indexes) = self.nodes(&live, now);
         let mut workloads = Vec::new();
-        for guest in alive.iter().filter(|guest| guest.kind != ResourceKind::Node) {
-            let Some(&place) = places.get(guest.host) else { continue };
-            let settled = nodes[place].has_settled(guest, now, policy);
-            let state = self.workload(guest, settled, now, policy, &mut nodes[place]);
-            let left = guest.came_from.filter(|_| guest.since.0 > now.0 - DEPARTED_MICROS);
-            if let Some(&before) = left.and_then(|host| places.get(host)) {
+        for workload in live.iter().filter(|workload| workload.kind != ResourceKind::Node) {
+            let Some(&index) = indexes.get(workload.host) else { continue };
+            let settled = nodes[index].has_settled(workload, now, policy);
+            let state = self.workload_state(workload, settled, now, policy, &mut nodes[index]);
+            let left =
+                workload.previous_host.filter(|_| workload.since.0 > now.0 - DEPARTED_MICROS);
+            if let Some(&before) = left.and_then(|host| indexes.get(host)) {
                 let sums = &mut nodes[before].sums;
                 add(&mut sums.cpu.departed, state.cpu_peak);
                 add(&mut sums.memory.departed, state.memory_peak);
             }
             workloads.push(state);
         }
-        for entry in self.in_flight(&alive, now) {
-            let Some(&place) = places.get(entry.node.as_str()) else { continue };
-            let sums = &mut nodes[place].sums;
+        for entry in self.in_flight(&live, now) {
+            let Some(&index) = indexes.get(entry.node.as_str()) else { continue };
+            let sums = &mut nodes[index].sums;
             add(&mut sums.cpu.in_flight, entry.load.cpu_peak);
             add(&mut sums.cpu.allocated, entry.load.cpu_request);
             add(&mut sums.memory.in_flight, entry.load.memory_peak);
             add(&mut sums.memory.allocated, entry.load.memory_request);
         }
         let nodes: Vec<NodeState> = nodes.iter().map(|node| node.state(policy, price)).collect();
-        let mut board = Board::new(now, nodes, workloads);
-        board.newest_sample = self.newest_sample();
-        board
+        let mut snapshot = Snapshot::new(now, nodes, workloads);
+        snapshot.newest_sample = self.newest_sample();
+        snapshot
     }
 
-    /// Nodes, and VMs that pods run on; with where each lies. Sorted by id, as `alive` is.
+    /// Nodes, and VMs that pods run on; with where each lies. Sorted by id, as `live` is.
     fn nodes<'a>(
         &self,
-        alive: &'a [Alive<'a>],
+        live: &'a [LiveResource<'a>],
         now: Timestamp,
     ) -> (Vec<Node<'a>>, HashMap<&'a str, usize>) {
-        let pods = alive.iter().filter(|alive| alive.kind == ResourceKind::Pod);
+        let pods = live.iter().filter(|live| live.kind == ResourceKind::Pod);
         let hosts: std::collections::HashSet<&str> = pods.map(|pod| pod.host).collect();
-        let is_node = |alive: &&Alive<'_>| match alive.kind {
+        let is_node = |live: &&LiveResource<'_>| match live.kind {
             ResourceKind::Node => true,
-            ResourceKind::Vm => hosts.contains(alive.id),
+            ResourceKind::Vm => hosts.contains(live.id),
             _ => false,
         };
-        let mut places = HashMap::new();
-        let nodes = alive.iter().filter(is_node).enumerate().map(|(place, alive)| {
-            places.insert(alive.id, place);
-            let series = self.series.get(alive.id);
-            let cpu = series.and_then(|series| series.cpu(now));
-            let memory = series.and_then(|series| series.memory(now));
-            Node { alive, cpu, memory, sums: Both::default(), vms: 0, pods: 0 }
+        let mut indexes = HashMap::new();
+        let nodes = live.iter().filter(is_node).enumerate().map(|(index, live)| {
+            indexes.insert(live.id, index);
+            let usage = self.usage.get(live.id);
+            let cpu = usage.and_then(|usage| usage.cpu(now));
+            let memory = usage.and_then(|usage| usage.memory(now));
+            Node { live, cpu, memory, sums: Both::default(), vms: 0, pods: 0 }
         });
-        (nodes.collect(), places)
+        (nodes.collect(), indexes)
     }
 
-    fn workload(
+    fn workload_state(
         &self,
-        guest: &Alive<'_>,
+        workload: &LiveResource<'_>,
         settled: (bool, bool),
         now: Timestamp,
         policy: &Policy,
         node: &mut Node<'_>,
     ) -> WorkloadState {
-        let series = self.series.get(guest.id);
-        let cpu_request = guest.state.map_or(0, cpu_millis_of);
-        let memory_request = guest.state.map_or(0, memory_bytes_of);
-        let known = series.and_then(|series| series.cpu(now)).map(millis);
-        let cpu = peak(known, cpu_request, policy.default_cpu_millis, policy);
-        let known = series.and_then(|series| series.memory(now));
-        let memory = peak(known, memory_request, policy.default_memory_bytes, policy);
+        let usage = self.usage.get(workload.id);
+        let cpu_request = workload.state.map_or(0, cpu_millis_of);
+        let memory_request = workload.state.map_or(0, memory_bytes_of);
+        let estimate = usage.and_then(|usage| usage.cpu(now)).map(millis);
+        let cpu = peak(estimate, cpu_request, policy.default_cpu_millis, policy);
+        let estimate = usage.and_then(|usage| usage.memory(now));
+        let memory = peak(estimate, memory_request, policy.default_memory_bytes, policy);
         node.sums.cpu.count(cpu, cpu_request, settled.0);
         node.sums.memory.count(memory, memory_request, settled.1);
-        match guest.kind {
+        match workload.kind {
             ResourceKind::Vm => node.vms += 1,
             _ => node.pods += 1,
         }
-        let refuses = guest.state.and_then(|state| state.attributes.get(MOVABLE));
+        let refuses = workload.state.and_then(|state| state.attributes.get(MOVABLE));
         WorkloadState {
-            id: guest.id.to_owned(),
-            name: guest.name.to_owned(),
-            project: guest.project.to_owned(),
-            kind: guest.kind,
-            node: guest.host.to_owned(),
+            id: workload.id.to_owned(),
+            name: workload.name.to_owned(),
+            project: workload.project.to_owned(),
+            kind: workload.kind,
+            node: workload.host.to_owned(),
             cpu_request,
             memory_request,
             cpu_peak: cpu.plain,
@@ -165,7 +166,7 @@ impl Estate {
             memory_arriving: memory.alone,
             cpu_settled: settled.0,
             memory_settled: settled.1,
-            since: guest.since,
+            since: workload.since,
             movable: refuses.is_none_or(|text| text != "false"),
         }
     }
@@ -182,26 +183,35 @@ impl Sums {
         }
     }
 
-    fn dimension(&self, capacity: u64, known: Option<Known>, policy: &Policy) -> Dimension {
-        let level = known.map(|known| whole(known.level));
+    fn dimension(
+        &self,
+        capacity: u64,
+        estimate: Option<UsageEstimate>,
+        policy: &Policy,
+    ) -> Dimension {
+        let level = estimate.map(|estimate| whole(estimate.level));
         let mut dimension = Dimension {
             capacity,
             allocated: self.allocated,
-            measured: known.is_some_and(|k| is_settled(&k, policy) && !is_stale(&k, policy)),
+            measured: estimate.is_some_and(|k| is_settled(&k, policy) && !is_stale(&k, policy)),
             used: level,
             settled: 0,
             arrived: self.everything,
             in_flight: self.in_flight,
             together_permille: 1_000,
-            margin_permille: known
-                .map_or_else(|| margin(i64::MAX, policy), |known| margin(known.age_micros, policy)),
+            margin_permille: estimate.map_or_else(
+                || margin(i64::MAX, policy),
+                |estimate| margin(estimate.age_micros, policy),
+            ),
         };
-        let Some(known) = known.filter(|known| !is_stale(known, policy)) else { return dimension };
-        let level = whole(known.level);
+        let Some(estimate) = estimate.filter(|estimate| !is_stale(estimate, policy)) else {
+            return dimension;
+        };
+        let level = whole(estimate.level);
         let explained = self.settled.saturating_add(level.saturating_sub(self.level));
         let measured = explained.saturating_add(self.departed);
-        if is_settled(&known, policy) && measured > 0 {
-            let together = u128::from(whole(known.peak)) * 1_000 / u128::from(measured);
+        if is_settled(&estimate, policy) && measured > 0 {
+            let together = u128::from(whole(estimate.peak)) * 1_000 / u128::from(measured);
             let together = u64::try_from(together).unwrap_or(u64::MAX);
             dimension.together_permille = together.clamp(LEAST_TOGETHER_PERMILLE, 1_000) as u32;
         }
@@ -214,31 +224,40 @@ impl Sums {
 
 impl Node<'_> {
     /// Whether the node's own history of cpu, and of memory, has long had the workload in it.
-    fn has_settled(&self, guest: &Alive<'_>, now: Timestamp, policy: &Policy) -> (bool, bool) {
+    fn has_settled(
+        &self,
+        workload: &LiveResource<'_>,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> (bool, bool) {
         let settle = i64::from(policy.settle_seconds) * MICROS_PER_SECOND;
-        let resident = guest.since.0 <= now.0.saturating_sub(settle);
-        let long = |known: &Option<Known>| {
-            known.is_some_and(|known| is_settled(&known, policy) && !is_stale(&known, policy))
+        let resident = workload.since.0 <= now.0.saturating_sub(settle);
+        let long = |estimate: &Option<UsageEstimate>| {
+            estimate.is_some_and(|estimate| {
+                is_settled(&estimate, policy) && !is_stale(&estimate, policy)
+            })
         };
         (resident && long(&self.cpu), resident && long(&self.memory))
     }
 
     fn state(&self, policy: &Policy, price: Price<'_>) -> NodeState {
-        let bare = Resource::new(self.alive.id, self.alive.kind);
-        let resource = self.alive.state.unwrap_or(&bare);
+        let bare = Resource::new(self.live.id, self.live.kind);
+        let resource = self.live.state.unwrap_or(&bare);
         let price = price(resource);
         let micros = price.as_deref().and_then(price_micros);
         let sums = &self.sums;
         let cpu = sums.cpu.dimension(cpu_millis_of(resource), self.cpu.map(millis), policy);
         let memory = sums.memory.dimension(memory_bytes_of(resource), self.memory, policy);
-        let ages = [&self.cpu, &self.memory].map(|known| known.map(|known| known.age_micros));
-        let believed = |known: &Option<Known>| known.is_some_and(|k| !is_stale(&k, policy));
-        let name = if self.alive.name.is_empty() { self.alive.id } else { self.alive.name };
+        let ages =
+            [&self.cpu, &self.memory].map(|estimate| estimate.map(|estimate| estimate.age_micros));
+        let believed =
+            |estimate: &Option<UsageEstimate>| estimate.is_some_and(|k| !is_stale(&k, policy));
+        let name = if self.live.name.is_empty() { self.live.id } else { self.live.name };
         NodeState {
-            id: self.alive.id.to_owned(),
+            id: self.live.id.to_owned(),
             name: name.to_owned(),
-            kind: self.alive.kind,
-            guest: !self.alive.host.is_empty(),
+            kind: self.live.kind,
+            guest: !self.live.host.is_empty(),
             cpu,
             memory,
             price_micros: micros,
@@ -253,17 +272,17 @@ impl Node<'_> {
 
 /// History that is long and fresh speaks for itself; otherwise the request counts where it is
 /// larger, and a default where there is neither.
-fn peak(known: Option<Known>, request: u64, default: u64, policy: &Policy) -> Peak {
-    match known {
-        Some(known) if is_settled(&known, policy) && !is_stale(&known, policy) => {
-            let factor = 1_000 + u64::from(margin(known.age_micros, policy));
-            let plain = whole(known.peak);
-            Peak { plain, alone: permille_up(plain, factor), level: whole(known.level) }
+fn peak(estimate: Option<UsageEstimate>, request: u64, default: u64, policy: &Policy) -> Peak {
+    match estimate {
+        Some(estimate) if is_settled(&estimate, policy) && !is_stale(&estimate, policy) => {
+            let factor = 1_000 + u64::from(margin(estimate.age_micros, policy));
+            let plain = whole(estimate.peak);
+            Peak { plain, alone: permille_up(plain, factor), level: whole(estimate.level) }
         }
-        Some(known) => {
-            let plain = whole(known.peak).max(request);
-            let fresh = !is_stale(&known, policy);
-            Peak { plain, alone: plain, level: if fresh { whole(known.level) } else { plain } }
+        Some(estimate) => {
+            let plain = whole(estimate.peak).max(request);
+            let fresh = !is_stale(&estimate, policy);
+            Peak { plain, alone: plain, level: if fresh { whole(estimate.level) } else { plain } }
         }
         None => {
             let plain = if request == 0 { default } else { request };
@@ -281,16 +300,16 @@ fn margin(age_micros: i64, policy: &Policy) -> u32 {
     policy.margin_percent * 10 + widened as u32
 }
 
-fn is_stale(known: &Known, policy: &Policy) -> bool {
-    known.age_micros > i64::from(policy.stale_seconds) * MICROS_PER_SECOND
+fn is_stale(estimate: &UsageEstimate, policy: &Policy) -> bool {
+    estimate.age_micros > i64::from(policy.stale_seconds) * MICROS_PER_SECOND
 }
 
-fn is_settled(known: &Known, policy: &Policy) -> bool {
-    known.span_micros >= i64::from(policy.settle_seconds) * MICROS_PER_SECOND
+fn is_settled(estimate: &UsageEstimate, policy: &Policy) -> bool {
+    estimate.span_micros >= i64::from(policy.settle_seconds) * MICROS_PER_SECOND
 }
 
-fn millis(known: Known) -> Known {
-    Known { level: known.level * 1_000.0, peak: known.peak * 1_000.0, ..known }
+fn millis(estimate: UsageEstimate) -> UsageEstimate {
+    UsageEstimate { level: estimate.level * 1_000.0, peak: estimate.peak * 1_000.0, ..estimate }
 }
 
 fn whole(value: f64) -> u64 {

@@ -13,18 +13,18 @@ use nilometer_contract::ResourceKind;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::board::{Board, NodeState};
 use crate::policy::Policy;
 use crate::request::Request;
-use crate::score::{Load, Misfit, Rating, Score, rate};
+use crate::score::{Evaluation, Load, Misfit, Score, evaluate};
+use crate::snapshot::{NodeState, Snapshot};
 
 /// Most nodes listed over all workloads of a burst, of each sort; at least one per workload.
 const MAX_LISTED: usize = 256;
 
 /// A node that may be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Considered<N = NodeState> {
-    /// Its state; in memory by place on the board.
+pub struct EligibleNode<N = NodeState> {
+    /// Its state; in memory by reference.
     pub node: N,
     /// VMs may be placed on it.
     pub for_vms: bool,
@@ -34,8 +34,8 @@ pub struct Considered<N = NodeState> {
 
 /// The nodes a decision may choose among, sorted by id.
 #[derive(Clone, Debug)]
-pub struct Field<'a> {
-    nodes: Vec<Considered<&'a NodeState>>,
+pub struct EligibleNodes<'a> {
+    nodes: Vec<EligibleNode<&'a NodeState>>,
     price_reference_micros: u64,
 }
 
@@ -86,59 +86,57 @@ pub struct Candidate {
     pub reasons: Vec<String>,
 }
 
-impl<'a> Field<'a> {
-    /// Every node of the board that takes workloads of the kind, or exactly the named ones.
-    pub fn new(board: &'a Board, named: Option<&[String]>) -> Self {
-        let price_reference_micros = board.price_reference_micros;
+impl<'a> EligibleNodes<'a> {
+    /// Every node of the snapshot that takes workloads of the kind, or exactly the named ones.
+    pub fn new(snapshot: &'a Snapshot, named: Option<&[String]>) -> Self {
+        let price_reference_micros = snapshot.price_reference_micros;
         let nodes = match named {
             Some(names) => {
-                let places: BTreeSet<usize> =
-                    names.iter().filter_map(|name| board.find(name)).collect();
-                let considered =
-                    |place| Considered { node: &board.nodes[place], for_vms: true, for_pods: true };
-                places.into_iter().map(considered).collect()
+                let indexes: BTreeSet<usize> =
+                    names.iter().filter_map(|name| snapshot.find(name)).collect();
+                let considered = |index| EligibleNode {
+                    node: &snapshot.nodes[index],
+                    for_vms: true,
+                    for_pods: true,
+                };
+                indexes.into_iter().map(considered).collect()
             }
             None => {
-                let vms = board.hosts_for(ResourceKind::Vm);
-                let pods = board.hosts_for(ResourceKind::Pod);
-                let considered = |place: usize| Considered {
-                    node: &board.nodes[place],
-                    for_vms: vms.binary_search(&place).is_ok(),
-                    for_pods: pods.binary_search(&place).is_ok(),
+                let vms = snapshot.hosts_for(ResourceKind::Vm);
+                let pods = snapshot.hosts_for(ResourceKind::Pod);
+                let considered = |index: usize| EligibleNode {
+                    node: &snapshot.nodes[index],
+                    for_vms: vms.binary_search(&index).is_ok(),
+                    for_pods: pods.binary_search(&index).is_ok(),
                 };
-                let all = (0..board.nodes.len()).map(considered);
+                let all = (0..snapshot.nodes.len()).map(considered);
                 all.filter(|node| node.for_vms || node.for_pods).collect()
             }
         };
-        Field { nodes, price_reference_micros }
+        EligibleNodes { nodes, price_reference_micros }
     }
 
     /// The nodes that a record kept.
-    pub fn of_record(nodes: &'a [Considered], price_reference_micros: u64) -> Self {
-        let nodes = nodes.iter().map(|kept| Considered {
+    pub fn from_record(nodes: &'a [EligibleNode], price_reference_micros: u64) -> Self {
+        let nodes = nodes.iter().map(|kept| EligibleNode {
             node: &kept.node,
             for_vms: kept.for_vms,
             for_pods: kept.for_pods,
         });
-        Field { nodes: nodes.collect(), price_reference_micros }
+        EligibleNodes { nodes: nodes.collect(), price_reference_micros }
     }
 
     /// How many nodes there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
     /// The nodes that a decision lists, with their states as they were before it.
-    pub fn listed(&self, decision: &Decision) -> Vec<Considered> {
+    pub fn listed(&self, decision: &Decision) -> Vec<EligibleNode> {
         let candidates = decision.placements.iter().flat_map(|placed| &placed.candidates);
         let ids: BTreeSet<&str> = candidates.map(|candidate| candidate.node.as_str()).collect();
         let kept = self.nodes.iter().filter(|kept| ids.contains(kept.node.id.as_str()));
-        kept.map(|kept| Considered {
+        kept.map(|kept| EligibleNode {
             node: kept.node.clone(),
             for_vms: kept.for_vms,
             for_pods: kept.for_pods,
@@ -148,44 +146,52 @@ impl<'a> Field<'a> {
 }
 
 /// Places a burst of workloads.
-pub fn place(field: &Field<'_>, requests: &[Request], policy: &Policy, seed: u64) -> Decision {
-    let mut already = vec![Load::default(); field.len()];
+pub fn place(
+    eligible: &EligibleNodes<'_>,
+    requests: &[Request],
+    policy: &Policy,
+    seed: u64,
+) -> Decision {
+    let mut already = vec![Load::default(); eligible.nodes.len()];
     let each = (MAX_LISTED / requests.len().max(1)).clamp(1, policy.explained_nodes as usize);
     let mut placements = Vec::with_capacity(requests.len());
     for (turn, request) in requests.iter().enumerate() {
         let load = request.load(policy);
-        let mut fitting = Best::new(each);
-        let mut misfits = Best::new(each);
-        for (place, considered) in field.nodes.iter().enumerate() {
-            let eligible = match request.kind {
+        let mut fitting = Ranking::new(each);
+        let mut misfits = Ranking::new(each);
+        for (index, considered) in eligible.nodes.iter().enumerate() {
+            let fits_kind = match request.kind {
                 ResourceKind::Pod => considered.for_pods,
                 _ => considered.for_vms,
             };
-            if !eligible {
+            if !fits_kind {
                 continue;
             }
-            let median = field.price_reference_micros;
-            let rating = rate(considered.node, already[place], load, policy, median);
-            match rating.misfit {
-                Some(_) => misfits.offer(0, place, rating),
+            let median = eligible.price_reference_micros;
+            let evaluation = evaluate(considered.node, already[index], load, policy, median);
+            match evaluation.misfit {
+                Some(_) => misfits.offer(0, index, evaluation),
                 None => {
-                    let luck = luck(policy, seed, turn, &considered.node.id);
-                    fitting.offer(rating.score.0.saturating_add(luck), place, rating);
+                    let drawn = tie_break(policy, seed, turn, &considered.node.id);
+                    fitting.offer(evaluation.score.0.saturating_add(drawn), index, evaluation);
                 }
             }
         }
-        let chosen = fitting.ranked.first().map(|&(_, place, rating)| (place, rating.score));
-        if let Some((place, _)) = chosen {
-            already[place] = already[place].plus(load);
+        let chosen =
+            fitting.ranked.first().map(|&(_, index, evaluation)| (index, evaluation.score));
+        if let Some((index, _)) = chosen {
+            already[index] = already[index].plus(load);
         }
         let listed = fitting.ranked.iter().chain(&misfits.ranked);
         placements.push(Placement {
             workload: request.name.clone(),
             project: request.project.clone(),
-            node: chosen.map(|(place, _)| field.nodes[place].node.id.clone()),
+            node: chosen.map(|(index, _)| eligible.nodes[index].node.id.clone()),
             score: chosen.map(|(_, score)| score),
             candidates: listed
-                .map(|(_, place, rating)| candidate(field.nodes[*place].node, rating, policy))
+                .map(|(_, index, evaluation)| {
+                    explain(eligible.nodes[*index].node, evaluation, policy)
+                })
                 .collect(),
         });
     }
@@ -193,30 +199,30 @@ pub fn place(field: &Field<'_>, requests: &[Request], policy: &Policy, seed: u64
 }
 
 /// The best few seen so far; of equals the one offered first, which has the smaller id.
-struct Best {
+struct Ranking {
     most: usize,
-    ranked: Vec<(u32, usize, Rating)>,
+    ranked: Vec<(u32, usize, Evaluation)>,
 }
 
-impl Best {
+impl Ranking {
     fn new(most: usize) -> Self {
-        Best { most, ranked: Vec::with_capacity(most + 1) }
+        Ranking { most, ranked: Vec::with_capacity(most + 1) }
     }
 
-    fn offer(&mut self, score: u32, place: usize, rating: Rating) {
+    fn offer(&mut self, score: u32, index: usize, evaluation: Evaluation) {
         let full = self.ranked.len() >= self.most;
         if full && self.ranked.last().is_some_and(|&(worst, _, _)| worst >= score) {
             return;
         }
         let at = self.ranked.partition_point(|&(known, _, _)| known >= score);
-        self.ranked.insert(at, (score, place, rating));
+        self.ranked.insert(at, (score, index, evaluation));
         self.ranked.truncate(self.most);
     }
 }
 
 /// Points drawn for a node within the near-tie band; depends on nothing but its arguments, so
 /// that leaving nodes out changes nothing for the rest.
-fn luck(policy: &Policy, seed: u64, turn: usize, node: &str) -> u32 {
+fn tie_break(policy: &Policy, seed: u64, turn: usize, node: &str) -> u32 {
     if policy.near_tie_millipoints == 0 {
         return 0;
     }
@@ -226,14 +232,14 @@ fn luck(policy: &Policy, seed: u64, turn: usize, node: &str) -> u32 {
     (state.digest() % (u64::from(policy.near_tie_millipoints) + 1)) as u32
 }
 
-/// Spells out a rating.
-pub(crate) fn candidate(node: &NodeState, rating: &Rating, policy: &Policy) -> Candidate {
+/// Spells out a evaluation.
+pub fn explain(node: &NodeState, evaluation: &Evaluation, policy: &Policy) -> Candidate {
     let percent = |of: u64, capacity: u64| match capacity {
         0 => "unknown".to_owned(),
         capacity => format!("{} %", u128::from(of) * 100 / u128::from(capacity)),
     };
     let mut reasons = Vec::with_capacity(3);
-    match rating.misfit {
+    match evaluation.misfit {
         Some(Misfit::Cpu) => reasons.push(format!(
             "requested cpu does not fit: {} of {} thousandths of a core are allocated, at most {} %",
             node.cpu.allocated, node.cpu.capacity, policy.cpu_overcommit_percent
@@ -246,9 +252,9 @@ pub(crate) fn candidate(node: &NodeState, rating: &Rating, policy: &Policy) -> C
     }
     reasons.push(format!(
         "predicted peak with it: cpu {}, memory {}; risk of overload {} ‰",
-        percent(rating.cpu.1, node.cpu.capacity),
-        percent(rating.memory.1, node.memory.capacity),
-        rating.risk_permille.1
+        percent(evaluation.cpu.1, node.cpu.capacity),
+        percent(evaluation.memory.1, node.memory.capacity),
+        evaluation.risk_permille.1
     ));
     if node.cpu.capacity == 0 && node.memory.capacity == 0 {
         reasons.push("capacity unknown: neutral score".to_owned());
@@ -258,14 +264,14 @@ pub(crate) fn candidate(node: &NodeState, rating: &Rating, policy: &Policy) -> C
     }
     Candidate {
         node: node.id.clone(),
-        fits: rating.misfit.is_none(),
-        cpu_before_millis: rating.cpu.0,
-        cpu_after_millis: rating.cpu.1,
-        memory_before_bytes: rating.memory.0,
-        memory_after_bytes: rating.memory.1,
-        risk_before_permille: rating.risk_permille.0,
-        risk_after_permille: rating.risk_permille.1,
-        score: rating.score,
+        fits: evaluation.misfit.is_none(),
+        cpu_before_millis: evaluation.cpu.0,
+        cpu_after_millis: evaluation.cpu.1,
+        memory_before_bytes: evaluation.memory.0,
+        memory_after_bytes: evaluation.memory.1,
+        risk_before_permille: evaluation.risk_permille.0,
+        risk_after_permille: evaluation.risk_permille.1,
+        score: evaluation.score,
         reasons,
     }
 }

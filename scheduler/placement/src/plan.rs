@@ -20,10 +20,10 @@ use nilometer_contract::Timestamp;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::board::Board;
 use crate::policy::Policy;
 use crate::record::Forecast;
 use crate::score::Score;
+use crate::snapshot::Snapshot;
 
 mod draft;
 
@@ -85,9 +85,9 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Draws up a plan for the board's instant.
-pub fn plan(board: &Board, policy: &Policy) -> Plan {
-    draft::draw_up(board, policy)
+/// Draws up a plan for the snapshot's instant.
+pub fn plan(snapshot: &Snapshot, policy: &Policy) -> Plan {
+    draft::draft_plan(snapshot, policy)
 }
 
 impl Move {
@@ -153,8 +153,8 @@ impl fmt::Display for Plan {
             self.emptied.len(),
             self.price_saved_per_hour
         )?;
-        for (place, step) in self.moves.iter().enumerate() {
-            writeln!(f, "{:>4}. {step}", place + 1)?;
+        for (index, step) in self.moves.iter().enumerate() {
+            writeln!(f, "{:>4}. {step}", index + 1)?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "      {note}"))
     }

@@ -7,11 +7,11 @@ use nilometer_contract::Timestamp;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::board::Board;
-use crate::place::{Considered, Decision, Field, place};
+use crate::place::{Decision, EligibleNode, EligibleNodes, place};
 use crate::plan::{Move, Plan};
 use crate::policy::Policy;
 use crate::request::Request;
+use crate::snapshot::Snapshot;
 
 /// Topic of decision records (JSON).
 pub const DECISIONS: &str = "nilometer.decisions";
@@ -69,10 +69,10 @@ pub struct Inputs {
     /// Seed of the draw among near-ties.
     pub seed: u64,
     /// States of the nodes that the answer lists; enough to replay a placement.
-    pub nodes: Vec<Considered>,
+    pub nodes: Vec<EligibleNode>,
     /// How many nodes were looked at in all.
     pub considered: u64,
-    /// Digest over the states of all nodes of the board.
+    /// Digest over the states of all nodes of the snapshot.
     pub state_digest: String,
     /// Median price of a core and hour, in millionths.
     pub price_reference_micros: u64,
@@ -142,8 +142,8 @@ impl DecisionRecord {
         chosen: Vec<Choice>,
         reasons: Vec<String>,
     ) -> Self {
-        let said = serde_json::to_vec(&(at, kind, &inputs, &chosen)).unwrap_or_default();
-        let id = format!("{:032x}", xxh3_128(&said));
+        let text = serde_json::to_vec(&(at, kind, &inputs, &chosen)).unwrap_or_default();
+        let id = format!("{:032x}", xxh3_128(&text));
         let version = DECISION_VERSION;
         DecisionRecord { id, version, at, kind, inputs, forecast, chosen, reasons, outcome: None }
     }
@@ -185,11 +185,16 @@ impl DecisionRecord {
     }
 
     /// The record of a plan; keeps the states of the nodes it touches.
-    pub fn of_plan(board: &Board, plan: &Plan, policy: &Policy, watermark: Watermark) -> Self {
+    pub fn of_plan(
+        snapshot: &Snapshot,
+        plan: &Plan,
+        policy: &Policy,
+        watermark: Watermark,
+    ) -> Self {
         let touched: std::collections::BTreeSet<&str> =
             plan.moves.iter().flat_map(|step| [step.from.as_str(), step.to.as_str()]).collect();
-        let nodes = board.nodes.iter().filter(|node| touched.contains(node.id.as_str()));
-        let kept = nodes.take(MAX_KEPT).map(|node| Considered {
+        let nodes = snapshot.nodes.iter().filter(|node| touched.contains(node.id.as_str()));
+        let kept = nodes.take(MAX_KEPT).map(|node| EligibleNode {
             node: node.clone(),
             for_vms: true,
             for_pods: true,
@@ -197,9 +202,9 @@ impl DecisionRecord {
         let inputs = Inputs {
             policy: policy.clone(),
             nodes: kept.collect(),
-            considered: board.nodes.len() as u64,
-            state_digest: board.digest(),
-            price_reference_micros: board.price_reference_micros,
+            considered: snapshot.nodes.len() as u64,
+            state_digest: snapshot.digest(),
+            price_reference_micros: snapshot.price_reference_micros,
             watermark,
             ..Inputs::default()
         };
@@ -219,6 +224,6 @@ impl DecisionRecord {
 /// Gives a recorded placement again from nothing but its record (invariant 17).
 pub fn replay(record: &DecisionRecord) -> Decision {
     let inputs = &record.inputs;
-    let field = Field::of_record(&inputs.nodes, inputs.price_reference_micros);
-    place(&field, &inputs.requests, &inputs.policy, inputs.seed)
+    let eligible = EligibleNodes::from_record(&inputs.nodes, inputs.price_reference_micros);
+    place(&eligible, &inputs.requests, &inputs.policy, inputs.seed)
 }

@@ -19,8 +19,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Dimension, NodeState};
 use crate::policy::{Policy, Strategy};
+use crate::snapshot::{Dimension, NodeState};
 
 /// Thousandths of a point: 0 (worst) to 100 000 (best).
 #[derive(
@@ -44,7 +44,7 @@ pub struct Load {
 
 /// How a node would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rating {
+pub struct Evaluation {
     /// Why the requests do not fit, if so.
     pub misfit: Option<Misfit>,
     /// Predicted peak cores, in thousandths, before and after.
@@ -89,7 +89,13 @@ impl Load {
 }
 
 /// Rates a node on which `already` was put besides what its state says, for `load` more.
-pub fn rate(node: &NodeState, already: Load, load: Load, policy: &Policy, median: u64) -> Rating {
+pub fn evaluate(
+    node: &NodeState,
+    already: Load,
+    load: Load,
+    policy: &Policy,
+    median: u64,
+) -> Evaluation {
     let after = already.plus(load);
     let cpu_before = node.cpu.predicted().saturating_add(already.cpu_peak);
     let memory_before = node.memory.predicted().saturating_add(already.memory_peak);
@@ -97,7 +103,7 @@ pub fn rate(node: &NodeState, already: Load, load: Load, policy: &Policy, median
     let memory = (memory_before, memory_before.saturating_add(load.memory_peak));
     let risk_before = risk(node, cpu.0, memory.0, policy);
     let risk_after = risk(node, cpu.1, memory.1, policy);
-    Rating {
+    Evaluation {
         misfit: misfit(node, after, policy),
         cpu,
         memory,

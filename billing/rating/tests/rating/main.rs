@@ -3,6 +3,7 @@
 mod case;
 mod properties;
 mod seal;
+mod values;
 
 use std::path::Path;
 

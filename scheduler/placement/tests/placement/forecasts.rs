@@ -1,40 +1,40 @@
 //! What a node is expected to bear, and what happens to that when data is missing.
 
 use nilometer_contract::{Change, MICROS_PER_SECOND, SampleBatch};
-use nilometer_placement::estate::Estate;
-use nilometer_placement::forecast::MOVABLE;
+use nilometer_placement::MOVABLE;
 use nilometer_placement::policy::Policy;
+use nilometer_placement::state::ClusterState;
 use proptest::prelude::*;
 
-use crate::lab::{GIB, HOUR, Meters, at, board, event, node, request, vm};
+use crate::cluster::{GIB, HOUR, Meters, at, event, node, request, snapshot, vm};
 
-fn two_vms() -> (Estate, Meters) {
-    let mut estate = Estate::default();
+fn two_vms() -> (ClusterState, Meters) {
+    let mut state = ClusterState::default();
     let mut meters = Meters::new();
     let host = node("n1", 16, 64 * GIB);
-    estate.apply(event(Change::Created, at(0), host.clone()));
+    state.apply(event(Change::Created, at(0), host.clone()));
     meters.set(&host, 3.0, 10 * GIB);
     for (id, cores) in [("v1", 1.0), ("v2", 2.0)] {
         let guest = vm(id, "n1", 4, 8 * GIB);
-        estate.apply(event(Change::Created, at(0), guest.clone()));
+        state.apply(event(Change::Created, at(0), guest.clone()));
         meters.set(&guest, cores, 4 * GIB);
     }
-    (estate, meters)
+    (state, meters)
 }
 
 #[test]
 fn requests_stand_in_until_history_is_long_enough() {
-    let (mut estate, mut meters) = two_vms();
-    let none = &board(&estate, at(HOUR)).nodes[0];
+    let (mut state, mut meters) = two_vms();
+    let none = &snapshot(&state, at(HOUR)).nodes[0];
     assert!(none.stale);
     assert_eq!((none.cpu.predicted(), none.memory.predicted()), (8_000, 16 * GIB));
-    meters.feed(&mut estate, at(0), at(2 * HOUR));
-    let young = &board(&estate, at(2 * HOUR)).nodes[0];
+    meters.feed(&mut state, at(0), at(2 * HOUR));
+    let young = &snapshot(&state, at(2 * HOUR)).nodes[0];
     assert!(!young.stale);
     assert_eq!(young.cpu.used, Some(3_000));
     assert_eq!(young.cpu.predicted(), 8_000, "two hours are too short to doubt the requests");
-    meters.feed(&mut estate, at(2 * HOUR + 300), at(24 * HOUR));
-    let known = &board(&estate, at(24 * HOUR)).nodes[0];
+    meters.feed(&mut state, at(2 * HOUR + 300), at(24 * HOUR));
+    let known = &snapshot(&state, at(24 * HOUR)).nodes[0];
     let cores = known.cpu.predicted();
     assert!((3_600..4_000).contains(&cores), "3 cores, rounded up, and a margin: {cores}");
     assert_eq!(known.cpu.allocated, 8_000);
@@ -42,10 +42,10 @@ fn requests_stand_in_until_history_is_long_enough() {
 
 #[test]
 fn ageing_data_widens_the_margin_then_requests_count() {
-    let (mut estate, mut meters) = two_vms();
-    meters.feed(&mut estate, at(0), at(24 * HOUR));
+    let (mut state, mut meters) = two_vms();
+    meters.feed(&mut state, at(0), at(24 * HOUR));
     let predicted = |age: i64| {
-        let node = board(&estate, at(24 * HOUR + age)).nodes[0].clone();
+        let node = snapshot(&state, at(24 * HOUR + age)).nodes[0].clone();
         (node.stale, node.cpu.predicted())
     };
     let (fresh, ageing, stale) = (predicted(60), predicted(800), predicted(901));
@@ -56,72 +56,75 @@ fn ageing_data_widens_the_margin_then_requests_count() {
 
 #[test]
 fn stale_usage_above_the_request_is_not_forgotten() {
-    let (mut estate, mut meters) = two_vms();
+    let (mut state, mut meters) = two_vms();
     meters.set(&vm("v1", "n1", 4, 8 * GIB), 6.0, 4 * GIB);
-    meters.feed(&mut estate, at(0), at(24 * HOUR));
-    let cores = board(&estate, at(25 * HOUR)).nodes[0].cpu.predicted();
+    meters.feed(&mut state, at(0), at(24 * HOUR));
+    let cores = snapshot(&state, at(25 * HOUR)).nodes[0].cpu.predicted();
     assert!((10_000..10_600).contains(&cores), "6 used by the one, 4 requested: {cores}");
 }
 
 #[test]
 fn peaks_that_do_not_coincide_are_not_added_up() {
-    let (mut estate, mut meters) = two_vms();
+    let (mut state, mut meters) = two_vms();
     for slot in 0..288 {
         let busy = if slot % 2 == 0 { (4.0, 0.0) } else { (0.0, 4.0) };
         meters.set(&vm("v1", "n1", 4, 8 * GIB), busy.0, 4 * GIB);
         meters.set(&vm("v2", "n1", 4, 8 * GIB), busy.1, 4 * GIB);
         meters.set(&node("n1", 16, 64 * GIB), 4.0, 10 * GIB);
-        estate.fold(&meters.read(at(slot * 300)));
+        state.fold(&meters.read(at(slot * 300)));
     }
-    let node = &board(&estate, at(287 * 300)).nodes[0];
+    let node = &snapshot(&state, at(287 * 300)).nodes[0];
     assert!((4_000..5_400).contains(&node.cpu.predicted()), "{:?}", node.cpu);
     assert!(node.cpu.together_permille < 600, "{:?}", node.cpu);
 }
 
 #[test]
 fn counters_that_restart_are_not_read_as_use() {
-    let (mut estate, mut meters) = two_vms();
-    meters.feed(&mut estate, at(0), at(HOUR));
+    let (mut state, mut meters) = two_vms();
+    meters.feed(&mut state, at(0), at(HOUR));
     let mut again = Meters::new();
     again.set(&node("n1", 16, 64 * GIB), 3.0, 10 * GIB);
     let _ = again.read(at(HOUR));
-    estate.fold(&again.read(at(HOUR + 300)));
-    assert_eq!(board(&estate, at(HOUR + 300)).nodes[0].cpu.used, Some(3_000));
+    state.fold(&again.read(at(HOUR + 300)));
+    assert_eq!(snapshot(&state, at(HOUR + 300)).nodes[0].cpu.used, Some(3_000));
 }
 
 #[test]
 fn a_decision_counts_until_the_workload_is_seen_or_the_entry_expires() {
-    let (mut estate, _) = two_vms();
+    let (mut state, _) = two_vms();
     let policy = Policy::default();
     let wanted = request("name-v3", 2_000, GIB);
-    estate.send(&wanted, "n1", at(HOUR), &policy);
-    let in_flight = |estate: &Estate, seconds| {
-        let cpu = board(estate, at(seconds)).nodes[0].cpu;
+    state.reserve(&wanted, "n1", at(HOUR), &policy);
+    let in_flight = |state: &ClusterState, seconds| {
+        let cpu = snapshot(state, at(seconds)).nodes[0].cpu;
         (cpu.in_flight, cpu.allocated, cpu.predicted())
     };
-    assert_eq!(in_flight(&estate, HOUR), (2_000, 10_000, 10_000));
-    let mut seen = estate.clone();
+    assert_eq!(in_flight(&state, HOUR), (2_000, 10_000, 10_000));
+    let mut seen = state.clone();
     seen.apply(event(Change::Created, at(HOUR + 5), vm("v3", "n1", 2, GIB)));
     assert_eq!(in_flight(&seen, HOUR + 5), (0, 10_000, 10_000), "counted once, as itself");
     seen.forget(at(HOUR + 5));
-    assert_eq!(seen.sizes().2, 0);
-    assert_eq!(in_flight(&estate, HOUR + 600), (0, 8_000, 8_000), "never carried out");
+    assert_eq!(seen.sizes().reservations, 0);
+    assert_eq!(in_flight(&state, HOUR + 600), (0, 8_000, 8_000), "never carried out");
 }
 
 #[test]
 fn pods_count_on_their_vm_and_the_vm_on_its_node() {
-    let (mut estate, _) = two_vms();
+    let (mut state, _) = two_vms();
     let mut pod = vm("p1", "n1", 1, GIB);
     pod.kind = nilometer_contract::ResourceKind::Pod;
     pod.parent = Some("v1".to_owned());
     pod.attributes.insert(MOVABLE.to_owned(), "false".to_owned());
-    estate.apply(event(Change::Created, at(1), pod));
-    let board = board(&estate, at(HOUR));
-    let ids: Vec<&str> = board.nodes.iter().map(|node| node.id.as_str()).collect();
+    state.apply(event(Change::Created, at(1), pod));
+    let snapshot = snapshot(&state, at(HOUR));
+    let ids: Vec<&str> = snapshot.nodes.iter().map(|node| node.id.as_str()).collect();
     assert_eq!(ids, ["n1", "v1"]);
-    assert_eq!(board.nodes[0].cpu.allocated, 8_000, "the pod is inside v1 and not counted again");
-    assert_eq!((board.nodes[1].cpu.allocated, board.nodes[1].guest), (1_000, true));
-    assert!(!board.workloads[0].movable && board.workloads[1].movable);
+    assert_eq!(
+        snapshot.nodes[0].cpu.allocated, 8_000,
+        "the pod is inside v1 and not counted again"
+    );
+    assert_eq!((snapshot.nodes[1].cpu.allocated, snapshot.nodes[1].guest), (1_000, true));
+    assert!(!snapshot.workloads[0].movable && snapshot.workloads[1].movable);
 }
 
 /// One resource's records stay in order; partitions and topics interleave in any way.
@@ -157,11 +160,11 @@ proptest! {
             event(Change::Changed, at(3_000), moved),
             event(Change::Deleted, at(4_000), vm("v1", "n1", 4, GIB)),
         ];
-        let mut straight = Estate::default();
+        let mut straight = ClusterState::default();
         events.iter().for_each(|event| straight.apply(event.clone()));
         parts.iter().flatten().for_each(|batch| straight.fold(batch));
 
-        let mut mixed = Estate::default();
+        let mut mixed = ClusterState::default();
         let mut next = [0; 4];
         for turn in turns.into_iter().chain((0..80).map(|n| n % 4)) {
             if turn == 3 {
@@ -176,6 +179,6 @@ proptest! {
             next[turn] += 1;
         }
         let now = at(20 * 300).plus_micros(MICROS_PER_SECOND);
-        prop_assert_eq!(board(&straight, now), board(&mixed, now));
+        prop_assert_eq!(snapshot(&straight, now), snapshot(&mixed, now));
     }
 }

@@ -1,13 +1,13 @@
-//! Placement from the outside: forecasts, bursts, plans, replay, and the HTTP surface over a log.
-//!
-//! One binary. Time is given, never waited for, but for the streaming shell, which is polled for
-//! a condition up to a bound.
+//! Placement from the outside: forecasts, bursts, plans, replay. Time is given, never waited for.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bounds;
 mod bursts;
+mod cluster;
 mod forecasts;
-mod lab;
+mod generated;
+mod golden;
 mod plans;
-mod shell;
-mod surface;
+mod scores;
+mod snapshots;

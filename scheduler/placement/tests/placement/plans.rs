@@ -3,18 +3,18 @@
 use std::collections::HashSet;
 
 use nilometer_contract::{Change, Resource};
-use nilometer_placement::estate::Estate;
 use nilometer_placement::plan::{MoveReason, Plan, plan};
 use nilometer_placement::policy::Policy;
+use nilometer_placement::state::ClusterState;
 use proptest::prelude::*;
 
-use crate::lab::{GIB, HOUR, Meters, at, event, node, vm};
+use crate::cluster::{GIB, HOUR, Meters, at, event, node, vm};
 
 const DAY: i64 = 24 * HOUR;
 
-/// An estate whose VMs use the same, day and night; the nodes use what their VMs use and a bit.
+/// A cluster whose VMs use the same, day and night; the nodes use what their VMs use and a bit.
 struct Steady {
-    estate: Estate,
+    state: ClusterState,
     meters: Meters,
     nodes: Vec<Resource>,
     vms: Vec<(Resource, f64)>,
@@ -29,39 +29,39 @@ impl Steady {
             (vm(&format!("v{n}"), &nodes[on % nodes.len()].id, 8, 2 * GIB), cores)
         });
         let vms: Vec<(Resource, f64)> = vms.collect();
-        let mut estate = Estate::default();
+        let mut state = ClusterState::default();
         for resource in nodes.iter().chain(vms.iter().map(|(vm, _)| vm)) {
-            estate.apply(event(Change::Created, at(0), resource.clone()));
+            state.apply(event(Change::Created, at(0), resource.clone()));
         }
-        let mut steady = Steady { estate, meters: Meters::new(), nodes, vms, now: 0 };
+        let mut steady = Steady { state, meters: Meters::new(), nodes, vms, now: 0 };
         steady.run(DAY);
         steady
     }
 
     fn run(&mut self, seconds: i64) {
         for host in &self.nodes {
-            let guests = self.vms.iter().filter(|(vm, _)| vm.node == host.id);
-            let cores: f64 = guests.clone().map(|(_, cores)| cores).sum();
-            self.meters.set(host, cores + 0.1, (1 + guests.count() as u64) * GIB);
+            let workloads = self.vms.iter().filter(|(vm, _)| vm.node == host.id);
+            let cores: f64 = workloads.clone().map(|(_, cores)| cores).sum();
+            self.meters.set(host, cores + 0.1, (1 + workloads.count() as u64) * GIB);
         }
         for (vm, cores) in &self.vms {
             self.meters.set(vm, *cores, GIB);
         }
-        self.meters.feed(&mut self.estate, at(self.now), at(self.now + seconds));
+        self.meters.feed(&mut self.state, at(self.now), at(self.now + seconds));
         self.now += seconds;
     }
 
     fn plan(&self) -> Plan {
         let price = |_: &Resource| Some("0.50".to_owned());
         let policy = Policy::default();
-        plan(&self.estate.board(at(self.now), &policy, &price), &policy)
+        plan(&self.state.snapshot(at(self.now), &policy, &price), &policy)
     }
 
     fn carry_out(&mut self, plan: &Plan) {
         for step in &plan.moves {
             let (vm, _) = self.vms.iter_mut().find(|(vm, _)| vm.id == step.workload).unwrap();
             vm.node.clone_from(&step.to);
-            self.estate.apply(event(Change::Changed, at(self.now + 1), vm.clone()));
+            self.state.apply(event(Change::Changed, at(self.now + 1), vm.clone()));
         }
     }
 }
@@ -83,14 +83,14 @@ fn a_hot_node_is_relieved_and_cold_ones_are_emptied() {
 }
 
 #[test]
-fn a_calm_estate_is_left_alone_and_stale_nodes_are_not_touched() {
+fn a_calm_cluster_is_left_alone_and_stale_nodes_are_not_touched() {
     let mut steady = Steady::new(3, &[(0, 6.0), (1, 7.0), (2, 8.0)]);
     assert_eq!(steady.plan().moves, []);
     let mut cold = Steady::new(3, &[(0, 1.0), (1, 1.0), (2, 1.0)]);
     assert!(!cold.plan().moves.is_empty());
-    for estate in [&mut steady, &mut cold] {
-        estate.now += 2 * HOUR;
-        assert_eq!(estate.plan().moves, [], "nothing is known for two hours: nothing is moved");
+    for state in [&mut steady, &mut cold] {
+        state.now += 2 * HOUR;
+        assert_eq!(state.plan().moves, [], "nothing is known for two hours: nothing is moved");
     }
 }
 

@@ -29,23 +29,23 @@ const MICROS_PER_MINUTE: i64 = 60 * MICROS_PER_SECOND;
 
 /// How one meter is sketched.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// Smallest value told apart from zero.
-    pub floor: f64,
+    pub(crate) floor: f64,
     /// Time in which the weight of a value halves, in hours.
-    pub half_life_hours: f64,
+    pub(crate) half_life_hours: f64,
     /// The percentile that counts as the peak, 0 to 1.
-    pub peak: f64,
+    pub(crate) peak: f64,
 }
 
 /// Cores in use: p95, half-life 12 h.
-pub const CPU: Shape = Shape { floor: 0.001, half_life_hours: 12.0, peak: 0.95 };
+pub(crate) const CPU: Shape = Shape { floor: 0.001, half_life_hours: 12.0, peak: 0.95 };
 /// Bytes in use: p98, half-life 24 h.
-pub const MEMORY: Shape = Shape { floor: 1_048_576.0, half_life_hours: 24.0, peak: 0.98 };
+pub(crate) const MEMORY: Shape = Shape { floor: 1_048_576.0, half_life_hours: 24.0, peak: 0.98 };
 
-/// The remembered past of one series.
+/// Past usage of one resource by one meter.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sketch {
+pub(crate) struct UsageHistogram {
     weights: [f32; BUCKETS],
     /// Minute at which one second of use weighs one.
     reference: u32,
@@ -55,10 +55,10 @@ pub struct Sketch {
     profile: [u8; HOURS],
 }
 
-impl Sketch {
-    /// Nothing seen yet; `at` is when looking began.
-    pub fn new(at: Timestamp) -> Self {
-        Sketch {
+impl UsageHistogram {
+    /// Nothing seen yet; `at` is when recording began.
+    pub(crate) fn new(at: Timestamp) -> Self {
+        UsageHistogram {
             weights: [0.0; BUCKETS],
             reference: minute(at),
             first: minute(at),
@@ -69,7 +69,7 @@ impl Sketch {
     }
 
     /// Adds a value that held for `seconds` up to `at`. Values come in order of time.
-    pub fn add(&mut self, shape: Shape, at: Timestamp, seconds: f64, value: f64) {
+    pub(crate) fn add(&mut self, shape: Shape, at: Timestamp, seconds: f64, value: f64) {
         self.rescale(shape, at);
         let bucket = steps(value, shape.floor, BUCKET_GROWTH).min(f64::from(u16::MAX)) as u16;
         if bucket > self.top {
@@ -84,7 +84,7 @@ impl Sketch {
     }
 
     /// The shape's percentile of all that was seen, or `None` before anything was.
-    pub fn percentile(&self, shape: Shape) -> Option<f64> {
+    pub(crate) fn percentile(&self, shape: Shape) -> Option<f64> {
         let total: f32 = self.weights.iter().sum();
         if total <= 0.0 {
             return None;
@@ -101,7 +101,7 @@ impl Sketch {
 
     /// Highest value expected in the hour from `now`: of the same hours on past days where those
     /// are known, else the percentile.
-    pub fn next_hour_peak(&self, shape: Shape, now: Timestamp) -> Option<f64> {
+    pub(crate) fn next_hour_peak(&self, shape: Shape, now: Timestamp) -> Option<f64> {
         let start = hour(now) as usize;
         let codes = [self.profile[start % HOURS], self.profile[(start + 1) % HOURS]];
         match codes.iter().min() {
@@ -113,8 +113,8 @@ impl Sketch {
         }
     }
 
-    /// When looking began, to the minute.
-    pub fn first(&self) -> Timestamp {
+    /// When recording began, to the minute.
+    pub(crate) fn first(&self) -> Timestamp {
         Timestamp(i64::from(self.first) * MICROS_PER_MINUTE)
     }
 
@@ -135,10 +135,10 @@ impl Sketch {
         let total: f32 = self.weights.iter().sum();
         let forgotten =
             self.weights.iter().take_while(|&&weight| weight < total * FORGOTTEN_SHARE).count();
-        let drop = forgotten.min(LAST).min(usize::from(self.top));
-        self.weights.rotate_left(drop);
-        self.weights[BUCKETS - drop..].fill(0.0);
-        self.top -= drop as u16;
+        // Some bucket holds its share, none below the floor holds any: fewer are forgotten than `top`.
+        self.weights.rotate_left(forgotten);
+        self.weights[BUCKETS - forgotten..].fill(0.0);
+        self.top -= forgotten as u16;
     }
 
     /// Anchors the buckets at a higher value; what falls off the end joins the last bucket.
@@ -185,60 +185,4 @@ fn hour(at: Timestamp) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: Timestamp = Timestamp(1_790_000_000 / 86_400 * 86_400 * MICROS_PER_SECOND);
-
-    fn minutes(count: i64) -> Timestamp {
-        START.plus_micros(count * MICROS_PER_MINUTE)
-    }
-
-    #[test]
-    fn stays_small() {
-        assert_eq!(size_of::<Sketch>(), 200);
-    }
-
-    #[test]
-    fn percentile_is_within_a_bucket_above_the_true_one() {
-        let mut sketch = Sketch::new(START);
-        for step in 0..600 {
-            sketch.add(CPU, minutes(step), 60.0, 1.0 + (step % 100) as f64 / 100.0);
-        }
-        let peak = sketch.percentile(CPU).unwrap();
-        assert!((1.94..=1.96 * 1.05).contains(&peak), "{peak}");
-    }
-
-    #[test]
-    fn an_old_outlier_fades_and_never_hides_the_present() {
-        let mut sketch = Sketch::new(START);
-        sketch.add(CPU, START, 3_600.0, 50.0);
-        for step in 1..10 * 1_440 {
-            sketch.add(CPU, minutes(step), 60.0, 1.0);
-        }
-        let peak = sketch.percentile(CPU).unwrap();
-        assert!((1.0..8.0).contains(&peak), "{peak}");
-    }
-
-    #[test]
-    fn the_rhythm_of_the_day_is_foreseen() {
-        let mut sketch = Sketch::new(START);
-        for step in 0..3 * 1_440 {
-            let busy = (step / 60) % 24 == 9;
-            sketch.add(CPU, minutes(step), 60.0, if busy { 4.0 } else { 0.5 });
-        }
-        let at = |hour: i64| sketch.next_hour_peak(CPU, minutes(3 * 1_440 + hour * 60)).unwrap();
-        assert!((4.0..4.4).contains(&at(8)), "the busy hour starts within the next: {}", at(8));
-        assert!((0.5..0.6).contains(&at(3)), "quiet at night: {}", at(3));
-    }
-
-    #[test]
-    fn extremes_do_not_panic() {
-        let mut sketch = Sketch::new(Timestamp::MIN);
-        assert_eq!(sketch.percentile(MEMORY), None);
-        for (at, value) in [(Timestamp::MIN, 0.0), (Timestamp::MAX, 1e300), (Timestamp::MIN, 1.0)] {
-            sketch.add(MEMORY, at, 1.0, value);
-            assert!(sketch.next_hour_peak(MEMORY, at).is_some());
-        }
-    }
-}
+mod tests;

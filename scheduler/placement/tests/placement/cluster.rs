@@ -1,4 +1,4 @@
-//! A small estate to try things on.
+//! A small cluster for tests.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use nilometer_contract::{
     BatchBuilder, Change, LifecycleEvent, MICROS_PER_SECOND, Resource, ResourceKind, SampleBatch,
     Subject, Timestamp,
 };
-use nilometer_placement::board::Board;
-use nilometer_placement::estate::Estate;
 use nilometer_placement::policy::Policy;
 use nilometer_placement::request::Request;
+use nilometer_placement::snapshot::Snapshot;
+use nilometer_placement::state::ClusterState;
 
 pub(crate) const GIB: u64 = 1 << 30;
 pub(crate) const HOUR: i64 = 3_600;
@@ -39,7 +39,7 @@ fn sized(mut resource: Resource, cores: &str, count: u32, memory: u64) -> Resour
 }
 
 pub(crate) fn event(change: Change, at: Timestamp, resource: Resource) -> LifecycleEvent {
-    LifecycleEvent { change, at, resource, source: "lab".to_owned() }
+    LifecycleEvent { change, at, resource, source: "cluster".to_owned() }
 }
 
 pub(crate) fn request(name: &str, cpu_millis: u64, memory_bytes: u64) -> Request {
@@ -76,28 +76,28 @@ impl Meters {
 
     /// Reads every meter at an instant.
     pub(crate) fn read(&mut self, at: Timestamp) -> SampleBatch {
-        let mut batch = BatchBuilder::new("lab");
+        let mut batch = BatchBuilder::new("cluster");
         let seconds = self.last.map_or(0.0, |last| (at.0 - last.0) as f64 / 1e6);
         self.last = Some(at);
         for (subject, cores, bytes, counter) in &mut self.resources {
             *counter += *cores * seconds;
-            let place = batch.subject(subject.clone());
-            batch.push_named(place, "cpu.time", at, *counter);
-            batch.push_named(place, "memory.usage", at, *bytes);
+            let index = batch.subject(subject.clone());
+            batch.push_named(index, "cpu.time", at, *counter);
+            batch.push_named(index, "memory.usage", at, *bytes);
         }
         batch.build()
     }
 
-    /// Reads every five minutes over `[start, end]` into an estate.
-    pub(crate) fn feed(&mut self, estate: &mut Estate, start: Timestamp, end: Timestamp) {
+    /// Reads every five minutes over `[start, end]` into a state.
+    pub(crate) fn feed(&mut self, state: &mut ClusterState, start: Timestamp, end: Timestamp) {
         let mut now = start;
         while now <= end {
-            estate.fold(&self.read(now));
+            state.fold(&self.read(now));
             now = now.plus_micros(300 * MICROS_PER_SECOND);
         }
     }
 }
 
-pub(crate) fn board(estate: &Estate, now: Timestamp) -> Board {
-    estate.board(now, &Policy::default(), &|_| None)
+pub(crate) fn snapshot(state: &ClusterState, now: Timestamp) -> Snapshot {
+    state.snapshot(now, &Policy::default(), &|_| None)
 }

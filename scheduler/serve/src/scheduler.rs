@@ -1,13 +1,13 @@
 //! The shell around the pure core: state behind locks, a clock, prices, and records of answers.
 //!
 //! ```text
-//! samples, events ──► estate ──► board (at most `refresh` old) ──► answer ──► decisions topic
-//!                        ▲                                           │
-//!                        └────────────── in flight ◄─────────────────┘
+//! samples, events ──► state ──► snapshot (at most `refresh` old) ──► answer ──► decisions topic
+//!                       ▲                                              │
+//!                       └──────────────── reservations ◄───────────────┘
 //! ```
 //!
 //! Answers are given one at a time, so two bursts that arrive together see each other. Locks are
-//! taken in the order board, estate. An answer never waits for the log: its record goes through a
+//! taken in the order snapshot, state. An answer never waits for the log: its record goes through a
 //! bounded queue, and what does not fit is counted.
 
 use std::collections::BTreeMap;
@@ -15,43 +15,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use nilometer_contract::{Resource, Timestamp};
-use nilometer_log::{Log, LogError};
+use nilometer_contract::Timestamp;
+use nilometer_log::{Log, LogError, TopicPartition};
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::board::{Board, NodeState};
 use crate::config::Config;
-use crate::estate::Estate;
 use crate::metrics::Metrics;
-use crate::place::{Decision, Field, place};
-use crate::plan::{Plan, plan};
-use crate::policy::InvalidPolicy;
-use crate::record::{
+use crate::prices::NodePrices;
+use nilometer_placement::place::{Decision, EligibleNodes, place};
+use nilometer_placement::plan::{Plan, plan};
+use nilometer_placement::policy::InvalidPolicy;
+use nilometer_placement::record::{
     DecisionKind, DecisionRecord, Inputs, MAX_DECISION_BYTES, Position, Watermark,
 };
-use crate::request::{self, InvalidRequest, Request};
-use crate::score::{Load, Score, rate};
+use nilometer_placement::request::{self, InvalidRequest, Request};
+use nilometer_placement::score::{Load, Score, evaluate};
+use nilometer_placement::snapshot::{NodeState, Snapshot};
+use nilometer_placement::state::ClusterState;
 
 /// Most answers waiting to be recorded.
 const MAX_UNWRITTEN: usize = 4_096;
 
-/// Price of a resource per hour, as a decimal number.
-pub type PriceOf = Arc<dyn Fn(&Resource) -> Option<String> + Send + Sync>;
 /// The instant now.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Consumes the estate's topics and answers where workloads should run.
+/// Reads events and samples from the log and answers where workloads should run.
 pub struct Scheduler {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
-    pub(crate) estate: RwLock<Estate>,
+    pub(crate) state: RwLock<ClusterState>,
     pub(crate) positions: Mutex<BTreeMap<(String, u32), Progress>>,
     pub(crate) unwritten: Mutex<Option<mpsc::Receiver<(String, Bytes)>>>,
-    board: Mutex<Option<Board>>,
-    price: PriceOf,
+    snapshot: Mutex<Option<Snapshot>>,
+    prices: NodePrices,
     now: Now,
+    caught_up: watch::Sender<bool>,
     records: mpsc::Sender<(String, Bytes)>,
 }
 
@@ -61,7 +61,12 @@ pub(crate) struct Progress {
     /// Every offset below is folded in.
     pub(crate) next: u64,
     /// The end of the partition when reading began.
-    pub(crate) goal: u64,
+    pub(crate) end_at_start: u64,
+}
+
+impl Progress {
+    /// Before the partition's ends are known.
+    pub(crate) const UNKNOWN: Progress = Progress { next: 0, end_at_start: u64::MAX };
 }
 
 /// Why the scheduler cannot start or go on.
@@ -86,7 +91,7 @@ impl Scheduler {
     pub fn new(
         log: Arc<dyn Log>,
         config: Config,
-        price: PriceOf,
+        prices: NodePrices,
         now: Now,
         registry: &Registry,
     ) -> Result<Arc<Self>, SchedulerError> {
@@ -96,20 +101,36 @@ impl Scheduler {
             log,
             config,
             metrics: Metrics::new(registry).map_err(SchedulerError::Metrics)?,
-            estate: RwLock::default(),
+            state: RwLock::default(),
             positions: Mutex::default(),
             unwritten: Mutex::new(Some(unwritten)),
-            board: Mutex::default(),
-            price,
+            snapshot: Mutex::default(),
+            prices,
             now,
+            caught_up: watch::Sender::new(false),
             records,
         }))
     }
 
     /// Whether everything that lay in the log at the start has been read.
     pub fn is_caught_up(&self) -> bool {
-        let positions = lock(&self.positions);
-        !positions.is_empty() && positions.values().all(|at| at.next >= at.goal)
+        *self.caught_up.borrow()
+    }
+
+    /// Waits until everything that lay in the log at the start has been read.
+    pub async fn caught_up(&self) {
+        let mut caught_up = self.caught_up.subscribe();
+        // The sender lives as long as `self`, so that waiting cannot fail.
+        let _ = caught_up.wait_for(|&done| done).await;
+    }
+
+    /// Changes how far a partition is read.
+    pub(crate) fn update_progress(&self, at: &TopicPartition, change: impl FnOnce(&mut Progress)) {
+        let mut positions = lock(&self.positions);
+        let key = (at.topic.clone(), at.partition);
+        change(positions.entry(key).or_insert(Progress::UNKNOWN));
+        let done = positions.values().all(|at| at.next >= at.end_at_start);
+        self.caught_up.send_if_modified(|known| std::mem::replace(known, done) != done);
     }
 
     /// Places a burst, counts it against its nodes at once, and records it.
@@ -123,25 +144,25 @@ impl Scheduler {
         let started = Instant::now();
         let now = (self.now)();
         let policy = &self.config.policy;
-        let mut guard = self.board(now);
-        let board = guard.get_or_insert_default();
-        self.withdraw(board, &requests, now);
-        let field = Field::new(board, named);
-        let decision = place(&field, &requests, policy, seed);
+        let mut guard = self.snapshot(now);
+        let snapshot = guard.get_or_insert_default();
+        self.release(snapshot, &requests, now);
+        let eligible = EligibleNodes::new(snapshot, named);
+        let decision = place(&eligible, &requests, policy, seed);
         let inputs = Inputs {
             requests,
             policy: policy.clone(),
             seed,
-            nodes: field.listed(&decision),
-            considered: field.len() as u64,
-            state_digest: board.digest(),
-            price_reference_micros: board.price_reference_micros,
-            watermark: self.watermark(board),
+            nodes: eligible.listed(&decision),
+            considered: eligible.count() as u64,
+            state_digest: snapshot.digest(),
+            price_reference_micros: snapshot.price_reference_micros,
+            watermark: self.watermark(snapshot),
         };
         let record = DecisionRecord::of_placement(now, inputs, &decision);
         for (request, placed) in record.inputs.requests.iter().zip(&decision.placements) {
             if let Some(node) = &placed.node {
-                self.send(board, request, node, now);
+                self.reserve(snapshot, request, node, now);
             }
         }
         drop(guard);
@@ -154,10 +175,10 @@ impl Scheduler {
     pub fn plan(&self) -> (DecisionRecord, Plan) {
         let started = Instant::now();
         let now = (self.now)();
-        let board = self.board(now).get_or_insert_default().clone();
-        let plan = plan(&board, &self.config.policy);
-        let watermark = self.watermark(&board);
-        let record = DecisionRecord::of_plan(&board, &plan, &self.config.policy, watermark);
+        let snapshot = self.snapshot(now).get_or_insert_default().clone();
+        let plan = plan(&snapshot, &self.config.policy);
+        let watermark = self.watermark(&snapshot);
+        let record = DecisionRecord::of_plan(&snapshot, &plan, &self.config.policy, watermark);
         self.record(&record);
         self.metrics.answer_seconds.observe(started.elapsed().as_secs_f64());
         (record, plan)
@@ -165,58 +186,66 @@ impl Scheduler {
 
     /// Up to `limit` nodes after the id `after`, with their scores as they stand.
     pub fn nodes(&self, after: Option<&str>, limit: usize) -> Vec<(NodeState, Score)> {
-        let mut guard = self.board((self.now)());
-        let board = guard.get_or_insert_default();
-        let start = board
+        let mut guard = self.snapshot((self.now)());
+        let snapshot = guard.get_or_insert_default();
+        let start = snapshot
             .nodes
             .partition_point(|node| after.is_some_and(|after| node.id.as_str() <= after));
-        let page = board.nodes[start..].iter().take(limit);
+        let page = snapshot.nodes[start..].iter().take(limit);
         let nothing = Load::default();
-        let median = board.price_reference_micros;
+        let median = snapshot.price_reference_micros;
         page.map(|node| {
-            let rating = rate(node, nothing, nothing, &self.config.policy, median);
-            (node.clone(), rating.score)
+            let evaluation = evaluate(node, nothing, nothing, &self.config.policy, median);
+            (node.clone(), evaluation.score)
         })
         .collect()
     }
 
-    /// The board for a decision at `now`; rebuilt when it is older than the configuration allows.
-    pub(crate) fn board(&self, now: Timestamp) -> MutexGuard<'_, Option<Board>> {
-        let mut guard = lock(&self.board);
+    /// The snapshot for a decision at `now`; rebuilt when it is older than the configuration allows.
+    pub(crate) fn snapshot(&self, now: Timestamp) -> MutexGuard<'_, Option<Snapshot>> {
+        let mut guard = lock(&self.snapshot);
         let refresh = i64::from(self.config.refresh_millis) * 1_000;
-        let young = |board: &Board| (0..refresh).contains(&(now.0 - board.at.0));
+        let young = |snapshot: &Snapshot| (0..refresh).contains(&(now.0 - snapshot.at.0));
         if !guard.as_ref().is_some_and(young) {
-            let estate = self.estate.read().unwrap_or_else(PoisonError::into_inner);
-            let board = estate.board(now, &self.config.policy, &*self.price);
-            let (_, series, in_flight) = estate.sizes();
-            self.metrics.series.set(series as i64);
-            self.metrics.in_flight.set(in_flight as i64);
-            self.metrics.left_out.set(i64::try_from(estate.left_out()).unwrap_or(i64::MAX));
-            self.metrics.nodes.set(board.nodes.len() as i64);
-            let stale = board.nodes.iter().filter(|node| node.stale).count();
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let snapshot =
+                state.snapshot(now, &self.config.policy, &|node| self.prices.per_hour(node, now));
+            let sizes = state.sizes();
+            self.metrics.series.set(sizes.sampled as i64);
+            self.metrics.in_flight.set(sizes.reservations as i64);
+            self.metrics.left_out.set(i64::try_from(state.left_out()).unwrap_or(i64::MAX));
+            self.metrics.nodes.set(snapshot.nodes.len() as i64);
+            let stale = snapshot.nodes.iter().filter(|node| node.stale).count();
             self.metrics.stale_nodes.set(stale as i64);
-            *guard = Some(board);
+            *guard = Some(snapshot);
         }
         guard
     }
 
-    /// Counts a decision against its node, on the board and in the estate.
-    pub(crate) fn send(&self, board: &mut Board, request: &Request, node: &str, now: Timestamp) {
+    /// Counts a decision against its node, on the snapshot and in the state.
+    pub(crate) fn reserve(
+        &self,
+        snapshot: &mut Snapshot,
+        request: &Request,
+        node: &str,
+        now: Timestamp,
+    ) {
         let policy = &self.config.policy;
-        if let Some(place) = board.find(node) {
-            board.send(place, request.load(policy));
+        if let Some(index) = snapshot.find(node) {
+            snapshot.reserve(index, request.load(policy));
         }
-        let mut estate = self.estate.write().unwrap_or_else(PoisonError::into_inner);
-        estate.send(request, node, now, policy);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.reserve(request, node, now, policy);
     }
 
-    /// Workloads decided anew do not count against themselves.
-    pub(crate) fn withdraw(&self, board: &mut Board, requests: &[Request], now: Timestamp) {
-        let mut estate = self.estate.write().unwrap_or_else(PoisonError::into_inner);
+    /// Releases the reservations of workloads that are decided anew, so that none counts against
+    /// itself.
+    pub(crate) fn release(&self, snapshot: &mut Snapshot, requests: &[Request], now: Timestamp) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for request in requests {
-            let Some((node, load)) = estate.withdraw(request, now) else { continue };
-            if let Some(place) = board.find(&node) {
-                board.withdraw(place, load);
+            let Some((node, load)) = state.release(request, now) else { continue };
+            if let Some(index) = snapshot.find(&node) {
+                snapshot.release(index, load);
             }
         }
     }
@@ -225,14 +254,14 @@ impl Scheduler {
         (self.now)()
     }
 
-    pub(crate) fn watermark(&self, board: &Board) -> Watermark {
+    pub(crate) fn watermark(&self, snapshot: &Snapshot) -> Watermark {
         let positions = lock(&self.positions);
         let partitions = positions.iter().map(|((topic, partition), progress)| Position {
             topic: topic.clone(),
             partition: *partition,
             next: progress.next,
         });
-        Watermark { newest_sample: board.newest_sample, partitions: partitions.collect() }
+        Watermark { newest_sample: snapshot.newest_sample, partitions: partitions.collect() }
     }
 
     /// Queues a record for the log; never waits.

@@ -2,21 +2,23 @@
 //! and each answer as a record that can be given again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    EVENTS, LifecycleEvent, Resource, SAMPLES, SampleBatch, Timestamp, encode, partition_of,
+    EVENTS, LifecycleEvent, SAMPLES, SampleBatch, Timestamp, encode, partition_of,
 };
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicConfig, TopicPartition};
 use nilometer_placement::record::replay;
-use nilometer_placement::{Config, DECISIONS, DecisionRecord, Scheduler};
+use nilometer_placement::{DECISIONS, DecisionRecord};
+use nilometer_rating::PriceBook;
+use nilometer_serve::{Config, NodePrices, Scheduler};
 use nilometer_simulated::{Fleet, FleetConfig};
 use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::lab::{GIB, at, request};
+use crate::cluster::{GIB, at, request};
 
 const PARTITIONS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,7 +29,7 @@ pub(crate) struct Running {
     pub(crate) registry: Registry,
     log: Arc<EmbeddedLog>,
     cancel: CancellationToken,
-    run: JoinHandle<Result<(), nilometer_placement::SchedulerError>>,
+    run: JoinHandle<Result<(), nilometer_serve::SchedulerError>>,
     _dir: tempfile::TempDir,
 }
 
@@ -65,18 +67,19 @@ impl Running {
     /// Over topics that are there.
     async fn over(dir: tempfile::TempDir, log: Arc<EmbeddedLog>, now: Timestamp) -> Self {
         let registry = Registry::new();
-        let price = |of: &Resource| of.attributes.get("cpus").map(|cpus| format!("{cpus}.00"));
+        let book = "name = 'b'\ncurrency = 'EUR'\n[[price]]\nmeter = 'memory.allocation'\n\
+            kind = 'node'\nprice = '0.5'\nper = 'GiB*hour'";
+        let prices = NodePrices::new(PriceBook::parse(book).unwrap());
         let config = Config { refresh_millis: 0, ..Config::default() };
         let shared: Arc<dyn Log> = log.clone();
         let clock = Arc::new(move || now);
-        let scheduler = Scheduler::new(shared, config, Arc::new(price), clock, &registry).unwrap();
+        let scheduler = Scheduler::new(shared, config, prices, clock, &registry).unwrap();
+        assert!(!scheduler.is_caught_up());
         let cancel = CancellationToken::new();
         let run = tokio::spawn(scheduler.clone().run(cancel.clone()));
-        let patience = Instant::now();
-        while !scheduler.is_caught_up() {
-            assert!(patience.elapsed() < PATIENCE, "the scheduler reads its topics");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let reading = tokio::time::timeout(PATIENCE, scheduler.caught_up()).await;
+        reading.expect("the scheduler reads its topics");
+        assert!(scheduler.is_caught_up());
         Running { scheduler, registry, log, cancel, run, _dir: dir }
     }
 
@@ -154,8 +157,8 @@ async fn a_simulated_day_is_read_and_each_answer_can_be_given_again() {
     assert_eq!(records[0].inputs.watermark.newest_sample, Some(now));
 }
 
-/// Before, where the first look for the place to begin at met damage, it looked for ever; and where
-/// the last record was damaged, it was not caught up until there was another.
+/// A damaged record where the search for the start looks first must not keep it searching, and a
+/// damaged last record must not keep it from having caught up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_in_the_log_does_not_keep_it_from_starting() {
     let dir = tempfile::tempdir().unwrap();
@@ -173,8 +176,8 @@ async fn damage_in_the_log_does_not_keep_it_from_starting() {
     let segment = dir.path().join(SAMPLES).join("0").join(format!("{:020}.log", 0));
     let mut bytes = std::fs::read(&segment).unwrap();
     for damaged in [b"record 050", b"record 099"] {
-        let place = bytes.windows(10).position(|window| window == damaged).unwrap();
-        bytes[place] ^= 1;
+        let index = bytes.windows(10).position(|window| window == damaged).unwrap();
+        bytes[index] ^= 1;
     }
     std::fs::write(&segment, bytes).unwrap();
     let log = open();

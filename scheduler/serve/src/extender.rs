@@ -14,13 +14,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::board::Board;
-use crate::place::{Considered, candidate};
 use crate::pod::request_of;
-use crate::record::{Choice, DecisionKind, DecisionRecord, Forecast, Inputs};
-use crate::request::Request;
 use crate::scheduler::Scheduler;
-use crate::score::{Load, Rating, rate};
+use nilometer_placement::place::{EligibleNode, explain};
+use nilometer_placement::record::{Choice, DecisionKind, DecisionRecord, Forecast, Inputs};
+use nilometer_placement::request::Request;
+use nilometer_placement::score::{Evaluation, Load, evaluate};
+use nilometer_placement::snapshot::Snapshot;
 
 /// Most nodes whose states a record keeps.
 const MAX_KEPT: usize = 64;
@@ -77,20 +77,20 @@ impl Scheduler {
         let now = self.now();
         let request = request_of(&arguments.pod);
         let names = arguments.names();
-        let guard = self.board(now);
-        let empty = Board::default();
-        let board = guard.as_ref().unwrap_or(&empty);
+        let guard = self.snapshot(now);
+        let empty = Snapshot::default();
+        let snapshot = guard.as_ref().unwrap_or(&empty);
         let mut failed = BTreeMap::new();
-        for (name, known) in self.rated(board, &request, &names) {
-            let Some((place, rating)) = known else {
+        for (name, known) in self.evaluated(snapshot, &request, &names) {
+            let Some((index, evaluation)) = known else {
                 if self.is_gone(name) {
                     failed.insert(name.to_owned(), "node is gone".to_owned());
                 }
                 continue;
             };
-            let node = &board.nodes[place];
-            if rating.misfit.is_some() && !node.stale {
-                let why = candidate(node, &rating, &self.config.policy).reasons.swap_remove(0);
+            let node = &snapshot.nodes[index];
+            if evaluation.misfit.is_some() && !node.stale {
+                let why = explain(node, &evaluation, &self.config.policy).reasons.swap_remove(0);
                 failed.insert(name.to_owned(), why);
             }
         }
@@ -99,7 +99,7 @@ impl Scheduler {
         let chosen = passed.iter().take(MAX_KEPT).map(|name| choice(&request, name, None));
         let reasons = failed.iter().take(MAX_KEPT).map(|(name, why)| format!("{name}: {why}"));
         let (chosen, reasons) = (chosen.collect(), reasons.collect());
-        let inputs = self.inputs(board, request, &names);
+        let inputs = self.inputs(snapshot, request, &names);
         drop(guard);
         let kind = DecisionKind::Filter;
         self.record(&DecisionRecord::new(now, kind, inputs, Vec::new(), chosen, reasons));
@@ -124,24 +124,26 @@ impl Scheduler {
         let now = self.now();
         let request = request_of(&arguments.pod);
         let names = arguments.names();
-        let mut guard = self.board(now);
-        let board = guard.get_or_insert_default();
-        self.withdraw(board, std::slice::from_ref(&request), now);
-        let rated = self.rated(board, &request, &names);
-        let points: Vec<Option<u32>> =
-            rated.iter().map(|(_, known)| known.map(|(_, rating)| rating.score.0)).collect();
+        let mut guard = self.snapshot(now);
+        let snapshot = guard.get_or_insert_default();
+        self.release(snapshot, std::slice::from_ref(&request), now);
+        let evaluated = self.evaluated(snapshot, &request, &names);
+        let points: Vec<Option<u32>> = evaluated
+            .iter()
+            .map(|(_, known)| known.map(|(_, evaluation)| evaluation.score.0))
+            .collect();
         let ranks = ranks(&points);
         let best = ranks.iter().position(|&rank| rank == BEST);
-        let forecast = best.and_then(|best| forecast(board, &request, rated[best].1?));
-        let first = best.and_then(|best| Some(board.nodes[rated[best].1?.0].id.clone()));
-        drop(rated);
+        let forecast = best.and_then(|best| forecast(snapshot, &request, evaluated[best].1?));
+        let first = best.and_then(|best| Some(snapshot.nodes[evaluated[best].1?.0].id.clone()));
+        drop(evaluated);
         let mut order: Vec<usize> = (0..names.len()).collect();
         order.sort_by_key(|&at| std::cmp::Reverse((ranks[at], points[at])));
         let chosen = order.iter().take(MAX_KEPT);
         let chosen = chosen.map(|&at| choice(&request, &names[at], Some(ranks[at]))).collect();
-        let inputs = self.inputs(board, request.clone(), &names);
+        let inputs = self.inputs(snapshot, request.clone(), &names);
         if let Some(node) = first {
-            self.send(board, &request, &node, now);
+            self.reserve(snapshot, &request, &node, now);
         }
         drop(guard);
         let unknown = points.iter().filter(|known| known.is_none()).count();
@@ -156,34 +158,37 @@ impl Scheduler {
         names.into_iter().zip(ranks).map(|(host, score)| HostPriority { host, score }).collect()
     }
 
-    /// Each name with its place on the board and its rating, if known.
-    fn rated<'n>(
+    /// Each name with its index on the snapshot and its evaluation, if known.
+    fn evaluated<'n>(
         &self,
-        board: &Board,
+        snapshot: &Snapshot,
         request: &Request,
         names: &'n [String],
-    ) -> Vec<(&'n str, Option<(usize, Rating)>)> {
+    ) -> Vec<(&'n str, Option<(usize, Evaluation)>)> {
         let policy = &self.config.policy;
         let load = request.load(policy);
-        let rated = names.iter().map(|name| {
-            let known = board.find(name).map(|place| {
-                let node = &board.nodes[place];
-                (place, rate(node, Load::default(), load, policy, board.price_reference_micros))
+        let evaluated = names.iter().map(|name| {
+            let known = snapshot.find(name).map(|index| {
+                let node = &snapshot.nodes[index];
+                (
+                    index,
+                    evaluate(node, Load::default(), load, policy, snapshot.price_reference_micros),
+                )
             });
             (name.as_str(), known)
         });
-        rated.collect()
+        evaluated.collect()
     }
 
     fn is_gone(&self, name: &str) -> bool {
-        let estate = self.estate.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        estate.is_gone(name)
+        let state = self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.is_gone(name)
     }
 
-    fn inputs(&self, board: &Board, request: Request, names: &[String]) -> Inputs {
-        let known = names.iter().filter_map(|name| board.find(name)).take(MAX_KEPT);
-        let kept = known.map(|place| Considered {
-            node: board.nodes[place].clone(),
+    fn inputs(&self, snapshot: &Snapshot, request: Request, names: &[String]) -> Inputs {
+        let known = names.iter().filter_map(|name| snapshot.find(name)).take(MAX_KEPT);
+        let kept = known.map(|index| EligibleNode {
+            node: snapshot.nodes[index].clone(),
             for_vms: false,
             for_pods: true,
         });
@@ -193,9 +198,9 @@ impl Scheduler {
             seed: 0,
             nodes: kept.collect(),
             considered: names.len() as u64,
-            state_digest: board.digest(),
-            price_reference_micros: board.price_reference_micros,
-            watermark: self.watermark(board),
+            state_digest: snapshot.digest(),
+            price_reference_micros: snapshot.price_reference_micros,
+            watermark: self.watermark(snapshot),
         }
     }
 }
@@ -220,17 +225,17 @@ fn ranks(points: &[Option<u32>]) -> Vec<u32> {
 }
 
 fn forecast(
-    board: &Board,
+    snapshot: &Snapshot,
     request: &Request,
-    (place, rating): (usize, Rating),
+    (index, evaluation): (usize, Evaluation),
 ) -> Option<Forecast> {
     Some(Forecast {
-        node: board.nodes.get(place)?.id.clone(),
+        node: snapshot.nodes.get(index)?.id.clone(),
         workload: request.name.clone(),
-        cpu_after_millis: Some(rating.cpu.1),
-        memory_after_bytes: Some(rating.memory.1),
-        risk_before_permille: rating.risk_permille.0,
-        risk_after_permille: rating.risk_permille.1,
+        cpu_after_millis: Some(evaluation.cpu.1),
+        memory_after_bytes: Some(evaluation.memory.1),
+        risk_before_permille: evaluation.risk_permille.0,
+        risk_after_permille: evaluation.risk_permille.1,
         price_saved_per_hour: None,
     })
 }

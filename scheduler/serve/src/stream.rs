@@ -1,4 +1,4 @@
-//! Reads the estate's topics into the scheduler's state, and writes its decisions.
+//! Reads events and samples from the log into the scheduler's state, and appends its decisions.
 //!
 //! Independent of the ingester: the scheduler keeps no position of its own, it reads again from
 //! its look-back at every start. A record that cannot be decoded is counted and skipped (the
@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::record::DECISIONS;
 use crate::scheduler::{Progress, Scheduler, SchedulerError, lock};
+use nilometer_placement::record::DECISIONS;
 
 /// How long one fetch waits for records; new ones end it at once.
 const WAIT: Duration = Duration::from_secs(5);
@@ -46,14 +46,19 @@ impl Scheduler {
                 None => return Ok(()),
             }
         }
+        let partitions = |topic: &str, count| {
+            let topic = topic.to_owned();
+            (0..count).map(move |partition| TopicPartition { topic: topic.clone(), partition })
+        };
+        let read_from: Vec<TopicPartition> =
+            partitions(EVENTS, counts[0]).chain(partitions(SAMPLES, counts[1])).collect();
+        // All of them before any is read: what is not listed is not waited for.
+        for at in &read_from {
+            self.update_progress(at, |_| {});
+        }
         let mut readers = JoinSet::new();
-        for (topic, partitions) in [(EVENTS, counts[0]), (SAMPLES, counts[1])] {
-            for partition in 0..partitions {
-                let at = TopicPartition { topic: topic.to_owned(), partition };
-                lock(&self.positions)
-                    .insert((topic.to_owned(), partition), Progress { next: 0, goal: u64::MAX });
-                readers.spawn(read(self.clone(), at, cancel.clone()));
-            }
+        for at in read_from {
+            readers.spawn(read(self.clone(), at, cancel.clone()));
         }
         let writer = tokio::spawn(write(self.clone(), unwritten, counts[2], cancel.clone()));
         let mut outcome = Ok(());
@@ -103,7 +108,7 @@ impl Scheduler {
 
     fn forget(&self) {
         let now = self.now();
-        self.estate.write().unwrap_or_else(PoisonError::into_inner).forget(now);
+        self.state.write().unwrap_or_else(PoisonError::into_inner).forget(now);
     }
 
     fn fold(&self, at: &TopicPartition, records: &[Record]) {
@@ -112,12 +117,12 @@ impl Scheduler {
         for record in records {
             let decoded = if topic == SAMPLES {
                 decode(&record.payload).map_err(|error| error.to_string()).map(|batch| {
-                    self.estate.write().unwrap_or_else(PoisonError::into_inner).fold(&batch);
+                    self.state.write().unwrap_or_else(PoisonError::into_inner).fold(&batch);
                 })
             } else {
                 let event = LifecycleEvent::decode(&record.payload);
                 event.map_err(|error| error.to_string()).map(|event| {
-                    self.estate.write().unwrap_or_else(PoisonError::into_inner).apply(event);
+                    self.state.write().unwrap_or_else(PoisonError::into_inner).apply(event);
                 })
             };
             if let Err(reason) = decoded {
@@ -126,12 +131,6 @@ impl Scheduler {
                 tracing::debug!(topic, partition, offset, reason, "record skipped");
             }
         }
-    }
-
-    fn advance(&self, at: &TopicPartition, change: impl FnOnce(&mut Progress)) {
-        let mut positions = lock(&self.positions);
-        let key = (at.topic.clone(), at.partition);
-        change(positions.entry(key).or_insert(Progress { next: 0, goal: u64::MAX }));
     }
 }
 
@@ -158,7 +157,7 @@ async fn read(
                 tracing::warn!(topic, partition = at.partition, missed, "records gone unread");
                 next = next.map(|(log, _)| (log, low));
                 // Of what is gone nothing is waited for.
-                scheduler.advance(&at, |progress| progress.next = progress.next.max(low));
+                scheduler.update_progress(&at, |progress| progress.next = progress.next.max(low));
             }
             Err(LogError::Replaced { asked, found, .. }) => {
                 let (topic, partition) = (at.topic.as_str(), at.partition);
@@ -192,7 +191,7 @@ async fn step(
     let Some((log, next)) = next else {
         let log = scheduler.log.incarnation(at).await?;
         let start = start(scheduler, at, log).await?;
-        scheduler.advance(at, |progress| *progress = start);
+        scheduler.update_progress(at, |progress| *progress = start);
         return Ok((log, start.next));
     };
     let fetch_bytes = scheduler.config.fetch_bytes;
@@ -204,7 +203,7 @@ async fn step(
     };
     let next = last.offset + 1;
     scheduler.fold(at, &records);
-    scheduler.advance(at, |progress| progress.next = next);
+    scheduler.update_progress(at, |progress| progress.next = next);
     if lag_known.is_none_or(|known| known.elapsed() >= LAG_EVERY) {
         *lag_known = Some(tokio::time::Instant::now());
         let high = scheduler.log.watermarks(at).await?.high;
@@ -240,7 +239,7 @@ async fn start(
             }
         }
     }
-    Ok(Progress { next: low.min(marks.high), goal: marks.high })
+    Ok(Progress { next: low.min(marks.high), end_at_start: marks.high })
 }
 
 /// Appends decisions to the log, in order, until cancelled and the queue is empty.

@@ -21,11 +21,11 @@ pub(crate) struct Metrics {
     pub(crate) unrecorded: IntCounter,
     /// Time an answer took, in seconds.
     pub(crate) answer_seconds: Histogram,
-    /// Nodes on the board.
+    /// Nodes on the snapshot.
     pub(crate) nodes: IntGauge,
     /// Nodes without believable samples.
     pub(crate) stale_nodes: IntGauge,
-    /// Series remembered.
+    /// ResourceUsage remembered.
     pub(crate) series: IntGauge,
     /// Decisions in flight.
     pub(crate) in_flight: IntGauge,
@@ -58,7 +58,7 @@ impl Metrics {
             answer_seconds: Histogram::with_opts(took)?,
             nodes: gauge("nodes", "Nodes known.")?,
             stale_nodes: gauge("stale_nodes", "Nodes without believable samples.")?,
-            series: gauge("series", "Series remembered.")?,
+            series: gauge("series", "ResourceUsage remembered.")?,
             in_flight: gauge("in_flight", "Decisions not covered by a sample yet.")?,
             left_out: gauge("left_out", "Events and samples left out at a bound.")?,
         };

@@ -1,6 +1,6 @@
-//! The estate at one instant, as numbers that scoring and planning read.
+//! All nodes and workloads at one instant, as numbers that scoring and planning read.
 //!
-//! A board is what a decision rests on, so it is small, made of integers (cores in thousandths,
+//! A snapshot is what a decision rests on, so it is small, made of integers (cores in thousandths,
 //! bytes, thousandths of a share) and can be written into the decision's record: read back, it
 //! gives the same decision, to the last digit, on any machine (invariant 17).
 
@@ -102,14 +102,14 @@ pub struct WorkloadState {
 
 /// All nodes at one instant, sorted by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Board {
+pub struct Snapshot {
     /// When.
     pub at: Timestamp,
     /// The nodes, sorted by id.
     pub nodes: Vec<NodeState>,
     /// The workloads on them, sorted by id.
     pub workloads: Vec<WorkloadState>,
-    /// Median price of a core and hour over the estate, in millionths; 0: no prices.
+    /// Median price of a core and hour over all nodes, in millionths; 0: no prices.
     pub price_reference_micros: u64,
     /// Newest sample it rests on.
     pub newest_sample: Option<Timestamp>,
@@ -159,32 +159,32 @@ impl NodeState {
     }
 }
 
-impl Board {
-    /// A board of these nodes and workloads at an instant.
+impl Snapshot {
+    /// A snapshot of these nodes and workloads at an instant.
     pub fn new(at: Timestamp, mut nodes: Vec<NodeState>, workloads: Vec<WorkloadState>) -> Self {
         nodes.sort_by(|one, other| one.id.cmp(&other.id));
         let price_reference_micros = median_price(&nodes);
         let mut by_name = HashMap::with_capacity(nodes.len());
-        for (place, node) in nodes.iter().enumerate() {
-            by_name.entry(node.name.clone()).or_insert(place);
+        for (index, node) in nodes.iter().enumerate() {
+            by_name.entry(node.name.clone()).or_insert(index);
         }
         let digest = digest_of(&nodes, price_reference_micros);
         let newest_sample = None;
-        Board { at, nodes, workloads, price_reference_micros, newest_sample, by_name, digest }
+        Snapshot { at, nodes, workloads, price_reference_micros, newest_sample, by_name, digest }
     }
 
     /// Place of a node by id, or else by name (the first in order of id).
     pub fn find(&self, node: &str) -> Option<usize> {
         match self.nodes.binary_search_by(|state| state.id.as_str().cmp(node)) {
-            Ok(place) => Some(place),
+            Ok(index) => Some(index),
             Err(_) => self.by_name.get(node).copied(),
         }
     }
 
     /// Counts a decision against its node at once (invariant 18).
-    pub fn send(&mut self, place: usize, load: Load) {
-        self.chain(true, place, load);
-        let node = &mut self.nodes[place];
+    pub fn reserve(&mut self, index: usize, load: Load) {
+        self.extend_digest(true, index, load);
+        let node = &mut self.nodes[index];
         let count = |of: &mut Dimension, request: u64, peak: u64| {
             of.allocated = of.allocated.saturating_add(request);
             of.in_flight = of.in_flight.saturating_add(peak);
@@ -193,10 +193,10 @@ impl Board {
         count(&mut node.memory, load.memory_request, load.memory_peak);
     }
 
-    /// Takes back what [`send`](Self::send) counted.
-    pub fn withdraw(&mut self, place: usize, load: Load) {
-        self.chain(false, place, load);
-        let node = &mut self.nodes[place];
+    /// Undoes what [`reserve`](Self::reserve) counted.
+    pub fn release(&mut self, index: usize, load: Load) {
+        self.extend_digest(false, index, load);
+        let node = &mut self.nodes[index];
         let take = |of: &mut Dimension, request: u64, peak: u64| {
             of.allocated = of.allocated.saturating_sub(request.min(of.in_flight));
             of.in_flight = of.in_flight.saturating_sub(peak);
@@ -208,33 +208,33 @@ impl Board {
     /// Nodes that a workload of this kind may run on: VMs on nodes; pods where pods run already,
     /// or on nodes while none runs anywhere.
     pub fn hosts_for(&self, kind: ResourceKind) -> Vec<usize> {
-        let places = 0..self.nodes.len();
-        let nodes = |&place: &usize| {
-            let node = &self.nodes[place];
+        let indexes = 0..self.nodes.len();
+        let nodes = |&index: &usize| {
+            let node = &self.nodes[index];
             node.kind == ResourceKind::Node && (kind == ResourceKind::Pod || !node.guest)
         };
         if kind == ResourceKind::Pod {
             let with_pods: Vec<usize> =
-                places.clone().filter(|&place| self.nodes[place].pods > 0).collect();
+                indexes.clone().filter(|&index| self.nodes[index].pods > 0).collect();
             if !with_pods.is_empty() {
                 return with_pods;
             }
         }
-        places.filter(nodes).collect()
+        indexes.filter(nodes).collect()
     }
 
     /// Digest of every number a decision over these nodes could rest on, in hexadecimal: of the
-    /// states as they were at first, then of all that was sent and withdrawn since, in order.
+    /// states as they were at first, then of each load reserved and released since, in order.
     pub fn digest(&self) -> String {
         format!("{:032x}", self.digest)
     }
 
-    fn chain(&mut self, is_sent: bool, place: usize, load: Load) {
+    fn extend_digest(&mut self, is_reserved: bool, index: usize, load: Load) {
         let mut state = Xxh3::new();
         state.update(&self.digest.to_le_bytes());
-        let sign = u64::from(is_sent);
+        let sign = u64::from(is_reserved);
         let numbers = [load.cpu_request, load.memory_request, load.cpu_peak, load.memory_peak];
-        for number in [sign, place as u64].iter().chain(&numbers) {
+        for number in [sign, index as u64].iter().chain(&numbers) {
             state.update(&number.to_le_bytes());
         }
         self.digest = state.digest128();

@@ -7,8 +7,8 @@ use nilometer_contract::{Change, ResourceKind};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::lab::{GIB, HOUR, Meters, at, event, node, vm};
-use crate::shell::Running;
+use crate::cluster::{GIB, HOUR, Meters, at, event, node, vm};
+use crate::service::Running;
 
 /// Three workers known by name: calm, busy, and full by requests; a day of samples.
 async fn cluster() -> Running {
@@ -79,7 +79,7 @@ async fn nodes_come_in_pages_and_placements_with_reasons() {
     let (_, first) = call(&router, "GET", "/v1/nodes?limit=2", String::new()).await;
     assert_eq!(first["nodes"][0]["name"], "worker-calm");
     assert_eq!(first["nodes"][0]["allocatable"], json!({"cpus": 4.0, "memory_bytes": 8 * GIB}));
-    assert_eq!(first["nodes"][0]["price_per_hour"], "4.00");
+    assert_eq!(first["nodes"][0]["price_per_hour"], "4");
     let next = format!("/v1/nodes?limit=2&cursor={}", first["next"].as_str().unwrap());
     let (_, second) = call(&router, "GET", &next, String::new()).await;
     assert_eq!(second["nodes"][0]["id"], "id-3");

@@ -1,0 +1,50 @@
+//! What nodes cost, by the price book in force.
+
+use std::sync::Arc;
+
+use nilometer_contract::{Resource, Timestamp};
+use nilometer_rating::{PriceBook, SHOWN_DIGITS};
+
+/// Prices of nodes: what the price book asks for their allocations.
+#[derive(Clone, Debug)]
+pub struct NodePrices {
+    book: Arc<PriceBook>,
+}
+
+impl NodePrices {
+    /// The prices of this book.
+    pub fn new(book: PriceBook) -> Self {
+        NodePrices { book: Arc::new(book) }
+    }
+
+    /// Price of a node per hour at an instant, a decimal number in the book's currency; `None`
+    /// where the book has no price for it.
+    pub fn per_hour(&self, node: &Resource, at: Timestamp) -> Option<String> {
+        let (text, _) = self.book.hourly_price(node, at)?.truncated(SHOWN_DIGITS);
+        Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nilometer_contract::ResourceKind;
+
+    use super::*;
+
+    #[test]
+    fn nodes_cost_what_the_book_says_and_vms_what_they_are_sold_for() {
+        let book = "name = 'b'\ncurrency = 'EUR'\n\
+            [[price]]\nmeter = 'lifetime'\nkind = 'node'\nprice = '1.50'\nper = 'hour'\n\
+            [[price]]\nmeter = 'lifetime'\nkind = 'vm'\nprice = '20'\nper = '2*hour'\n\
+            [[price]]\nmeter = 'lifetime'\nkind = 'pod'\nprice = '1'\nper = '3*hour'\n";
+        let prices = NodePrices::new(PriceBook::parse(book).unwrap());
+        let of = |kind| {
+            let at = "2026-01-01T12:00:00Z".parse().unwrap();
+            prices.per_hour(&Resource::new("r", kind), at)
+        };
+        assert_eq!(of(ResourceKind::Node).as_deref(), Some("1.5"));
+        assert_eq!(of(ResourceKind::Vm).as_deref(), Some("10"));
+        assert_eq!(of(ResourceKind::Pod).as_deref(), Some("0.333333333333"), "cut off");
+        assert_eq!(of(ResourceKind::Disk), None);
+    }
+}
