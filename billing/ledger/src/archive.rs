@@ -8,8 +8,8 @@ use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, Expr, Volatility, col, create_udf, lit};
 use futures::StreamExt;
+use nilometer_engine::{Engine, Selection};
 use nilometer_ingest::TableView;
-use nilometer_sql::{Engine, Selection};
 use nilometer_store::Table;
 use nilometer_usage::Window;
 

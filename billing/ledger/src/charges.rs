@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_contract::{MICROS_PER_HOUR, Resource, Timestamp};
+use nilometer_engine::Selection;
 use nilometer_rating::{Charge, PriceBook, rate};
-use nilometer_sql::Selection;
 use nilometer_usage::{UsageRow, Window};
 
 use crate::archive::read;

@@ -9,8 +9,9 @@
 //! what that very query gave, cut after [`MAX_SHOWN`] rows.
 
 use nilometer_contract::{MeterKind, SAMPLES, catalogue, partition_of};
+use nilometer_engine::Rows;
+use nilometer_http::{Format, render};
 use nilometer_rating::{Charge, Query, explain, samples_query};
-use nilometer_sql::{Format, Rows, render};
 use serde::Serialize;
 use serde_json::{Map, Value};
 

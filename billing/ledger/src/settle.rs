@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nilometer_contract::{MICROS_PER_HOUR, MeterId, MeterKind, Timestamp, catalogue};
+use nilometer_engine::Selection;
 use nilometer_rating::Charge;
-use nilometer_sql::Selection;
 use nilometer_store::{Add, Position, Table};
 use nilometer_usage::{UsageRow, Window};
 use tokio_util::sync::CancellationToken;

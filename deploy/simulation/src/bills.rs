@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nilometer_contract::{History, MICROS_PER_HOUR, Resource, Timestamp, catalogue};
+use nilometer_engine::{Engine, Limits, Selection};
 use nilometer_ingest::{Follower, Ingester, Metrics, Tables};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
 use nilometer_rating::{Detail, Invoice, Period, invoice, rate};
-use nilometer_sql::{Engine, Limits, Selection};
 use nilometer_usage::{Quantity, UsageRow, Window};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;

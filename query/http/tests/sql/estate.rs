@@ -8,11 +8,12 @@ use nilometer_contract::{
     BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource,
     ResourceKind, SAMPLES, Subject, Timestamp, encode, partition_of,
 };
+use nilometer_engine::{Engine, Limits, QueryError};
+use nilometer_http::{Format, render};
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicPartition};
 use nilometer_simulated::Fleet;
 use nilometer_source::SystemClock;
-use nilometer_sql::{Engine, Format, Limits, QueryError, render};
 use nilometer_store::Storage;
 use prometheus::Registry;
 use tempfile::TempDir;

@@ -9,17 +9,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, extract::DefaultBodyLimit};
 use nilometer_contract::Timestamp;
+use nilometer_engine::{
+    Engine, QueryError, Rows, Selection, USAGE_SCHEMA, days, resources_schema, samples_schema,
+    usage_batch,
+};
 use nilometer_store::STORED;
 use nilometer_usage::{UsageRow, Window};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, QueryError, Rows};
 use crate::missing::say_missing;
 use crate::output::{Format, render};
-use crate::plan::Selection;
 use crate::problem::Problem;
-use crate::usage::{USAGE_SCHEMA, days, usage_batch};
 
 const MAX_QUERY_BYTES: usize = 1 << 20;
 
@@ -83,13 +84,13 @@ async fn tables(State(engine): State<Engine>) -> Json<Value> {
         described(
             "samples",
             "Observations: what a meter read on a resource at an instant.",
-            &crate::samples::schema(),
+            &samples_schema(),
             &SAMPLES_COLUMNS,
         ),
         described(
             "resources",
             "Each state of each resource over [start, end), from the lifecycle events.",
-            &crate::resources::schema(),
+            &resources_schema(),
             &RESOURCES_COLUMNS,
         ),
     ];

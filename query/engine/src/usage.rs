@@ -178,7 +178,7 @@ impl PartitionStream for Days {
 }
 
 /// A window cut where hours meet, into parts of at most a day.
-pub(crate) fn days(window: Window) -> impl Iterator<Item = Window> {
+pub fn days(window: Window) -> impl Iterator<Item = Window> {
     let Window { start, end } = window;
     let next = |at: &Timestamp| at.hour().plus_micros(MICROS_PER_DAY);
     std::iter::successors(Some(start), move |at| Some(next(at)))

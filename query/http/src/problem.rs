@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use datafusion::error::DataFusionError;
 use serde::Serialize;
 
-use crate::engine::QueryError;
+use nilometer_engine::QueryError;
 
 /// A problem as the client sees it.
 #[derive(Clone, Debug, Serialize)]

@@ -47,7 +47,7 @@ impl std::fmt::Debug for SamplesTable {
 }
 
 /// Schema of `samples`: `at, meter, resource, kind, project, node, source, value, epoch`.
-pub(crate) fn schema() -> SchemaRef {
+pub fn schema() -> SchemaRef {
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut fields = vec![Field::new("at", instant, true)];
     fields.extend(LABEL_NAMES.iter().map(|name| Field::new(*name, DataType::Utf8View, true)));

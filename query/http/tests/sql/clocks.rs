@@ -4,7 +4,7 @@ use nilometer_contract::{
     BatchBuilder, Change, Epoch, GAPS, Gap, GapKind, LifecycleEvent, Resource, ResourceKind,
     SAMPLES, Timestamp,
 };
-use nilometer_sql::Limits;
+use nilometer_engine::Limits;
 
 use crate::estate::{Estate, Lie, T0};
 

@@ -6,7 +6,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use nilometer_contract::{BatchBuilder, Resource, ResourceKind, Timestamp};
-use nilometer_sql::{Limits, MISSING_ROWS, router};
+use nilometer_engine::Limits;
+use nilometer_http::{MISSING_ROWS, router};
 use nilometer_store::{EVENTS, SAMPLES};
 use tower::ServiceExt;
 

@@ -6,7 +6,7 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{JsonArray, WriterBuilder as JsonBuilder};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 
-use crate::engine::Rows;
+use nilometer_engine::Rows;
 
 /// Form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

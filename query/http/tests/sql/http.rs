@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode, header};
-use nilometer_sql::{Limits, router};
+use nilometer_engine::Limits;
+use nilometer_http::router;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

@@ -11,7 +11,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::StreamExt;
-use nilometer_sql::{Limits, QueryError};
+use nilometer_engine::{Limits, QueryError};
 
 use crate::estate::Estate;
 

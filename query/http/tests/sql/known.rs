@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_contract::{MICROS_PER_HOUR, MeterId, Timestamp, catalogue};
+use nilometer_engine::{Engine, Limits, Rows, Selection, USAGE_SCHEMA, usage_batch};
+use nilometer_http::{Format, render};
 use nilometer_simulated::{ChurnConfig, Fleet, FleetConfig, known_usage_at};
-use nilometer_sql::{Engine, Format, Limits, Rows, Selection, USAGE_SCHEMA, render, usage_batch};
 use nilometer_store::{CompactionPolicy, SAMPLES, compact};
 use nilometer_usage::{Quantity, UsageRow, Window};
 

@@ -1,7 +1,7 @@
 //! SQL over all tables, memory tier included, and the usage that they imply.
 //!
 //! ```text
-//!  files ∪ memory ──▶ providers: samples, resources, usage, … ──▶ Engine: limits ──▶ HTTP
+//!  files ∪ memory ──▶ providers: samples, resources, usage, … ──▶ Engine: limits ──▶ rows
 //!                  └─▶ Meter: exact usage of a window
 //! ```
 //!
@@ -9,14 +9,11 @@
 
 mod engine;
 mod filter;
-mod http;
 mod label;
 mod meter;
 mod missing;
-mod output;
 mod plan;
 mod points;
-mod problem;
 mod resources;
 mod samples;
 mod scan;
@@ -26,10 +23,8 @@ mod usage;
 
 pub use engine::{Engine, Limits, QueryError, Rows};
 pub use filter::{bounds, equals};
-pub use http::router;
 pub use meter::{Meter, MeterError};
-pub use missing::{MISSING_ROWS, say_missing};
-pub use output::{Format, render};
 pub use plan::Selection;
-pub use problem::Problem;
-pub use usage::{USAGE_SCHEMA, usage_batch};
+pub use resources::schema as resources_schema;
+pub use samples::schema as samples_schema;
+pub use usage::{USAGE_SCHEMA, days, usage_batch};

@@ -1,19 +1,14 @@
 //! What an answer lacks: rows of files that are damaged and were set aside.
 //!
 //! Each table that a question reads says what is missing of the time that it asks for; the answer
-//! carries it, as a header over HTTP.
+//! carries it.
 
 use std::sync::{Arc, Mutex};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use datafusion::catalog::Session;
 use nilometer_ingest::View;
 use nilometer_store::{Files, Missing};
 
-/// Header of an answer that lacks rows.
-pub const MISSING_ROWS: HeaderName = HeaderName::from_static("x-missing-rows");
-/// Most of them in one header.
-const MOST: usize = 16;
 const ALWAYS: (i64, i64) = (i64::MIN, i64::MAX);
 
 /// What is missing for one question, as its tables find out.
@@ -68,18 +63,4 @@ pub(crate) const LIFETIMES: [(&str, (i64, i64)); 1] = [("events", ALWAYS)];
 pub(crate) fn missing_of(view: &View, needs: &[(&str, (i64, i64))]) -> Vec<Missing> {
     let tables = needs.iter().filter_map(|(name, time)| Some((view.tables.get(name)?, *time)));
     tables.flat_map(|(table, (low, high))| table.files.missing(low, high).cloned()).collect()
-}
-
-/// Says in an answer what it lacks.
-pub fn say_missing(headers: &mut HeaderMap, missing: &[Missing]) {
-    if missing.is_empty() {
-        return;
-    }
-    let mut said: Vec<String> = missing.iter().take(MOST).map(Missing::to_string).collect();
-    if missing.len() > MOST {
-        said.push(format!("and of {} more files", missing.len() - MOST));
-    }
-    if let Ok(said) = HeaderValue::from_str(&said.join("; ")) {
-        headers.insert(MISSING_ROWS, said);
-    }
 }
