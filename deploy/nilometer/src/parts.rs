@@ -11,8 +11,8 @@ use nilometer_contract::{EVENTS, GAPS, Resource, SAMPLES};
 use nilometer_engine::Limits;
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
-use nilometer_placement::PriceOf;
 use nilometer_rating::PriceBook;
+use nilometer_serve::PriceOf;
 use nilometer_store::{LeaseConfig, Storage, StorageConfig};
 
 use crate::config::{Config, Lease, Second};
@@ -141,13 +141,13 @@ impl Config {
     }
 
     /// The scheduler's settings.
-    pub(crate) fn placement(&self) -> nilometer_placement::Config {
-        nilometer_placement::Config {
+    pub(crate) fn placement(&self) -> nilometer_serve::Config {
+        nilometer_serve::Config {
             samples_partitions: self.log.partitions,
             events_partitions: self.log.partitions,
             look_back_hours: (self.schedule.look_back.as_secs() / 3_600) as u32,
             policy: self.schedule.policy.clone(),
-            ..nilometer_placement::Config::default()
+            ..nilometer_serve::Config::default()
         }
     }
 }

@@ -19,7 +19,7 @@ use nilometer_engine::Engine;
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
-use nilometer_placement::Scheduler;
+use nilometer_serve::Scheduler;
 use nilometer_source::{Clock, EpochClock, SharedClock, SystemClock};
 use nilometer_store::{Holder, Storage};
 use prometheus::Registry;

@@ -227,7 +227,7 @@ fn luck(policy: &Policy, seed: u64, turn: usize, node: &str) -> u32 {
 }
 
 /// Spells out a rating.
-pub(crate) fn candidate(node: &NodeState, rating: &Rating, policy: &Policy) -> Candidate {
+pub fn candidate(node: &NodeState, rating: &Rating, policy: &Policy) -> Candidate {
     let percent = |of: u64, capacity: u64| match capacity {
         0 => "unknown".to_owned(),
         capacity => format!("{} %", u128::from(of) * 100 / u128::from(capacity)),

@@ -90,9 +90,9 @@ const SHELLS: &[&str] = &[
     "deploy/simulation/src/",
     "pipeline/ingest/src/",
     "pipeline/store/src/lease.rs",
-    "scheduler/placement/src/extender.rs",
-    "scheduler/placement/src/scheduler.rs",
-    "scheduler/placement/src/stream.rs",
+    "scheduler/serve/src/extender.rs",
+    "scheduler/serve/src/scheduler.rs",
+    "scheduler/serve/src/stream.rs",
 ];
 
 /// Marks in comments that ask for work to be done later.

@@ -15,12 +15,12 @@ use nilometer_contract::ResourceKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::board::{Dimension, NodeState};
 use crate::extender::Arguments;
-use crate::place::Placement;
-use crate::request::Request;
 use crate::scheduler::Scheduler;
-use crate::score::Score;
+use nilometer_placement::board::{Dimension, NodeState};
+use nilometer_placement::place::Placement;
+use nilometer_placement::request::Request;
+use nilometer_placement::score::Score;
 
 /// Longest body of a placement request.
 const MAX_PLACEMENT_BYTES: usize = 256 << 10;

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::record::DECISIONS;
 use crate::scheduler::{Progress, Scheduler, SchedulerError, lock};
+use nilometer_placement::record::DECISIONS;
 
 /// How long one fetch waits for records; new ones end it at once.
 const WAIT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{InvalidPolicy, Policy};
+use nilometer_placement::policy::{InvalidPolicy, Policy};
 
 /// Configuration of the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

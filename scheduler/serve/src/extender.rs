@@ -14,13 +14,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::board::Board;
-use crate::place::{Considered, candidate};
 use crate::pod::request_of;
-use crate::record::{Choice, DecisionKind, DecisionRecord, Forecast, Inputs};
-use crate::request::Request;
 use crate::scheduler::Scheduler;
-use crate::score::{Load, Rating, rate};
+use nilometer_placement::board::Board;
+use nilometer_placement::place::{Considered, candidate};
+use nilometer_placement::record::{Choice, DecisionKind, DecisionRecord, Forecast, Inputs};
+use nilometer_placement::request::Request;
+use nilometer_placement::score::{Load, Rating, rate};
 
 /// Most nodes whose states a record keeps.
 const MAX_KEPT: usize = 64;

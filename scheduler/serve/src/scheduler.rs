@@ -20,18 +20,18 @@ use nilometer_log::{Log, LogError};
 use prometheus::Registry;
 use tokio::sync::mpsc;
 
-use crate::board::{Board, NodeState};
 use crate::config::Config;
-use crate::estate::Estate;
 use crate::metrics::Metrics;
-use crate::place::{Decision, Field, place};
-use crate::plan::{Plan, plan};
-use crate::policy::InvalidPolicy;
-use crate::record::{
+use nilometer_placement::board::{Board, NodeState};
+use nilometer_placement::estate::Estate;
+use nilometer_placement::place::{Decision, Field, place};
+use nilometer_placement::plan::{Plan, plan};
+use nilometer_placement::policy::InvalidPolicy;
+use nilometer_placement::record::{
     DecisionKind, DecisionRecord, Inputs, MAX_DECISION_BYTES, Position, Watermark,
 };
-use crate::request::{self, InvalidRequest, Request};
-use crate::score::{Load, Score, rate};
+use nilometer_placement::request::{self, InvalidRequest, Request};
+use nilometer_placement::score::{Load, Score, rate};
 
 /// Most answers waiting to be recorded.
 const MAX_UNWRITTEN: usize = 4_096;

@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use serde_json::Value;
 
-use crate::request::Request;
+use nilometer_placement::request::Request;
 
 /// Cores in thousandths, and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use nilometer_contract::{
 };
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicConfig, TopicPartition};
 use nilometer_placement::record::replay;
-use nilometer_placement::{Config, DECISIONS, DecisionRecord, Scheduler};
+use nilometer_placement::{DECISIONS, DecisionRecord};
+use nilometer_serve::{Config, Scheduler};
 use nilometer_simulated::{Fleet, FleetConfig};
 use prometheus::Registry;
 use tokio::task::JoinHandle;
@@ -27,7 +28,7 @@ pub(crate) struct Running {
     pub(crate) registry: Registry,
     log: Arc<EmbeddedLog>,
     cancel: CancellationToken,
-    run: JoinHandle<Result<(), nilometer_placement::SchedulerError>>,
+    run: JoinHandle<Result<(), nilometer_serve::SchedulerError>>,
     _dir: tempfile::TempDir,
 }
 
