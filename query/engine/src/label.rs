@@ -16,7 +16,8 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
 };
 use futures::StreamExt;
-use nilometer_ingest::{COLUMNS, SeriesIndex};
+use nilometer_ingest::SeriesIndex;
+use nilometer_store::SeriesColumn;
 
 use crate::samples::{LabelValues, texts};
 
@@ -87,8 +88,10 @@ impl Labeler {
             match column {
                 0 => Ok(batch.column(1).clone()),
                 // Value and epoch follow the labels, as they follow series and instant in files.
-                other if other > COLUMNS => Ok(batch.column(other - COLUMNS + 1).clone()),
-                label => self.column(label - 1, &slots),
+                other if other > SeriesColumn::COUNT => {
+                    Ok(batch.column(other - SeriesColumn::COUNT + 1).clone())
+                }
+                label => self.column(SeriesColumn::ALL[label - 1], &slots),
             }
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -96,13 +99,13 @@ impl Labeler {
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 
-    fn column(&self, label: usize, slots: &[u32]) -> Result<ArrayRef> {
+    fn column(&self, label: SeriesColumn, slots: &[u32]) -> Result<ArrayRef> {
         let keys: UInt32Array = {
             let index = self.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
             let keys = index.keys(label);
             UInt32Array::from_iter_values(slots.iter().map(|&slot| keys[slot as usize]))
         };
-        texts(keys, &self.values[label])
+        texts(keys, &self.values[label as usize])
     }
 
     /// Slot of each row; rows of one series follow each other in files, so look-ups are few. A

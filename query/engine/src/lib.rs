@@ -24,7 +24,7 @@ mod usage;
 pub use engine::{Engine, Limits, QueryError, Rows};
 pub use filter::{bounds, equals};
 pub use meter::{Meter, MeterError};
-pub use plan::Selection;
+pub use plan::{Selection, UnknownKind};
 pub use resources::schema as resources_schema;
 pub use samples::schema as samples_schema;
 pub use usage::{USAGE_SCHEMA, days, usage_batch};

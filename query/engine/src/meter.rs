@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
-use nilometer_contract::{MICROS_PER_HOUR, ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
 use nilometer_ingest::{Tables, View};
 use nilometer_store::Missing;
 use nilometer_usage::{
-    Breakdown, NegativeUsage, UsageRow, Window, capacity_attribute, capacity_usage, conserve, merge,
+    Breakdown, NegativeUsage, UsageRow, Window, capacity_usage, conserve, merge,
 };
 
 use crate::missing::{LIFETIMES, missing_of, samples_of};
@@ -113,7 +113,7 @@ impl Meter {
         for chunk in chunks(view, window) {
             out = self.chunk(view, &plan, chunk, false, out).await.map_err(MeterError::Read)?;
         }
-        plan.allocations(window, view.newest, selection, &mut out.rows);
+        plan.allocations(window, view.newest, &mut out.rows);
         out.rows.retain(|row| selection.takes(row));
         Ok(out.rows)
     }
@@ -131,27 +131,24 @@ impl Meter {
         for chunk in chunks(&view, window) {
             out = self.chunk(&view, &plan, chunk, true, out).await.map_err(MeterError::Read)?;
         }
-        let Some(id) = catalogue().find(meter) else { return Ok(Vec::new()) };
+        let catalogue = self.tables.catalogue();
+        let Some(meter) = catalogue.find(meter) else { return Ok(Vec::new()) };
         let mut capacity = Vec::new();
         let parents: HashSet<Arc<str>> =
             out.by_parent.iter().map(|row| row.parent.clone()).collect();
         let host = |subject: &&Subject| {
-            subject.kind == ResourceKind::Node || parents.contains(&subject.resource)
+            catalogue.kind(&subject.kind).costs_idle || parents.contains(&subject.resource)
         };
         for subject in plan.subjects.iter().filter(host) {
-            let attribute = capacity_attribute(meter, subject.kind);
-            if let (Some(tenure), Some(attribute)) = (&subject.tenure, attribute) {
-                capacity_usage(tenure, attribute, id, window, view.newest, &mut capacity);
+            let contains = catalogue.kind(&subject.kind).contains;
+            if let Some(tenure) = subject.tenure.as_ref().filter(|_| contains) {
+                capacity_usage(tenure, meter, window, view.newest, &mut capacity);
             }
         }
         let hosts: HashSet<&Arc<str>> =
             plan.subjects.iter().filter(host).map(|subject| &subject.resource).collect();
         out.rows.retain(|row| hosts.contains(&row.resource));
-        out.by_parent.retain(|row| nests(row.kind));
+        out.by_parent.retain(|row| catalogue.kind(&row.kind).computes);
         conserve(&capacity, &out.rows, &out.by_parent).map_err(MeterError::Negative)
     }
-}
-
-fn nests(kind: ResourceKind) -> bool {
-    matches!(kind, ResourceKind::Vm | ResourceKind::Pod | ResourceKind::Container)
 }

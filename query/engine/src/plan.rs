@@ -3,11 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use nilometer_contract::{
-    Lifetime, MeterId, MeterKind, ResourceKind, Segment, Timestamp, catalogue,
-};
-use nilometer_ingest::Shared;
-use nilometer_store::Labels;
+use nilometer_contract::{Labels, Lifetime, Meter, MeterKind, ResourceKind, Segment, Timestamp};
+use nilometer_ingest::{Shared, Tables};
+use nilometer_store::Description;
 use nilometer_usage::{
     Names, Neighbours, ParentUsage, Points, Reach, Sample, Series, Tenure, UsageRow, Window,
     allocation_usage, neighbours, series_usage, series_usage_by_parent,
@@ -49,12 +47,21 @@ pub(crate) struct Subject {
 #[derive(Default)]
 pub(crate) struct Plan {
     pub(crate) subjects: Vec<Subject>,
-    /// Per place: subject and meter.
-    pub(crate) places: Vec<(usize, MeterId)>,
+    pub(crate) places: Vec<Place>,
+    /// The meters that resources are allocated, as far as they are wanted.
+    pub(crate) allocations: Vec<Arc<Meter>>,
     /// Series to place.
     pub(crate) series: HashMap<i64, u32>,
     /// Whether rows end where attributes change.
     pub(crate) by_state: bool,
+}
+
+/// What the points of one identity are of.
+pub(crate) struct Place {
+    /// Place of the subject.
+    pub(crate) subject: usize,
+    pub(crate) meter: Arc<Meter>,
+    labels: Labels,
 }
 
 /// Rows by project and, for conservation, by parent.
@@ -79,7 +86,7 @@ impl Plan {
             plan.subjects.push(Subject {
                 tenure: Some(Tenure::announced(id.into(), lifetime, &mut names)),
                 resource: id.into(),
-                kind: latest.state.kind,
+                kind: latest.state.kind.clone(),
                 project: latest.state.project.as_str().into(),
                 birth: lifetime.start().map_or(i64::MIN, |start| start.0),
                 death: latest.end.map_or(i64::MAX, |end| end.0),
@@ -90,34 +97,38 @@ impl Plan {
         }
         let mut by_identity: HashMap<u32, u32> = HashMap::new();
         for slot in 0..index.len() as u32 {
-            let labels = index.labels(slot);
-            if selection.meter.as_deref().is_some_and(|meter| meter != labels.meter) {
+            let series = index.description(slot);
+            if !selection.wants_meter(series.meter) {
                 continue;
             }
-            let Some(meter) = catalogue().find(labels.meter) else { continue };
-            let subject = match by_resource.get(labels.resource) {
+            let Some(meter) = index.catalogue().find(series.meter) else { continue };
+            let subject = match by_resource.get(series.resource) {
                 Some(&subject) => subject,
                 None => {
                     let announced =
-                        history.get(labels.resource).is_some_and(|known| known.latest().is_some());
-                    let Some(subject) = Subject::sighted(&labels, announced, selection) else {
+                        history.get(series.resource).is_some_and(|known| known.latest().is_some());
+                    let Some(subject) = Subject::sighted(&series, announced, selection) else {
                         continue;
                     };
-                    by_resource.insert(labels.resource, plan.subjects.len());
+                    by_resource.insert(series.resource, plan.subjects.len());
                     plan.subjects.push(subject);
                     plan.subjects.len() - 1
                 }
             };
             let place = *by_identity.entry(index.identity(slot)).or_insert_with(|| {
-                plan.places.push((subject, meter));
+                let labels = Labels::parse(series.labels).unwrap_or_default();
+                plan.places.push(Place { subject, meter: meter.clone(), labels });
                 (plan.places.len() - 1) as u32
             });
             plan.series.insert(index.id(slot), place);
             let nodes = &mut plan.subjects[subject].nodes;
-            if !nodes.contains(labels.node) {
-                nodes.insert(labels.node.to_owned());
+            if !nodes.contains(series.node) {
+                nodes.insert(series.node.to_owned());
             }
         }
+        let allocated = |meter: &&Arc<Meter>| matches!(meter.kind, MeterKind::Allocation { .. });
+        let wanted = index.catalogue().meters().filter(|meter| selection.wants_meter(&meter.name));
+        plan.allocations = wanted.filter(allocated).cloned().collect();
         plan.find_gaps(shared);
         plan
     }
@@ -130,12 +141,18 @@ impl Plan {
         }
     }
 
+    /// How far around a window to read without asking whether it is needed: the longest time for
+    /// which one observation of these meters speaks.
+    pub(crate) fn margin_micros(&self) -> i64 {
+        self.places.iter().map(|place| place.meter.hold_micros).max().unwrap_or(0) + 1
+    }
+
     /// Places that need the nearest reading before the window, and those that need it after.
     pub(crate) fn wanting(&self, window: Window) -> (HashSet<u32>, HashSet<u32>) {
         let places = |reach: fn(&Neighbours) -> Reach, lives: &dyn Fn(&Subject) -> bool| {
-            let wanting = self.places.iter().enumerate().filter(|(_, (subject, meter))| {
-                let subject = &self.subjects[*subject];
-                let needs = neighbours(catalogue().get(*meter), subject.tenure.is_some());
+            let wanting = self.places.iter().enumerate().filter(|(_, place)| {
+                let subject = &self.subjects[place.subject];
+                let needs = neighbours(&place.meter, subject.tenure.is_some());
                 reach(&needs) == Reach::Nearest && lives(subject)
             });
             wanting.map(|(place, _)| place as u32).collect()
@@ -156,9 +173,9 @@ impl Plan {
         by_parent: bool,
         out: &mut Out,
     ) {
-        let (subject, meter) = self.places[place as usize];
-        let (subject, definition) = (&self.subjects[subject], catalogue().get(meter));
-        if matches!(definition.kind, MeterKind::Allocation { .. }) {
+        let Place { subject, meter, labels } = &self.places[place as usize];
+        let subject = &self.subjects[*subject];
+        if matches!(meter.kind, MeterKind::Allocation { .. }) {
             return;
         }
         let samples =
@@ -168,13 +185,13 @@ impl Plan {
             Ok(collected) => collected,
             Err(error) => panic!("invariant 3: one value per identity: {error}"),
         };
-        let series = Series { gaps: &subject.gaps, ..collected.series(meter, definition) };
+        let series = Series { gaps: &subject.gaps, labels, ..collected.series(meter) };
         let sighted;
         let tenure = match &subject.tenure {
             Some(tenure) => tenure,
             None => {
                 let (resource, project) = (subject.resource.clone(), subject.project.clone());
-                sighted = Tenure::sighted(resource, subject.kind, project, &series);
+                sighted = Tenure::sighted(resource, subject.kind.clone(), project, &series);
                 &sighted
             }
         };
@@ -187,19 +204,12 @@ impl Plan {
     }
 
     /// Adds the usage that lifecycles alone tell of.
-    pub(crate) fn allocations(
-        &self,
-        window: Window,
-        as_of: Timestamp,
-        selection: &Selection,
-        out: &mut Vec<UsageRow>,
-    ) {
-        let wanted = |name: &str| selection.meter.as_deref().is_none_or(|meter| meter == name);
+    pub(crate) fn allocations(&self, window: Window, as_of: Timestamp, out: &mut Vec<UsageRow>) {
         for subject in &self.subjects {
             let Some(tenure) = &subject.tenure else { continue };
             for part in self.parts(subject, window) {
-                for (id, meter) in catalogue().iter().filter(|(_, meter)| wanted(&meter.name)) {
-                    allocation_usage(tenure, id, meter, part, as_of, out);
+                for meter in &self.allocations {
+                    allocation_usage(tenure, meter, part, as_of, out);
                 }
             }
         }
@@ -223,11 +233,37 @@ fn cuts(lifetime: &Lifetime) -> Vec<i64> {
     changed.map(|pair| pair[1].start.0).collect()
 }
 
+/// A kind of which nothing is known.
+#[derive(Debug, thiserror::Error)]
+#[error("no resource of kind {kind:?} is known; kinds that are declared: {declared}")]
+pub struct UnknownKind {
+    kind: String,
+    declared: String,
+}
+
 impl Selection {
+    /// Refuses a kind that is not declared and of which no resource is known: it is misspelt.
+    pub fn check(&self, tables: &Tables) -> Result<(), UnknownKind> {
+        match &self.kind {
+            Some(kind) if !tables.knows_kind(kind) => {
+                let catalogue = tables.catalogue();
+                let declared: Vec<&str> =
+                    catalogue.kinds().map(|kind| kind.name.as_str()).collect();
+                let declared = declared.join(", ");
+                Err(UnknownKind { kind: kind.to_string(), declared })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a row is of what is selected; of a selected resource, not every row is.
     pub(crate) fn takes(&self, row: &UsageRow) -> bool {
         self.project.as_deref().is_none_or(|project| *row.project == *project)
-            && self.kind.is_none_or(|kind| kind == row.kind)
+            && self.kind.as_ref().is_none_or(|kind| *kind == row.kind)
+    }
+
+    fn wants_meter(&self, name: &str) -> bool {
+        self.meter.as_deref().is_none_or(|meter| meter == name)
     }
 
     fn wants(&self, id: &str, lifetime: &Lifetime, window: Window) -> bool {
@@ -240,7 +276,7 @@ impl Selection {
             && segments.any(|segment| {
                 let state = &segment.state;
                 self.project.as_deref().is_none_or(|project| project == state.project)
-                    && self.kind.is_none_or(|kind| kind == state.kind)
+                    && self.kind.as_ref().is_none_or(|kind| *kind == state.kind)
             })
     }
 }
@@ -248,15 +284,15 @@ impl Selection {
 impl Subject {
     /// A resource that only its samples tell of: the first labels it was seen with say whose it is,
     /// whatever is asked for.
-    fn sighted(labels: &Labels<&str>, announced: bool, selection: &Selection) -> Option<Self> {
-        let kind = labels.kind.parse().ok()?;
+    fn sighted(series: &Description<&str>, announced: bool, selection: &Selection) -> Option<Self> {
+        let kind = series.kind.parse().ok()?;
         let wanted = !announced
-            && selection.resource.as_deref().is_none_or(|resource| resource == labels.resource);
+            && selection.resource.as_deref().is_none_or(|resource| resource == series.resource);
         wanted.then(|| Subject {
             tenure: None,
-            resource: labels.resource.into(),
+            resource: series.resource.into(),
             kind,
-            project: labels.project.into(),
+            project: series.project.into(),
             birth: i64::MIN,
             death: i64::MAX,
             cuts: Vec::new(),

@@ -19,8 +19,6 @@ use crate::meter::Meter;
 use crate::plan::{Out, Plan};
 use crate::scan::Wanted;
 
-/// Margin read around a window without asking: the largest hold time is well below it.
-const MARGIN_MICROS: i64 = 10 * 60 * 1_000_000;
 /// Rows of one chunk, 32 bytes each.
 const CHUNK_ROWS: u64 = 6 << 20;
 
@@ -58,7 +56,9 @@ impl Meter {
         mut out: Out,
     ) -> Result<Out, DataFusionError> {
         let Some(samples) = view.tables.get("samples") else { return Ok(out) };
-        let (low, high) = (window.start.0 - MARGIN_MICROS, window.end.0 + MARGIN_MICROS);
+        let margin = plan.margin_micros();
+        let low = window.start.0.saturating_sub(margin);
+        let high = window.end.0.saturating_add(margin);
         let mut points = self.points(samples, plan, None, low, high).await?;
         self.reach_out(samples, plan, window, (low, high), &mut points).await?;
         let (plan, as_of) = (plan.clone(), view.newest);

@@ -18,8 +18,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, col, lit};
 use datafusion::physical_plan::ExecutionPlan;
-use nilometer_ingest::{COLUMNS, LABEL_NAMES, SeriesIndex, TableView};
-use nilometer_store::DataFile;
+use nilometer_ingest::{SeriesIndex, TableView};
+use nilometer_store::{DataFile, SeriesColumn};
 
 use crate::filter::bounds;
 use crate::label::LabelExec;
@@ -37,8 +37,8 @@ pub(crate) struct SamplesTable {
     schema: SchemaRef,
 }
 
-/// Distinct texts of each label column.
-pub(crate) type LabelValues = [StringArray; COLUMNS];
+/// Distinct texts of each column of series.
+pub(crate) type LabelValues = [StringArray; SeriesColumn::COUNT];
 
 impl std::fmt::Debug for SamplesTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -46,11 +46,12 @@ impl std::fmt::Debug for SamplesTable {
     }
 }
 
-/// Schema of `samples`: `at, meter, resource, kind, project, node, source, value, epoch`.
+/// Schema of `samples`: `at`, the columns that describe a series, `value`, `epoch`.
 pub fn schema() -> SchemaRef {
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut fields = vec![Field::new("at", instant, true)];
-    fields.extend(LABEL_NAMES.iter().map(|name| Field::new(*name, DataType::Utf8View, true)));
+    let described = SeriesColumn::ALL.iter();
+    fields.extend(described.map(|column| Field::new(column.name(), DataType::Utf8View, true)));
     fields.push(Field::new("value", DataType::Float64, true));
     fields.push(Field::new("epoch", DataType::Int64, true));
     Arc::new(Schema::new(fields))
@@ -73,14 +74,15 @@ impl SamplesTable {
             filters.iter().filter(|filter| is_label_filter(filter)).cloned().collect();
         let Some(all) = conjunction(of_labels) else { return Ok(None) };
         let used = all.column_refs();
-        let labels: Vec<usize> = (0..COLUMNS)
-            .filter(|&column| used.iter().any(|found| found.name == LABEL_NAMES[column]))
+        let labels: Vec<SeriesColumn> = SeriesColumn::ALL
+            .into_iter()
+            .filter(|column| used.iter().any(|found| found.name == column.name()))
             .collect();
         let batch = {
             let index = self.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let column = |&label: &usize| -> Result<(&str, ArrayRef)> {
+            let column = |&label: &SeriesColumn| -> Result<(&str, ArrayRef)> {
                 let keys = UInt32Array::from(index.keys(label)[..slots].to_vec());
-                Ok((LABEL_NAMES[label], texts(keys, &values[label])?))
+                Ok((label.name(), texts(keys, &values[label as usize])?))
             };
             RecordBatch::try_from_iter(labels.iter().map(column).collect::<Result<Vec<_>>>()?)?
         };
@@ -124,7 +126,7 @@ fn uses_only(filter: &Expr, names: &[&str]) -> bool {
 }
 
 fn is_label_filter(filter: &Expr) -> bool {
-    uses_only(filter, &LABEL_NAMES) && !filter.is_volatile()
+    uses_only(filter, &SeriesColumn::ALL.map(SeriesColumn::name)) && !filter.is_volatile()
 }
 
 fn is_file_filter(filter: &Expr) -> bool {
@@ -162,7 +164,7 @@ impl TableProvider for SamplesTable {
         // Series that come meanwhile are not in this view, and their labels not in these values.
         let (slots, values): (usize, LabelValues) = {
             let mut index = self.index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            (index.len(), std::array::from_fn(|column| index.values(column)))
+            (index.len(), SeriesColumn::ALL.map(|column| index.values(column)))
         };
         let selected = self.select(state, filters, slots, &values)?;
         let (low, high) = bounds(filters, "at");

@@ -15,7 +15,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream::{self, StreamExt};
-use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_HOUR, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_HOUR, Timestamp};
 use nilometer_ingest::View;
 use nilometer_usage::{UsageRow, Window};
 
@@ -37,6 +37,7 @@ pub static USAGE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("resource"),
         text("kind"),
         text("meter"),
+        text("labels"),
         text("project"),
         Field::new("quantity", DataType::Decimal128(38, QUANTITY_SCALE), false),
         text("unit"),
@@ -64,10 +65,11 @@ pub fn usage_batch(rows: &[UsageRow]) -> Result<RecordBatch> {
         instants(|row| row.end),
         texts(&|row| row.resource.to_string()),
         texts(&|row| row.kind.to_string()),
-        texts(&|row| catalogue().get(row.meter).name.clone()),
+        texts(&|row| row.meter.name.to_string()),
+        texts(&|row| row.labels.as_str().to_owned()),
         texts(&|row| row.project.to_string()),
         Arc::new(quantity),
-        texts(&|row| catalogue().get(row.meter).usage_unit().to_owned()),
+        texts(&|row| row.meter.usage_unit.to_string()),
         Arc::new(Float64Array::from_iter_values(coverage)),
     ];
     Ok(RecordBatch::try_new(USAGE_SCHEMA.clone(), columns)?)

@@ -98,7 +98,7 @@ async fn tables(State(engine): State<Engine>) -> Json<Value> {
     Json(json!({ "tables": tables }))
 }
 
-const SAMPLES_COLUMNS: [(&str, &str); 9] = [
+const SAMPLES_COLUMNS: [(&str, &str); 10] = [
     ("", "Instant of observation."),
     ("", "Meter; the catalogue has its unit and kind."),
     ("", "Resource id."),
@@ -106,6 +106,7 @@ const SAMPLES_COLUMNS: [(&str, &str); 9] = [
     ("", "Project that the resource belonged to."),
     ("", "Node that it ran on."),
     ("", "Source that saw it."),
+    ("JSON", "Further labels of the series; empty for none."),
     ("meter's unit", "What was observed."),
     ("", "Epoch in which it was read, see the table `epochs`; 0 is none."),
 ];
@@ -163,11 +164,13 @@ async fn usage(
 ) -> Result<Response, Problem> {
     let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
     let kind = request.kind.map(|kind| kind.parse()).transpose();
-    let kind = kind.map_err(|error: nilometer_contract::InvalidResource| {
+    let kind = kind.map_err(|error: nilometer_contract::InvalidName| {
         Problem::bad_request(error.to_string())
     })?;
     let UsageRequest { project, resource, meter, .. } = request;
     let selection = Selection { project, resource, meter, kind };
+    let known = selection.check(engine.tables());
+    known.map_err(|error| Problem::bad_request(error.to_string()))?;
     let window = Window { start: request.start, end: request.end };
     if window.start >= window.end {
         return Err(Problem::bad_request("start must lie before end"));

@@ -211,9 +211,9 @@ impl Board {
         let places = 0..self.nodes.len();
         let nodes = |&place: &usize| {
             let node = &self.nodes[place];
-            node.kind == ResourceKind::Node && (kind == ResourceKind::Pod || !node.guest)
+            node.kind == ResourceKind::NODE && (kind == ResourceKind::POD || !node.guest)
         };
-        if kind == ResourceKind::Pod {
+        if kind == ResourceKind::POD {
             let with_pods: Vec<usize> =
                 places.clone().filter(|&place| self.nodes[place].pods > 0).collect();
             if !with_pods.is_empty() {

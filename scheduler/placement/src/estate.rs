@@ -19,7 +19,7 @@ use crate::ledger::{InFlight, Ledger};
 use crate::policy::Policy;
 use crate::request::Request;
 use crate::score::Load;
-use crate::series::SeriesSet;
+use crate::series::{SeriesSet, is_followed};
 
 /// Most resources of which lifecycle is followed.
 pub const MAX_RESOURCES: usize = 200_000;
@@ -45,7 +45,7 @@ pub struct Estate {
 #[derive(Clone, Debug)]
 pub(crate) struct Alive<'a> {
     pub(crate) id: &'a str,
-    pub(crate) kind: ResourceKind,
+    pub(crate) kind: &'a ResourceKind,
     /// `None` for one known from samples alone.
     pub(crate) state: Option<&'a Resource>,
     pub(crate) name: &'a str,
@@ -61,8 +61,7 @@ pub(crate) struct Alive<'a> {
 impl Estate {
     /// Folds a lifecycle event in. Repeats change nothing.
     pub fn apply(&mut self, event: LifecycleEvent) {
-        let kind = event.resource.kind;
-        if !matches!(kind, ResourceKind::Node | ResourceKind::Vm | ResourceKind::Pod) {
+        if !is_followed(&event.resource.kind) {
             return;
         }
         let known = self.history.get(&event.resource.id).map(|lifetime| lifetime.events().len());
@@ -153,7 +152,7 @@ impl Estate {
             let unknown = self.history.get(id).is_none() && series.last_at >= silent;
             unknown.then_some(Alive {
                 id,
-                kind: series.kind,
+                kind: &series.kind,
                 state: None,
                 name: id,
                 project: &series.project,
@@ -184,7 +183,7 @@ impl Estate {
             }
             since = segment.start;
         }
-        let (kind, state) = (last.state.kind, Some(&*last.state));
+        let (kind, state) = (&last.state.kind, Some(&*last.state));
         let (name, project) = (last.state.name.as_str(), last.state.project.as_str());
         Some(Alive { id, kind, state, name, project, host, since, came_from })
     }
@@ -194,9 +193,9 @@ impl Estate {
         let parent = resource.parent.as_deref().unwrap_or_default();
         let is_machine = |id: &str| {
             let by_life = self.history.get(id).and_then(Lifetime::latest);
-            let kind = by_life.map(|segment| segment.state.kind);
-            let kind = kind.or_else(|| self.series.get(id).map(|series| series.kind));
-            matches!(kind, Some(ResourceKind::Node | ResourceKind::Vm))
+            let kind = by_life.map(|segment| &segment.state.kind);
+            let kind = kind.or_else(|| self.series.get(id).map(|series| &series.kind));
+            kind.is_some_and(|kind| [ResourceKind::NODE, ResourceKind::VM].contains(kind))
         };
         let own = resource.id.as_str();
         if !parent.is_empty() && (resource.node.is_empty() || is_machine(parent)) {
@@ -219,7 +218,7 @@ impl<'a> Covered<'a> {
     fn new(alive: &[Alive<'a>]) -> Self {
         let placed = alive.iter().filter(|workload| !workload.host.is_empty());
         let placed: Vec<&Alive<'a>> =
-            placed.filter(|workload| workload.kind != ResourceKind::Node).collect();
+            placed.filter(|workload| *workload.kind != ResourceKind::NODE).collect();
         let place = |workload: &Alive<'a>| (workload.host, workload.since);
         Covered {
             by_id: placed.iter().map(|workload| (workload.id, place(workload))).collect(),

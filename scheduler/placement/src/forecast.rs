@@ -79,7 +79,7 @@ impl Estate {
         let alive = self.alive(now);
         let (mut nodes, places) = self.nodes(&alive, now);
         let mut workloads = Vec::new();
-        for guest in alive.iter().filter(|guest| guest.kind != ResourceKind::Node) {
+        for guest in alive.iter().filter(|guest| *guest.kind != ResourceKind::NODE) {
             let Some(&place) = places.get(guest.host) else { continue };
             let settled = nodes[place].has_settled(guest, now, policy);
             let state = self.workload(guest, settled, now, policy, &mut nodes[place]);
@@ -111,12 +111,11 @@ impl Estate {
         alive: &'a [Alive<'a>],
         now: Timestamp,
     ) -> (Vec<Node<'a>>, HashMap<&'a str, usize>) {
-        let pods = alive.iter().filter(|alive| alive.kind == ResourceKind::Pod);
+        let pods = alive.iter().filter(|alive| *alive.kind == ResourceKind::POD);
         let hosts: std::collections::HashSet<&str> = pods.map(|pod| pod.host).collect();
-        let is_node = |alive: &&Alive<'_>| match alive.kind {
-            ResourceKind::Node => true,
-            ResourceKind::Vm => hosts.contains(alive.id),
-            _ => false,
+        let is_node = |alive: &&Alive<'_>| {
+            let is_host = *alive.kind == ResourceKind::VM && hosts.contains(alive.id);
+            is_host || *alive.kind == ResourceKind::NODE
         };
         let mut places = HashMap::new();
         let nodes = alive.iter().filter(is_node).enumerate().map(|(place, alive)| {
@@ -146,16 +145,16 @@ impl Estate {
         let memory = peak(known, memory_request, policy.default_memory_bytes, policy);
         node.sums.cpu.count(cpu, cpu_request, settled.0);
         node.sums.memory.count(memory, memory_request, settled.1);
-        match guest.kind {
-            ResourceKind::Vm => node.vms += 1,
-            _ => node.pods += 1,
+        match *guest.kind == ResourceKind::VM {
+            true => node.vms += 1,
+            false => node.pods += 1,
         }
         let refuses = guest.state.and_then(|state| state.attributes.get(MOVABLE));
         WorkloadState {
             id: guest.id.to_owned(),
             name: guest.name.to_owned(),
             project: guest.project.to_owned(),
-            kind: guest.kind,
+            kind: guest.kind.clone(),
             node: guest.host.to_owned(),
             cpu_request,
             memory_request,
@@ -224,7 +223,7 @@ impl Node<'_> {
     }
 
     fn state(&self, policy: &Policy, price: Price<'_>) -> NodeState {
-        let bare = Resource::new(self.alive.id, self.alive.kind);
+        let bare = Resource::new(self.alive.id, self.alive.kind.clone());
         let resource = self.alive.state.unwrap_or(&bare);
         let price = price(resource);
         let micros = price.as_deref().and_then(price_micros);
@@ -237,7 +236,7 @@ impl Node<'_> {
         NodeState {
             id: self.alive.id.to_owned(),
             name: name.to_owned(),
-            kind: self.alive.kind,
+            kind: self.alive.kind.clone(),
             guest: !self.alive.host.is_empty(),
             cpu,
             memory,

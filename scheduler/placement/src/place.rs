@@ -99,8 +99,8 @@ impl<'a> Field<'a> {
                 places.into_iter().map(considered).collect()
             }
             None => {
-                let vms = board.hosts_for(ResourceKind::Vm);
-                let pods = board.hosts_for(ResourceKind::Pod);
+                let vms = board.hosts_for(ResourceKind::VM);
+                let pods = board.hosts_for(ResourceKind::POD);
                 let considered = |place: usize| Considered {
                     node: &board.nodes[place],
                     for_vms: vms.binary_search(&place).is_ok(),
@@ -157,9 +157,9 @@ pub fn place(field: &Field<'_>, requests: &[Request], policy: &Policy, seed: u64
         let mut fitting = Best::new(each);
         let mut misfits = Best::new(each);
         for (place, considered) in field.nodes.iter().enumerate() {
-            let eligible = match request.kind {
-                ResourceKind::Pod => considered.for_pods,
-                _ => considered.for_vms,
+            let eligible = match request.kind == ResourceKind::POD {
+                true => considered.for_pods,
+                false => considered.for_vms,
             };
             if !eligible {
                 continue;

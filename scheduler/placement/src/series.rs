@@ -144,9 +144,9 @@ impl SeriesSet {
     /// Folds a batch in. Repeats and stragglers change nothing.
     pub fn fold(&mut self, batch: &SampleBatch) {
         let catalogue = catalogue();
-        let hold = |name| catalogue.find(name).map_or(0, |id| catalogue.get(id).hold_micros);
+        let hold = |name| catalogue.find(name).map_or(0, |meter| meter.hold_micros);
         let holds = (hold("cpu.time"), hold("memory.usage"));
-        let roles: Vec<Role> = batch.meters.iter().map(role).collect();
+        let roles: Vec<Role> = batch.meters.name.iter().map(role).collect();
         if roles.iter().all(|role| *role == Role::Other) {
             return;
         }
@@ -154,7 +154,7 @@ impl SeriesSet {
         for row in 0..batch.len() {
             let role = roles.get(usize::from(batch.meter[row])).copied().unwrap_or(Role::Other);
             let place = batch.resource[row] as usize;
-            let kind = kinds.get(place).copied().flatten();
+            let kind = kinds.get(place).and_then(Option::as_ref);
             let (at, value) = (Timestamp(batch.at[row]), batch.value[row]);
             let sound = at.is_plausible() && value.is_finite() && value >= 0.0;
             let (true, Some(kind), true) = (role != Role::Other, kind, sound) else { continue };
@@ -171,7 +171,7 @@ impl SeriesSet {
         &mut self,
         batch: &SampleBatch,
         place: usize,
-        kind: ResourceKind,
+        kind: &ResourceKind,
         at: Timestamp,
     ) -> Option<&mut Series> {
         let subjects = &batch.subjects;
@@ -184,6 +184,7 @@ impl SeriesSet {
             }
             let (node, project) = (String::new(), String::new());
             let (first_at, last_at) = (at, Timestamp::MIN);
+            let kind = kind.clone();
             let series = Series { kind, node, project, first_at, last_at, cpu: None, memory: None };
             self.by_id.insert(id.to_owned(), series);
         }
@@ -245,9 +246,14 @@ fn role(meter: Option<&str>) -> Role {
     }
 }
 
+/// Whether the scheduler goes by resources of a kind.
+pub(crate) fn is_followed(kind: &ResourceKind) -> bool {
+    [ResourceKind::NODE, ResourceKind::VM, ResourceKind::POD].contains(kind)
+}
+
 fn followed(kind: Option<&str>) -> Option<ResourceKind> {
     let kind: ResourceKind = kind?.parse().ok()?;
-    matches!(kind, ResourceKind::Node | ResourceKind::Vm | ResourceKind::Pod).then_some(kind)
+    is_followed(&kind).then_some(kind)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ struct Told {
 impl Told {
     async fn new() -> Self {
         let mut estate = Estate::new(Limits::default()).await;
-        let mut node = Resource::new("n1", ResourceKind::Node);
+        let mut node = Resource::new("n1", ResourceKind::NODE);
         node.node = "n1".to_owned();
         let (at, source) = (Timestamp::from_seconds(T0), "host".to_owned());
         let event = LifecycleEvent { change: Change::Created, at, resource: node, source };
@@ -36,7 +36,7 @@ impl Told {
         for _ in 0..seconds / 10 {
             self.steady += 10;
             let mut samples = BatchBuilder::new("host").in_epoch(epoch.clone());
-            let mut node = Resource::new("n1", ResourceKind::Node);
+            let mut node = Resource::new("n1", ResourceKind::NODE);
             node.node = "n1".to_owned();
             let subject = samples.subject(&node);
             let at = wall(self.steady);

@@ -127,7 +127,7 @@ async fn answers_that_need_a_file_set_aside_say_so() {
 async fn rows_whose_labels_are_lost_are_left_out() {
     let mut estate = Estate::new(Limits::default()).await;
     let mut samples = BatchBuilder::new("test");
-    let subject = samples.subject(&Resource::new("vm", ResourceKind::Vm));
+    let subject = samples.subject(&Resource::new("vm", ResourceKind::VM));
     samples.push_named(subject, "cpu.time", Timestamp::from_seconds(T0), 1.0);
     estate.samples(samples).await;
     estate.settle(Lie::InFiles).await;

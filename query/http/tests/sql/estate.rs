@@ -175,12 +175,12 @@ pub(crate) fn at(clock: &str) -> Timestamp {
     clock.parse().unwrap()
 }
 
-fn resource(id: &str, kind: ResourceKind, project: &str, size: (&str, &str)) -> Resource {
-    let mut resource = Resource::new(id, kind);
+fn resource(id: &str, kind: &ResourceKind, project: &str, size: (&str, &str)) -> Resource {
+    let mut resource = Resource::new(id, kind.clone());
     resource.project = project.to_owned();
     resource.name = format!("the {id}");
     resource.node = "n1".to_owned();
-    resource.parent = (kind != ResourceKind::Node).then(|| "n1".to_owned());
+    resource.parent = (*kind != ResourceKind::NODE).then(|| "n1".to_owned());
     resource.attributes.insert(size.0.to_owned(), size.1.to_owned());
     resource
 }
@@ -188,9 +188,9 @@ fn resource(id: &str, kind: ResourceKind, project: &str, size: (&str, &str)) -> 
 /// Two days of two virtual machines and a pod on one node; a gap, a dead letter, a decision.
 pub(crate) async fn small(lie: Lie) -> Estate {
     let mut estate = Estate::new(Limits::default()).await;
-    let vm = ResourceKind::Vm;
+    let vm = &ResourceKind::VM;
     let large = resource("vm-a", vm, "blue", ("vcpus", "4"));
-    let node = resource("n1", ResourceKind::Node, "", ("cpus", "8"));
+    let node = resource("n1", &ResourceKind::NODE, "", ("vcpus", "8"));
     let (a, b) =
         (resource("vm-a", vm, "blue", ("vcpus", "2")), resource("vm-b", vm, "red", ("vcpus", "1")));
     for (change, clock, resource) in [
@@ -205,7 +205,7 @@ pub(crate) async fn small(lie: Lie) -> Estate {
         estate.event(&event).await;
     }
     let mut samples = BatchBuilder::new("test");
-    let pod = resource("pod-1", ResourceKind::Pod, "blue", ("vcpus", "1"));
+    let pod = resource("pod-1", &ResourceKind::POD, "blue", ("vcpus", "1"));
     for (resource, meter, clock, value) in [
         (&a, "cpu.time", "2026-11-02T00:00:00Z", 0.0),
         (&a, "cpu.time", "2026-11-02T00:10:00Z", 60.0),

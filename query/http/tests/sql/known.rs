@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nilometer_contract::{MICROS_PER_HOUR, MeterId, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp, catalogue};
 use nilometer_engine::{Engine, Limits, Rows, Selection, USAGE_SCHEMA, usage_batch};
 use nilometer_http::{Format, render};
 use nilometer_simulated::{ChurnConfig, Fleet, FleetConfig, known_usage_at};
@@ -31,20 +31,21 @@ fn config() -> FleetConfig {
 }
 
 /// Usage by hour, resource, meter and project; nothing for what was not used.
-type Sums = BTreeMap<(Timestamp, Arc<str>, MeterId, Arc<str>), i128>;
+type Sums = BTreeMap<(Timestamp, Arc<str>, Arc<str>, Arc<str>), i128>;
 
 fn known(config: &FleetConfig, window: Window) -> Sums {
     let steps = (0..config.steps_until(config.start.plus_micros(LONG))).map(|n| config.step_at(n));
     let rows = known_usage_at(config, steps, window.start, window.end).unwrap();
     rows.into_iter()
-        .map(|row| ((row.hour, row.resource, row.meter, row.project), row.pico))
+        .map(|row| ((row.hour, row.resource, row.meter.name.clone(), row.project), row.pico))
         .collect()
 }
 
 fn sums(rows: &[UsageRow]) -> Sums {
     let mut sums = Sums::new();
     for row in rows {
-        let key = (row.start.hour(), row.resource.clone(), row.meter, row.project.clone());
+        let key =
+            (row.start.hour(), row.resource.clone(), row.meter.name.clone(), row.project.clone());
         *sums.entry(key).or_default() += row.quantity.0;
     }
     sums.retain(|_, pico| *pico != 0);
@@ -88,21 +89,24 @@ async fn check_selections(engine: &Engine, window: Window) {
     let whole = engine.meter().usage(window, &Selection::default()).await.unwrap();
     let (first, last) = (whole.first().unwrap(), whole.last().unwrap());
     for row in [first, last] {
-        let meter = Some(catalogue().get(row.meter).name.clone());
+        let meter = Some(row.meter.name.to_string());
         for selection in [
             Selection { project: Some(row.project.to_string()), ..Selection::default() },
             Selection { resource: Some(row.resource.to_string()), ..Selection::default() },
-            Selection { kind: Some(row.kind), ..Selection::default() },
-            Selection { meter: meter.clone(), kind: Some(row.kind), ..Selection::default() },
+            Selection { kind: Some(row.kind.clone()), ..Selection::default() },
+            Selection {
+                meter: meter.clone(),
+                kind: Some(row.kind.clone()),
+                ..Selection::default()
+            },
         ] {
             let part = engine.meter().usage(window, &selection).await.unwrap();
             let mut expected = whole.clone();
             expected.retain(|row| {
-                let name = &catalogue().get(row.meter).name;
                 selection.project.as_deref().is_none_or(|it| it == &*row.project)
                     && selection.resource.as_deref().is_none_or(|it| it == &*row.resource)
-                    && selection.meter.as_ref().is_none_or(|it| it == name)
-                    && selection.kind.is_none_or(|it| it == row.kind)
+                    && selection.meter.as_deref().is_none_or(|it| it == &*row.meter.name)
+                    && selection.kind.as_ref().is_none_or(|it| *it == row.kind)
             });
             assert!(!part.is_empty() && part == expected, "{selection:?}");
         }
@@ -130,7 +134,7 @@ async fn check_sql(engine: &Engine, window: Window) {
     let cpu = catalogue().find("cpu.time").unwrap();
     let one = Quantity(1_000_000_000_000);
     let wanted =
-        |row: &&UsageRow| row.meter == cpu && row.kind.as_str() == "vm" && row.quantity > one;
+        |row: &&UsageRow| row.meter == *cpu && row.kind.as_str() == "vm" && row.quantity > one;
     let count = rows.iter().filter(wanted).count();
     assert_eq!(lines(&told).len(), 1 + count);
     assert!(count > 5);

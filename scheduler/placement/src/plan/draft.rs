@@ -50,7 +50,7 @@ impl<'a> Draft<'a> {
             moved: HashSet::new(),
             received: HashSet::new(),
             touched: HashSet::new(),
-            hosts: [ResourceKind::Vm, ResourceKind::Pod].map(|kind| board.hosts_for(kind)),
+            hosts: [ResourceKind::VM, ResourceKind::POD].map(|kind| board.hosts_for(kind)),
             emptied: HashSet::new(),
             plan,
         }
@@ -201,7 +201,7 @@ impl<'a> Draft<'a> {
         let relief = percent(self.policy.relief_percent);
         let low = percent(self.policy.low_percent);
         let mut best: Option<(u8, f64, usize, Score)> = None;
-        for &place in &self.hosts[usize::from(guest.kind == ResourceKind::Pod)] {
+        for &place in &self.hosts[usize::from(guest.kind == ResourceKind::POD)] {
             let node = &self.nodes[place];
             let open = !allowed(place) || node.stale || self.emptied.contains(&place);
             if open || self.moved.contains(node.id.as_str()) || (pack && node.is_empty()) {
@@ -280,17 +280,17 @@ fn by_share(one: &NodeState, other: &NodeState) -> std::cmp::Ordering {
 fn add(node: &mut NodeState, guest: &WorkloadState) {
     node.cpu = with(node.cpu, guest.cpu_request, guest.cpu_arriving);
     node.memory = with(node.memory, guest.memory_request, guest.memory_arriving);
-    match guest.kind {
-        ResourceKind::Vm => node.vms += 1,
-        _ => node.pods += 1,
+    match guest.kind == ResourceKind::VM {
+        true => node.vms += 1,
+        false => node.pods += 1,
     }
 }
 
 fn remove(node: &mut NodeState, guest: &WorkloadState) {
     (node.cpu, node.memory) = without(node, guest);
-    match guest.kind {
-        ResourceKind::Vm => node.vms = node.vms.saturating_sub(1),
-        _ => node.pods = node.pods.saturating_sub(1),
+    match guest.kind == ResourceKind::VM {
+        true => node.vms = node.vms.saturating_sub(1),
+        false => node.pods = node.pods.saturating_sub(1),
     }
 }
 

@@ -68,7 +68,7 @@ fn ties_go_to_the_smaller_name_and_unknown_capacity_is_neutral() {
     for id in ["b", "a", "c"] {
         estate.apply(event(Change::Created, at(0), node(id, 8, 8 * GIB)));
     }
-    let bare = nilometer_contract::Resource::new("x", ResourceKind::Node);
+    let bare = nilometer_contract::Resource::new("x", ResourceKind::NODE);
     estate.apply(event(Change::Created, at(0), bare));
     let board = board(&estate, at(60));
     let decision = place(&Field::new(&board, None), &burst(1, 500), &Policy::default(), 0);
@@ -129,7 +129,7 @@ fn nodes() -> impl Strategy<Value = Board> {
             NodeState {
                 name: id.clone(),
                 id,
-                kind: ResourceKind::Node,
+                kind: ResourceKind::NODE,
                 guest: false,
                 cpu,
                 memory,
@@ -162,7 +162,7 @@ proptest! {
             .into_iter()
             .enumerate()
             .map(|(n, (cpu, memory, pod))| {
-                let kind = if pod { ResourceKind::Pod } else { ResourceKind::Vm };
+                let kind = if pod { ResourceKind::POD } else { ResourceKind::VM };
                 Request { kind, ..request(&format!("w{n}"), cpu, memory) }
             })
             .collect();

@@ -23,7 +23,7 @@ fn estate() -> Estate {
         meters.set(&host, cores, 9 * GIB);
         estate.apply(event(Change::Created, at(0), host));
     }
-    estate.apply(event(Change::Created, at(0), Resource::new("n4", ResourceKind::Node)));
+    estate.apply(event(Change::Created, at(0), Resource::new("n4", ResourceKind::NODE)));
     let guests = [
         ("v1", "n1", 8.0),
         ("v2", "n1", 4.0),
@@ -37,7 +37,7 @@ fn estate() -> Estate {
         estate.apply(event(Change::Created, at(0), guest));
     }
     let mut pod = vm("p1", "n2", 1, GIB);
-    pod.kind = ResourceKind::Pod;
+    pod.kind = ResourceKind::POD;
     pod.parent = Some("v4".to_owned());
     meters.set(&pod, 0.7, GIB / 2);
     estate.apply(event(Change::Created, at(60), pod));
@@ -57,7 +57,7 @@ fn board() -> Board {
 }
 
 fn requests() -> Vec<Request> {
-    let pod = Request { kind: ResourceKind::Pod, ..request("pod", 300, GIB) };
+    let pod = Request { kind: ResourceKind::POD, ..request("pod", 300, GIB) };
     vec![
         request("small", 500, GIB),
         request("large", 9_000, 40 * GIB),

@@ -66,7 +66,7 @@ impl Running {
     /// Over topics that are there.
     async fn over(dir: tempfile::TempDir, log: Arc<EmbeddedLog>, now: Timestamp) -> Self {
         let registry = Registry::new();
-        let price = |of: &Resource| of.attributes.get("cpus").map(|cpus| format!("{cpus}.00"));
+        let price = |of: &Resource| of.attributes.get("vcpus").map(|cpus| format!("{cpus}.00"));
         let config = Config { refresh_millis: 0, ..Config::default() };
         let shared: Arc<dyn Log> = log.clone();
         let clock = Arc::new(move || now);
