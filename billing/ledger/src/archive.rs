@@ -8,8 +8,8 @@ use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, Expr, Volatility, col, create_udf, lit};
 use futures::StreamExt;
+use nilometer_engine::{Engine, Selection};
 use nilometer_ingest::TableView;
-use nilometer_sql::{Engine, Selection};
 use nilometer_store::Table;
 use nilometer_usage::Window;
 
@@ -94,7 +94,7 @@ pub(crate) fn live(choice: Choice, window: Window) -> Expr {
 /// Rows of what a selection names.
 fn selected(selection: &Selection) -> Expr {
     let Selection { project, resource, meter, kind } = selection;
-    let kind = kind.map(|kind| kind.as_str().to_owned());
+    let kind = kind.as_ref().map(|kind| kind.as_str().to_owned());
     let named = [("project", project), ("resource", resource), ("meter", meter), ("kind", &kind)];
     let asked = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     asked.fold(lit(true), |all, (name, value)| all.and(col(name).eq(lit(value.as_str()))))

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_contract::{MICROS_PER_HOUR, Resource, Timestamp};
+use nilometer_engine::Selection;
 use nilometer_rating::{Charge, PriceBook, rate};
-use nilometer_sql::Selection;
 use nilometer_usage::{UsageRow, Window};
 
 use crate::archive::read;
@@ -74,7 +74,8 @@ impl Ledger {
         known: Known,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, LedgerError> {
-        let (mut reader, mut rows) = (Reader::default(), Vec::new());
+        let (mut reader, mut rows) =
+            (Reader::new(self.inner.engine.tables().catalogue()), Vec::new());
         let take = |batch| reader.usage(&batch, &mut rows);
         read(&self.inner.engine, &archive.usage, window, known, selection, take).await?;
         rows.sort_unstable();
@@ -93,7 +94,8 @@ impl Ledger {
         let own = book.heading().digest == self.inner.book.heading().digest;
         let others = (!own).then(|| Entries::of(book));
         let entries = others.as_ref().unwrap_or(&self.inner.entries);
-        let (mut reader, mut rows) = (Reader::default(), Vec::new());
+        let (mut reader, mut rows) =
+            (Reader::new(self.inner.engine.tables().catalogue()), Vec::new());
         let take = |batch| reader.charges(&batch, book, entries, &mut rows);
         read(&self.inner.engine, &archive.charges, window, known, selection, take).await?;
         rows.sort_unstable_by(|a: &Charge, b: &Charge| a.usage.cmp(&b.usage));

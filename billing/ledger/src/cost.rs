@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use nilometer_engine::Selection;
 use nilometer_rating::{Fraction, Money, round_to_minor_unit};
-use nilometer_sql::Selection;
 use nilometer_usage::{Quantity, Window};
 
 use crate::error::LedgerError;

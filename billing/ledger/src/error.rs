@@ -3,8 +3,9 @@
 use axum::http::StatusCode;
 use datafusion::error::DataFusionError;
 use nilometer_contract::Timestamp;
+use nilometer_engine::{MeterError, QueryError};
+use nilometer_http::Problem;
 use nilometer_rating::{ExplainError, InvalidPeriod, InvoiceError, RateError};
-use nilometer_sql::{MeterError, Problem, QueryError};
 use nilometer_store::{CommitError, Holder, LeaseError, StoreError};
 
 /// Why billing could not do what was asked.

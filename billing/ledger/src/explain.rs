@@ -8,9 +8,10 @@
 //! Every step is a query that anybody may run on the documented tables; what is shown of it is
 //! what that very query gave, cut after [`MAX_SHOWN`] rows.
 
-use nilometer_contract::{MeterKind, SAMPLES, catalogue, partition_of};
+use nilometer_contract::{MeterKind, SAMPLES, partition_of};
+use nilometer_engine::Rows;
+use nilometer_http::{Format, render};
 use nilometer_rating::{Charge, Query, explain, samples_query};
-use nilometer_sql::{Format, Rows, render};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -59,7 +60,8 @@ impl Ledger {
     ) -> Result<Explanation, LedgerError> {
         let sheet = self.sheet_with(line, bill).await?;
         let explained =
-            explain(line, &sheet.invoice, &sheet.charges).map_err(LedgerError::Explain)?;
+            explain(line, &sheet.invoice, &sheet.charges, &self.inner.engine.tables().catalogue());
+        let explained = explained.map_err(LedgerError::Explain)?;
         let mut steps = Vec::new();
         for query in &explained.queries {
             let all_of_it = matches!(query.finds, "samples" | "events");
@@ -93,7 +95,7 @@ impl Ledger {
             charge.usage.end
         );
         steps.push(self.step(&of, &sql).await?);
-        let meter = catalogue().get(charge.usage.meter);
+        let meter = &charge.usage.meter;
         if matches!(meter.kind, MeterKind::Allocation { .. }) {
             // Events carry their own offsets.
             return Ok(());

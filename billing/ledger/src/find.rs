@@ -2,8 +2,8 @@
 
 use datafusion::logical_expr::{col, lit};
 use nilometer_contract::Timestamp;
+use nilometer_engine::Selection;
 use nilometer_rating::{Charge, Detail, Invoice, Period};
-use nilometer_sql::Selection;
 
 use crate::archive::documents;
 use crate::charges::by_project;

@@ -21,9 +21,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use nilometer_contract::InvalidResource;
+use nilometer_contract::InvalidName;
+use nilometer_engine::{Rows, Selection};
+use nilometer_http::{Format, Problem, render, say_missing};
 use nilometer_rating::{Detail, Invoice, IssuedInvoice, Period};
-use nilometer_sql::{Format, Problem, Rows, Selection, render, say_missing};
 use nilometer_store::{CHARGES, Missing};
 use nilometer_usage::Window;
 use serde::Deserialize;
@@ -85,7 +86,7 @@ async fn charges(
     let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
     let period = period(&request.start, &request.end, request.tz.as_deref())?;
     let kind = request.kind.map(|kind| kind.parse()).transpose();
-    let kind = kind.map_err(|error: InvalidResource| Problem::bad_request(error.to_string()))?;
+    let kind = kind.map_err(|error: InvalidName| Problem::bad_request(error.to_string()))?;
     let (project, resource, meter) = (request.project, request.resource, request.meter);
     if let Some(name) = meter.as_deref().filter(|name| ledger.is_unpriced(name)) {
         let detail = format!(
@@ -95,6 +96,8 @@ async fn charges(
         return Err(Problem::bad_request(detail));
     }
     let selection = Selection { project, resource, meter, kind };
+    let known = selection.check(ledger.inner.engine.tables());
+    known.map_err(|error| Problem::bad_request(error.to_string()))?;
     let found = ledger.charges(window_of(&period), &selection).await?;
     let offset = request.offset.unwrap_or(0).min(found.len());
     let limit = request.limit.unwrap_or(PAGE).min(PAGE);
@@ -203,14 +206,11 @@ impl Ledger {
     }
 
     fn is_unpriced(&self, meter: &str) -> bool {
-        let id = nilometer_contract::catalogue().find(meter);
-        id.is_none_or(|id| !self.book().has_meter(id))
+        !self.book().has_meter(meter)
     }
 
     fn priced_meters(&self) -> String {
-        let catalogue = nilometer_contract::catalogue();
-        let names = self.book().meters().map(|id| catalogue.get(id).name.as_str());
-        names.collect::<Vec<_>>().join(", ")
+        self.book().meters().collect::<Vec<_>>().join(", ")
     }
 }
 

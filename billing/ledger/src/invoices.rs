@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use datafusion::logical_expr::{col, lit};
 use nilometer_contract::Timestamp;
+use nilometer_engine::Selection;
 use nilometer_rating::{
     Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, PriceBook, corrections, invoice,
 };
-use nilometer_sql::Selection;
 use nilometer_store::{CHARGES, INVOICES, USAGE};
 use nilometer_usage::Window;
 use tracing::warn;

@@ -5,8 +5,8 @@
 //! tells whether it happened. Issuing again gives the invoice that was issued.
 
 use nilometer_contract::Timestamp;
+use nilometer_engine::Selection;
 use nilometer_rating::{Detail, InvoiceError, IssuedInvoice, Period};
-use nilometer_sql::Selection;
 use nilometer_store::Position;
 use tokio_util::sync::CancellationToken;
 use tracing::info;

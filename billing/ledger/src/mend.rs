@@ -14,9 +14,9 @@
 //! some are missing, none is issued.
 
 use nilometer_contract::Timestamp;
+use nilometer_engine::Engine;
 use nilometer_ingest::own_up;
 use nilometer_rating::IssuedInvoice;
-use nilometer_sql::Engine;
 use nilometer_store::{INVOICES, Table};
 use nilometer_usage::Window;
 use tracing::info;

@@ -7,7 +7,7 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::SchemaRef;
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
 use nilometer_rating::{Charge, IssuedInvoice, Line};
 use nilometer_store::{CHARGES, INVOICES, TableDef, USAGE};
 use nilometer_usage::{Quantity, UsageRow};
@@ -58,7 +58,7 @@ pub(crate) fn usage_batch(rows: &[UsageRow], known: i64) -> RecordBatch {
     batch(USAGE.file_schema(), columns.into_iter().chain(more).collect())
 }
 
-/// `start, end, resource, kind, meter, project, quantity, unit, coverage`.
+/// `start, end, resource, kind, meter, labels, project, quantity, unit, coverage`.
 pub(crate) fn usage_columns(rows: &[UsageRow]) -> Vec<ArrayRef> {
     let coverage = rows.iter().map(|row| {
         let period = (row.end.0 - row.start.0).max(1);
@@ -69,10 +69,11 @@ pub(crate) fn usage_columns(rows: &[UsageRow]) -> Vec<ArrayRef> {
         instants(rows.iter().map(|row| row.end.0)),
         texts(rows.iter().map(|row| &*row.resource)),
         texts(rows.iter().map(|row| row.kind.as_str())),
-        texts(rows.iter().map(|row| catalogue().get(row.meter).name.as_str())),
+        texts(rows.iter().map(|row| &*row.meter.name)),
+        texts(rows.iter().map(|row| row.labels.as_str())),
         texts(rows.iter().map(|row| &*row.project)),
         decimals(rows.iter().map(|row| row.quantity.0)),
-        texts(rows.iter().map(|row| catalogue().get(row.meter).usage_unit())),
+        texts(rows.iter().map(|row| &*row.meter.usage_unit)),
         Arc::new(Float64Array::from_iter_values(coverage)),
     ]
 }
@@ -94,8 +95,9 @@ pub(crate) fn charge_columns(charges: &[Charge]) -> Vec<ArrayRef> {
         texts(all().map(|charge| &*charge.usage.resource)),
         texts(all().map(|charge| charge.usage.kind.as_str())),
         texts(all().map(Charge::meter_name)),
+        texts(all().map(|charge| charge.usage.labels.as_str())),
         decimals(all().map(|charge| charge.usage.quantity.0)),
-        texts(all().map(|charge| charge.entry.usage_unit())),
+        texts(all().map(|charge| &*charge.entry.usage_unit)),
         texts(all().map(|charge| charge.entry.price.to_string())),
         texts(all().map(|charge| charge.entry.per.to_string())),
         texts(all().map(|charge| charge.currency().to_string())),

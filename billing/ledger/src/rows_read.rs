@@ -7,14 +7,18 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
-use nilometer_contract::{ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{
+    Catalogue, Labels, Meter, MeterKind, Origin, ResourceKind, Timestamp, Unit,
+};
 use nilometer_rating::{Charge, PriceBook, PriceEntry};
 use nilometer_usage::{Names, Quantity, UsageRow};
 
-/// Reads rows; shares the names that repeat.
-#[derive(Default)]
+/// Reads rows; shares what repeats.
 pub(crate) struct Reader {
     names: Names,
+    catalogue: Arc<Catalogue>,
+    /// Meters by name and usage unit.
+    meters: HashMap<(String, String), Arc<Meter>>,
 }
 
 /// Entries of a price book by id.
@@ -27,6 +31,34 @@ impl Entries {
 }
 
 impl Reader {
+    /// A reader of rows about the meters of a catalogue.
+    pub(crate) fn new(catalogue: Arc<Catalogue>) -> Self {
+        Reader { names: Names::default(), catalogue, meters: HashMap::new() }
+    }
+
+    /// The meter of a row: of the catalogue, or, if that has another or none by now, what the row
+    /// says of it.
+    fn meter(&mut self, name: &str, usage_unit: &str) -> Arc<Meter> {
+        let key = (name.to_owned(), usage_unit.to_owned());
+        let declared = self.catalogue.find(name);
+        let declared = declared.filter(|meter| *meter.usage_unit == *usage_unit);
+        let meter = self.meters.entry(key).or_insert_with(|| match declared {
+            Some(meter) => meter.clone(),
+            None => Arc::new(Meter {
+                name: name.into(),
+                kind: MeterKind::Delta,
+                unit: usage_unit.parse().unwrap_or_else(|_| Unit::one()),
+                usage_unit: usage_unit.into(),
+                hold_micros: 1,
+                capacity: None,
+                description: String::new(),
+                resources: Vec::new(),
+                origin: Origin::Learnt { source: "".into() },
+            }),
+        });
+        meter.clone()
+    }
+
     /// Rows of `usage` or `charges` as usage, appended to `out`.
     pub(crate) fn usage(
         &mut self,
@@ -35,6 +67,7 @@ impl Reader {
     ) -> Result<(), DataFusionError> {
         let (resource, project) = (text(batch, "resource")?, text(batch, "project")?);
         let (kind, meter) = (text(batch, "kind")?, text(batch, "meter")?);
+        let (labels, unit) = (text(batch, "labels")?, text(batch, "unit")?);
         let (start, end) = (instants(batch, "start")?, instants(batch, "end")?);
         let quantity = column(batch, "quantity")?.as_primitive::<Decimal128Type>();
         let observed = column(batch, "observed_micros")?.as_primitive::<Int64Type>();
@@ -46,13 +79,14 @@ impl Reader {
             };
             let kind = kind.value(row);
             let kind: ResourceKind = kind.parse().map_err(|_| unknown("kind", kind))?;
-            let meter = meter.value(row);
+            let labels = labels.value(row);
             out.push(UsageRow {
                 start: Timestamp(start[row]),
                 end: Timestamp(end[row]),
                 resource: self.names.get(resource.value(row)),
                 kind,
-                meter: catalogue().find(meter).ok_or_else(|| unknown("meter", meter))?,
+                meter: self.meter(meter.value(row), unit.value(row)),
+                labels: Labels::parse(labels).map_err(|_| unknown("labels", labels))?,
                 project: self.names.get(project.value(row)),
                 quantity: Quantity(quantity.value(row)),
                 observed_micros: observed.value(row),

@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use nilometer_contract::{MICROS_PER_HOUR, MeterId, MeterKind, Timestamp, catalogue};
+use nilometer_contract::{Labels, MICROS_PER_HOUR, Meter, MeterKind, Timestamp};
+use nilometer_engine::Selection;
 use nilometer_rating::Charge;
-use nilometer_sql::Selection;
 use nilometer_store::{Add, Position, Table};
 use nilometer_usage::{UsageRow, Window};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,9 @@ use crate::tenancy::owned_by;
 
 /// Application id of statements in `usage` and `charges`; its version is the newest `known`.
 pub(crate) const SETTLE: &str = "settle";
+
+/// A resource's meter with further labels.
+type Measured = (Arc<str>, Arc<Meter>, Labels);
 
 /// Why an hour is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +249,7 @@ impl Ledger {
         desk: &mut Desk,
         edge: i64,
         step: i64,
-        mut turned: HashSet<(Arc<str>, MeterId)>,
+        mut turned: HashSet<Measured>,
     ) -> Result<(), LedgerError> {
         let (archive, all) = (self.archive(), Selection::default());
         let mut hour = edge + step;
@@ -310,14 +313,14 @@ pub(crate) async fn commit(
 }
 
 /// The series of a row, if it is a counter's.
-fn counter(row: &UsageRow) -> Option<(Arc<str>, MeterId)> {
-    let is_counter = catalogue().get(row.meter).kind == MeterKind::Counter;
-    is_counter.then(|| (row.resource.clone(), row.meter))
+fn counter(row: &UsageRow) -> Option<Measured> {
+    let is_counter = row.meter.kind == MeterKind::Counter;
+    is_counter.then(|| (row.resource.clone(), row.meter.clone(), row.labels.clone()))
 }
 
 /// Counters whose rows in an hour are others than they were; in an hour that was not stated
 /// before, those that say anything.
-fn turned(now: &[UsageRow], was: Option<&[UsageRow]>) -> HashSet<(Arc<str>, MeterId)> {
+fn turned(now: &[UsageRow], was: Option<&[UsageRow]>) -> HashSet<Measured> {
     let Some(was) = was else {
         let says = |row: &&UsageRow| row.observed_micros > 0 || row.quantity.0 != 0;
         return now.iter().filter(says).filter_map(counter).collect();

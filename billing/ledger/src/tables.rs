@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
-use nilometer_sql::{Selection, bounds, equals};
+use nilometer_engine::{Selection, bounds, equals};
 use nilometer_store::{CHARGES, INVOICES, TableDef, USAGE};
 use nilometer_usage::Window;
 

@@ -1,8 +1,8 @@
 //! Price books: prices in one currency, immutable once used.
 //!
 //! Selection: among the entries that fit a usage row, the one with most conditions wins. `kind`
-//! is one condition, every key of `match` is one and every name in `without` is one; of equals,
-//! the earlier in the file wins.
+//! is one condition, every key of `match` and of `labels` is one, and every name in `without`; of
+//! equals, the earlier in the file wins.
 //!
 //! A book's version is the digest of its canonical text, so a changed book is another book and
 //! every past charge names the one it was made with.
@@ -14,7 +14,7 @@ mod read;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use nilometer_contract::{Catalogue, MeterId, Resource, ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{Catalogue, Meter, Resource, ResourceKind, Timestamp, catalogue};
 use nilometer_usage::{Quantity, UsageRow};
 use num_bigint::{BigInt, BigUint};
 
@@ -55,12 +55,18 @@ pub struct BookHeading {
 pub struct PriceEntry {
     /// Unique in the book: the meter and a digest of the entry's text.
     pub id: String,
-    /// The meter priced.
-    pub meter: MeterId,
+    /// Name of the meter priced.
+    pub meter: Arc<str>,
+    /// Unit of the usage priced; usage of a meter of this name in another unit is not.
+    pub usage_unit: Arc<str>,
+    /// Whether the book states that unit, as it must for a meter that nobody declared.
+    pub states_unit: bool,
     /// Kind of resource, when the price is for one kind only.
     pub kind: Option<ResourceKind>,
     /// Patterns on attributes (and on `project`) that must all match.
     pub matches: BTreeMap<String, Pattern>,
+    /// Patterns on the further labels of the series that must all match.
+    pub labels: BTreeMap<String, Pattern>,
     /// Attributes that the resource must not have.
     pub without: BTreeSet<String>,
     /// Price of `per` usage.
@@ -87,23 +93,14 @@ pub struct PriceBook {
     heading: Arc<BookHeading>,
     entries: Vec<Arc<PriceEntry>>,
     /// Places of each meter's entries, the one to try first in front.
-    by_meter: HashMap<MeterId, Vec<usize>>,
+    by_meter: HashMap<Arc<str>, Vec<usize>>,
     text: String,
 }
 
 impl PriceEntry {
-    /// Name of the meter priced.
-    pub fn meter_name(&self) -> &'static str {
-        &catalogue().get(self.meter).name
-    }
-
-    /// Unit of the usage priced.
-    pub fn usage_unit(&self) -> &'static str {
-        catalogue().get(self.meter).usage_unit()
-    }
-
     fn conditions(&self) -> usize {
-        self.matches.len() + self.without.len() + usize::from(self.kind.is_some())
+        let kind = usize::from(self.kind.is_some());
+        self.matches.len() + self.labels.len() + self.without.len() + kind
     }
 
     /// What `quantity` of the meter's usage costs, exactly.
@@ -126,6 +123,7 @@ impl PriceEntry {
         self.meter == other.meter
             && self.kind == other.kind
             && self.matches == other.matches
+            && self.labels == other.labels
             && self.without == other.without
     }
 
@@ -148,26 +146,41 @@ impl PriceEntry {
         };
         // Of an unknown state nothing is known to be absent.
         let without = |key: &String| resource.is_some() && value_of(key).is_none();
-        self.meter == row.meter
-            && self.kind.is_none_or(|kind| kind == row.kind)
+        self.meter == row.meter.name
+            && self.usage_unit == row.meter.usage_unit
+            && self.kind.as_ref().is_none_or(|kind| *kind == row.kind)
             && self.is_valid_at(row.start)
             && self
                 .matches
                 .iter()
                 .all(|(key, pattern)| value_of(key).is_some_and(|value| pattern.matches(value)))
             && self.without.iter().all(without)
+            && self.fits_labels(row)
+    }
+
+    fn fits_labels(&self, row: &UsageRow) -> bool {
+        if self.labels.is_empty() {
+            return true;
+        }
+        let pairs = row.labels.pairs();
+        let fits = |(key, pattern): (&String, &Pattern)| {
+            pairs.get(key).is_some_and(|value| pattern.matches(value))
+        };
+        self.labels.iter().all(fits)
     }
 }
 
 impl PriceBook {
-    /// Reads a book in TOML; the first thing wrong with it is the error.
+    /// Reads a book in TOML about meters of the built-in catalogue; the first thing wrong with it
+    /// is the error.
     pub fn parse(text: &str) -> Result<Self, BookError> {
         Self::parse_with(text, catalogue())
     }
 
-    fn parse_with(text: &str, catalogue: &Catalogue) -> Result<Self, BookError> {
+    /// Reads a book in TOML about meters of a catalogue.
+    pub fn parse_with(text: &str, catalogue: &Catalogue) -> Result<Self, BookError> {
         let read = read::read(text, catalogue)?;
-        let text = canonical::text(&read, catalogue);
+        let text = canonical::text(&read);
         let digest = Fields::new("nilometer price book 1").text(&text).hex();
         let version = format!("{}@{}", read.name, &digest[..16]);
         let heading = BookHeading { name: read.name, currency: read.currency, version, digest };
@@ -177,9 +190,9 @@ impl PriceBook {
             .into_iter()
             .map(|entry| Arc::new(PriceEntry { book: heading.clone(), ..entry }))
             .collect();
-        let mut by_meter: HashMap<MeterId, Vec<usize>> = HashMap::new();
+        let mut by_meter: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
         for entry in &entries {
-            by_meter.entry(entry.meter).or_default().push(entry.position);
+            by_meter.entry(entry.meter.clone()).or_default().push(entry.position);
         }
         for places in by_meter.values_mut() {
             // The sort is stable: of equals, the earlier in the file stays in front.
@@ -234,15 +247,23 @@ impl PriceBook {
     }
 
     /// Meters that have a price, for callers that want to read no other usage.
-    pub fn meters(&self) -> impl Iterator<Item = MeterId> {
-        let mut meters: Vec<MeterId> = self.by_meter.keys().copied().collect();
+    pub fn meters(&self) -> impl Iterator<Item = &str> {
+        let mut meters: Vec<&str> = self.by_meter.keys().map(|meter| &**meter).collect();
         meters.sort_unstable();
         meters.into_iter()
     }
 
     /// Whether any entry prices the meter.
-    pub fn has_meter(&self, meter: MeterId) -> bool {
-        self.by_meter.contains_key(&meter)
+    pub fn has_meter(&self, meter: &str) -> bool {
+        self.by_meter.contains_key(meter)
+    }
+
+    /// An entry for a meter of this name in another unit, where no entry is for its own.
+    pub fn in_another_unit(&self, meter: &Meter) -> Option<&PriceEntry> {
+        let entries = || self.by_meter.get(&meter.name).into_iter().flatten();
+        let mut entries = entries().map(|&at| &*self.entries[at]).peekable();
+        let first = entries.peek().copied();
+        first.filter(|_| entries.all(|entry| entry.usage_unit != meter.usage_unit))
     }
 
     /// The entry in force for a usage row, given the state of its resource at the row's start.
@@ -252,7 +273,7 @@ impl PriceBook {
         row: &UsageRow,
         resource: Option<&Resource>,
     ) -> Option<&Arc<PriceEntry>> {
-        let places = self.by_meter.get(&row.meter)?;
+        let places = self.by_meter.get(&row.meter.name)?;
         places.iter().map(|&at| &self.entries[at]).find(|entry| entry.fits(row, resource))
     }
 }

@@ -3,7 +3,7 @@
 
 mod sql;
 
-use nilometer_contract::catalogue;
+use nilometer_contract::{Catalogue, MeterKind};
 use nilometer_usage::Quantity;
 use serde::Serialize;
 
@@ -80,6 +80,7 @@ pub fn explain(
     line_id: &str,
     invoice: &Invoice,
     charges: &[Charge],
+    catalogue: &Catalogue,
 ) -> Result<Explanation, ExplainError> {
     let line = invoice.line(line_id).ok_or_else(|| ExplainError::NoLine {
         invoice: invoice.id.clone(),
@@ -94,10 +95,14 @@ pub fn explain(
         charges_left_out: 0,
         queries: Vec::new(),
     };
+    let mut metered = charges.iter().map(|charge| &*charge.usage.meter);
+    let meter = metered
+        .find(|meter| *meter.name == *line.meter)
+        .or_else(|| catalogue.find(&line.meter).map(|meter| &**meter));
     if let Some(correction) = &line.corrects {
         let span = (correction.start, correction.end);
         explanation.queries = vec![corrected_query(correction)];
-        explanation.queries.extend(Steps { line, invoice, span }.queries());
+        explanation.queries.extend(Steps { line, invoice, span, meter }.queries());
         return Ok(explanation);
     }
     let of_line = |charge: &&Charge| invoice.has_on(line, charge);
@@ -112,16 +117,21 @@ pub fn explain(
     explanation.charges = ours.iter().take(MAX_EXPLAINED).map(|charge| charge.row()).collect();
     explanation.charges_left_out = ours.len().saturating_sub(MAX_EXPLAINED);
     let span = (invoice.start, invoice.end);
-    explanation.queries = Steps { line, invoice, span }.queries();
+    explanation.queries = Steps { line, invoice, span, meter }.queries();
     Ok(explanation)
 }
 
 /// The query that finds what one charge's usage was made from: the samples of its resource and
 /// meter, or the lifecycle events when the meter is an allocated size.
 pub fn samples_query(charge: &Charge) -> Query {
-    let meter = catalogue().get(charge.usage.meter);
-    let resource = format!("resource = {}", quoted(&charge.usage.resource));
-    origin(meter, &resource, (charge.usage.start, charge.usage.end))
+    let Charge { usage, .. } = charge;
+    let labels = quoted(usage.labels.as_str());
+    let of = format!("resource = {} AND labels = {labels}", quoted(&usage.resource));
+    let of = match usage.meter.kind {
+        MeterKind::Allocation { .. } => format!("resource = {}", quoted(&usage.resource)),
+        _ => of,
+    };
+    origin(&usage.meter, &of, (charge.usage.start, charge.usage.end))
 }
 
 fn arithmetic(line: &Line, invoice: &Invoice) -> String {

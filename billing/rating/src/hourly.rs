@@ -30,8 +30,8 @@ impl PriceBook {
         let tenure = Tenure::announced(id, lifetime, &mut Names::default());
         let mut usage = Vec::new();
         for meter in self.meters() {
-            let definition = catalogue().get(meter);
-            allocation_usage(&tenure, meter, definition, Window { start, end }, end, &mut usage);
+            let Some(meter) = catalogue().find(meter) else { continue };
+            allocation_usage(&tenure, meter, Window { start, end }, end, &mut usage);
         }
         let charges = rate(&usage, self, |_| Some(resource)).ok()?;
         charges.iter().map(|charge| charge.amount()).reduce(|sum, amount| sum.plus(&amount))
@@ -65,16 +65,16 @@ mod tests {
     fn the_allocations_of_an_hour_are_added_up() {
         let noon = "2026-01-01T12:34:56Z";
         let memory = ("memory_bytes", "8589934592");
-        let node = |attributes: &[(&str, &str)]| price(ResourceKind::Node, attributes, noon);
+        let node = |attributes: &[(&str, &str)]| price(ResourceKind::NODE, attributes, noon);
         assert_eq!(node(&[]).as_deref(), Some("1/2"));
         assert_eq!(node(&[memory]).as_deref(), Some("29/50"), "0.5 and 8 × 0.01");
         assert_eq!(node(&[memory, ("rack", "new-3")]).as_deref(), Some("22/25"));
-        assert_eq!(price(ResourceKind::Pod, &[memory], noon), None, "usage alone has no price");
+        assert_eq!(price(ResourceKind::POD, &[memory], noon), None, "usage alone has no price");
     }
 
     #[test]
     fn the_price_is_the_one_in_force() {
-        let vm = |at| price(ResourceKind::Vm, &[], at);
+        let vm = |at| price(ResourceKind::VM, &[], at);
         assert_eq!(vm("2026-01-01T09:59:59Z"), None);
         assert_eq!(vm("2026-01-01T10:00:00Z").as_deref(), Some("1/24"));
     }

@@ -343,9 +343,9 @@ fn check(charge: &Charge, period: &Period, book: &PriceBook) -> Result<(), Invoi
 /// Digest of the usage that was priced and of the prices. Rows that touch count as one, so that
 /// it does not depend on how the usage was cut within an hour.
 fn digest_of(charges: &[&Charge]) -> String {
-    fn key(charge: &Charge) -> (&str, ResourceKind, &str, Timestamp) {
+    fn key(charge: &Charge) -> (&str, &ResourceKind, &str, Timestamp) {
         let usage = &charge.usage;
-        (&usage.resource, usage.kind, &charge.entry.id, usage.start.hour())
+        (&usage.resource, &usage.kind, &charge.entry.id, usage.start.hour())
     }
     let mut digest = Fields::new("nilometer usage 1");
     for run in charges.chunk_by(|left, right| key(left) == key(right)) {

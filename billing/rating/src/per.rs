@@ -6,8 +6,6 @@
 
 use std::fmt;
 
-use nilometer_contract::Meter;
-
 use crate::suggest::nearest;
 
 /// Bytes, seconds and joules that multiply into a unit.
@@ -50,7 +48,7 @@ pub enum InvalidPer {
         /// The meter.
         meter: String,
         /// Unit of the meter's usage.
-        usage_unit: &'static str,
+        usage_unit: Box<str>,
         /// Something that would do.
         example: &'static str,
     },
@@ -91,8 +89,8 @@ const UNITS: [(&str, u128, Dimensions); 21] = [
 const NOT_CONSTANT: [&str; 3] = ["month", "quarter", "year"];
 
 impl Per {
-    /// Reads what a price of `meter` is for.
-    pub fn parse(text: &str, meter: &Meter) -> Result<Self, InvalidPer> {
+    /// Reads what a price of a meter is for, whose usage is in a unit.
+    pub fn parse(text: &str, meter: &str, usage_unit: &str) -> Result<Self, InvalidPer> {
         let mut units = 1u128;
         let mut dimensions = Dimensions::default();
         let mut words = Vec::new();
@@ -107,10 +105,10 @@ impl Per {
             dimensions.joules = dimensions.joules.saturating_add(dimension.joules);
             words.push(factor);
         }
-        let usage_unit = meter.usage_unit();
         let (wanted, example) = wanted(usage_unit);
         if dimensions != wanted {
-            let (per, meter) = (text.to_owned(), meter.name.clone());
+            let (per, meter) = (text.to_owned(), meter.to_owned());
+            let usage_unit = usage_unit.into();
             return Err(InvalidPer::WrongDimension { per, meter, usage_unit, example });
         }
         Ok(Per { text: words.join("*"), units })
@@ -157,6 +155,7 @@ fn wanted(usage_unit: &str) -> (Dimensions, &'static str) {
         "byte_seconds" => (Dimensions { seconds: 1, ..DATA }, "GiB*hour"),
         "joule_seconds" => (Dimensions { seconds: 1, ..ENERGY }, "J*hour"),
         "second_seconds" => (Dimensions { seconds: 2, ..TIME }, "second*hour"),
+        level if level.ends_with("_seconds") => (TIME, "1000*hour"),
         _ => (Dimensions::default(), "1000000"),
     }
 }
@@ -168,8 +167,8 @@ mod tests {
     use super::*;
 
     fn parse(meter: &str, text: &str) -> Result<u128, InvalidPer> {
-        let id = catalogue().find(meter).unwrap();
-        Per::parse(text, catalogue().get(id)).map(|per| per.units())
+        let usage_unit = &catalogue().find(meter).unwrap().usage_unit;
+        Per::parse(text, meter, usage_unit).map(|per| per.units())
     }
 
     #[test]

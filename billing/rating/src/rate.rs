@@ -1,8 +1,9 @@
 //! Rating: usage × price, with a pointer to both. Pure (invariant 14).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nilometer_contract::{Resource, ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{Resource, ResourceKind, Timestamp};
 use nilometer_usage::{Quantity, UsageRow};
 use serde::Serialize;
 
@@ -38,6 +39,8 @@ pub struct ChargeRow {
     pub kind: ResourceKind,
     /// What was measured.
     pub meter: String,
+    /// Further labels of the series.
+    pub labels: BTreeMap<String, String>,
     /// How much, in `unit`.
     pub quantity: Quantity,
     /// Usage unit of the meter.
@@ -101,8 +104,8 @@ impl Charge {
     }
 
     /// Name of the meter.
-    pub fn meter_name(&self) -> &'static str {
-        self.entry.meter_name()
+    pub fn meter_name(&self) -> &str {
+        &self.usage.meter.name
     }
 
     /// The charge written out flat.
@@ -113,10 +116,11 @@ impl Charge {
             end: self.usage.end,
             project: self.usage.project.to_string(),
             resource: self.usage.resource.to_string(),
-            kind: self.usage.kind,
+            kind: self.usage.kind.clone(),
             meter: self.meter_name().to_owned(),
+            labels: self.usage.labels.pairs(),
             quantity: self.usage.quantity,
-            unit: self.entry.usage_unit().to_owned(),
+            unit: self.entry.usage_unit.to_string(),
             price: self.entry.price,
             per: self.entry.per.to_string(),
             currency: self.currency(),
@@ -135,14 +139,14 @@ impl Charge {
 /// Usage that no entry of the book prices is free: it makes no charge. Rows may be rated in parts,
 /// on any number of threads: [`crate::invoice()`] puts the charges in order again.
 ///
-/// Charges come sorted by resource, meter and start.
+/// Charges come sorted by resource, meter, labels and start.
 pub fn rate<'r>(
     usage: &[UsageRow],
     book: &PriceBook,
     state_of: impl Fn(&UsageRow) -> Option<&'r Resource>,
 ) -> Result<Vec<Charge>, RateError> {
     let mut charges = Vec::new();
-    for row in in_order(usage.iter().filter(|row| book.has_meter(row.meter)), |row| row)? {
+    for row in in_order(usage.iter().filter(|row| book.has_meter(&row.meter.name)), |row| row)? {
         check(row)?;
         if let Some(entry) = book.price_for(row, state_of(row)) {
             charges.push(Charge { usage: row.clone(), entry: entry.clone() });
@@ -151,7 +155,7 @@ pub fn rate<'r>(
     Ok(charges)
 }
 
-/// Sorts rows, or what carries them, by resource, meter and start, and refuses those that overlap.
+/// Sorts rows, or what carries them, by resource, meter, labels and start, and refuses those that overlap.
 pub(crate) fn in_order<'i, T>(
     items: impl Iterator<Item = &'i T>,
     row_of: impl Fn(&T) -> &UsageRow,
@@ -159,18 +163,21 @@ pub(crate) fn in_order<'i, T>(
     let mut items: Vec<&T> = items.collect();
     items.sort_unstable_by(|left, right| {
         let (left, right) = (row_of(left), row_of(right));
-        let key = |row: &UsageRow| (row.meter, row.start);
         left.resource
             .cmp(&right.resource)
-            .then_with(|| key(left).cmp(&key(right)))
+            .then_with(|| left.meter.cmp(&right.meter))
+            .then_with(|| left.labels.cmp(&right.labels))
+            .then_with(|| left.start.cmp(&right.start))
             .then_with(|| left.cmp(right))
     });
     for pair in items.windows(2) {
         let (before, after) = (row_of(pair[0]), row_of(pair[1]));
-        let same = before.meter == after.meter && before.resource == after.resource;
+        let same = before.meter == after.meter
+            && before.labels == after.labels
+            && before.resource == after.resource;
         if same && before.end > after.start {
             let resource = after.resource.to_string();
-            let meter = catalogue().get(after.meter).name.clone();
+            let meter = after.meter.name.to_string();
             return Err(RateError::Overlap { resource, meter, at: after.start });
         }
     }
@@ -190,6 +197,6 @@ fn check(row: &UsageRow) -> Result<(), RateError> {
         return Ok(());
     };
     let resource = row.resource.to_string();
-    let meter = catalogue().get(row.meter).name.clone();
+    let meter = row.meter.name.to_string();
     Err(RateError::BadRow { resource, meter, start: row.start, end: row.end, reason })
 }

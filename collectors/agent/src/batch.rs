@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, LifecycleEvent, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp, catalogue,
-    encode_parts, partition_of,
+    BatchBuilder, Labels, LifecycleEvent, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp,
+    check_name, encode_parts, partition_of,
 };
 
 use crate::entry::Entry;
@@ -112,20 +112,24 @@ fn salvage(batch: &SampleBatch) -> (SampleBatch, usize) {
         let fine = !texts[0].is_empty() && texts.iter().all(|text| text.len() <= MAX_TEXT_BYTES);
         fine.then(|| {
             let [id, project, node] = texts.map(str::to_owned);
-            Some(Subject { id, kind: subjects.kind.value(place).parse().ok()?, project, node })
+            let kind = subjects.kind.value(place).parse().ok()?;
+            let labels = Labels::parse(subjects.labels.value(place)).ok()?;
+            Some(Subject { id, kind, project, node, labels })
         })?
     };
     let mut builder = BatchBuilder::new(batch.source.clone()).in_epoch(batch.epoch.clone());
     let mut refused = 0;
     for row in 0..batch.len() {
         let place = batch.resource[row] as usize;
-        let meter = catalogue().find(batch.meters.value(usize::from(batch.meter[row])));
-        let (Some(subject), Some(meter)) = (subject(place), meter) else {
+        let meter = usize::from(batch.meter[row]);
+        let name = batch.meters.name.value(meter);
+        let Some(subject) = subject(place).filter(|_| check_name("meter", name).is_ok()) else {
             refused += 1;
             continue;
         };
         let subject = builder.subject(subject);
-        builder.push(subject, meter, Timestamp(batch.at[row]), batch.value[row]);
+        let meter = builder.meter(name, &batch.meters.statement(meter));
+        builder.add(subject, meter, Timestamp(batch.at[row]), batch.value[row]);
     }
     (builder.build(), refused)
 }
@@ -140,9 +144,10 @@ mod tests {
         for (n, id) in (0..).zip(ids) {
             let subject = builder.subject(Subject {
                 id,
-                kind: ResourceKind::Vm,
+                kind: ResourceKind::VM,
                 project: String::new(),
                 node: String::new(),
+                labels: Labels::none(),
             });
             builder.push_named(
                 subject,

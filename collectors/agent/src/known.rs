@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::attribute::BOOT_ID;
+use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::gaps::Gaps;

@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::event::LifecycleEvent;
+use crate::kind::ResourceKind;
 use crate::lifetime::{Lifetime, Segment};
-use crate::resource::ResourceKind;
 use crate::time::Timestamp;
 
 /// What came of an event.
@@ -125,11 +125,11 @@ impl History {
     }
 
     /// Resources of one kind that are alive at `at`, in no order.
-    pub fn alive(&self, kind: ResourceKind, at: Timestamp) -> impl Iterator<Item = &Segment> {
+    pub fn alive(&self, kind: &ResourceKind, at: Timestamp) -> impl Iterator<Item = &Segment> {
         self.resources
             .values()
             .filter_map(move |lifetime| lifetime.at(at))
-            .filter(move |segment| segment.state.kind == kind)
+            .filter(move |segment| segment.state.kind == *kind)
     }
 
     /// Number of resources known.

@@ -7,12 +7,18 @@
 //!
 //! This crate does no IO and has no clock.
 
+pub mod attribute;
+mod builder;
+mod catalogue;
 mod epoch;
 mod event;
 mod gap;
 mod history;
+mod kind;
+mod labels;
 mod lifetime;
 mod meter;
+mod name;
 mod principal;
 mod resource;
 mod sample;
@@ -20,22 +26,25 @@ mod time;
 mod topic;
 mod wire;
 
+pub use builder::BatchBuilder;
+pub use catalogue::{Catalogue, CatalogueError, Conflict, Statement, catalogue};
 pub use epoch::{Epoch, EpochId};
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
 pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES, MAX_GAP_SOURCES};
 pub use history::{Applied, History, HistoryBounds};
+pub use kind::{Kind, ResourceKind};
+pub use labels::{InvalidLabels, Labels, MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES};
 pub use lifetime::{Lifetime, Segment};
-pub use meter::{Catalogue, CatalogueError, Meter, MeterId, MeterKind, Unit, catalogue};
+pub use meter::{InvalidUnit, MAX_UNIT_BYTES, Meter, MeterKind, Origin, Unit, usage_unit};
+pub use name::{InvalidName, MAX_NAME_BYTES, check_name};
 pub use principal::{Principal, Role, Scope, UnknownRole, Validity};
-pub use resource::{
-    BOOT_ID, InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind,
-};
-pub use sample::{BatchBuilder, SampleBatch, Subject, Subjects};
+pub use resource::{InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource};
+pub use sample::{Meters, SampleBatch, Subject, Subjects};
 pub use time::{
     InvalidTimestamp, MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp, micros,
 };
 pub use topic::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
 pub use wire::{
-    MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError, decode, encode,
-    encode_parts,
+    MAX_METERS, MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError,
+    decode, encode, encode_parts,
 };

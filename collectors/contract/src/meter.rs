@@ -1,20 +1,15 @@
-//! The meter catalogue: what can be measured, as data in `meters.toml`.
+//! Meters: what can be measured.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
 use std::fmt;
-use std::sync::OnceLock;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use crate::kind::ResourceKind;
 
-use crate::resource::ResourceKind;
-use crate::time::MICROS_PER_SECOND;
-
-const BUILT_IN: &str = include_str!("../meters.toml");
-const MAX_METERS: usize = 4_096;
-
-/// Place of a meter in its catalogue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MeterId(pub u16);
+/// Longest unit, in bytes.
+pub const MAX_UNIT_BYTES: usize = 32;
 
 /// How the samples of one meter turn into usage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,98 +28,81 @@ pub enum MeterKind {
     },
 }
 
-/// Base unit of a meter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-pub enum Unit {
-    /// SI seconds.
-    #[serde(rename = "seconds")]
-    Seconds,
-    /// Bytes.
-    #[serde(rename = "bytes")]
-    Bytes,
-    /// Joules.
-    #[serde(rename = "joules")]
-    Joules,
-    /// A pure number.
-    #[serde(rename = "1")]
-    One,
+/// Base unit of a meter, such as `seconds`, `bytes`, `joules`, or `1` for a pure number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Unit(Arc<str>);
+
+/// A text that is no unit.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no unit: 1 to {MAX_UNIT_BYTES} bytes without spaces")]
+pub struct InvalidUnit(pub String);
+
+/// Who says what a meter is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The catalogue that comes with the program.
+    BuiltIn,
+    /// A file of the operator's.
+    File(Arc<str>),
+    /// Samples of a source were the first to name it.
+    Learnt {
+        /// The source.
+        source: Arc<str>,
+    },
 }
 
-/// One meter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One meter. Equal, ordered and hashed by its name: within a catalogue there is one of each.
+#[derive(Clone, Debug)]
 pub struct Meter {
     /// Unique name, such as `cpu.time`.
-    pub name: String,
+    pub name: Arc<str>,
     /// How its samples turn into usage.
     pub kind: MeterKind,
     /// Base unit of its samples.
     pub unit: Unit,
+    /// Unit of its usage, see [`usage_unit`].
+    pub usage_unit: Arc<str>,
     /// Longest time one observation speaks for: a gauge's level counts no longer, and a
     /// counter's increase over a longer pause is billed but reported as unobserved.
     pub hold_micros: i64,
+    /// The attribute of a resource that runs others that bounds its usage: so many units a second
+    /// of a counter, such a level of a gauge.
+    pub capacity: Option<String>,
     /// One sentence for people.
     pub description: String,
-    /// Kinds of resource that have it.
+    /// Kinds of resource that have it; any kind where none is listed.
     pub resources: Vec<ResourceKind>,
-}
-
-/// The meters in force.
-#[derive(Clone, Debug)]
-pub struct Catalogue {
-    meters: Vec<Meter>,
-    by_name: HashMap<String, MeterId>,
-}
-
-/// Why a text is not a catalogue.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogueError {
-    /// Not TOML of the right shape.
-    #[error("not a meter catalogue: {0}")]
-    Toml(String),
-    /// A meter contradicts itself or another.
-    #[error("meter {meter}: {reason}")]
-    Meter {
-        /// Its name.
-        meter: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    default_hold_seconds: i64,
-    meter: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    name: String,
-    kind: String,
-    unit: Unit,
-    hold_seconds: Option<i64>,
-    attribute: Option<String>,
-    description: String,
-    resources: Vec<ResourceKind>,
+    /// Who says so.
+    pub origin: Origin,
 }
 
 impl Unit {
-    /// `seconds`, `bytes`, `joules` or `1`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Unit::Seconds => "seconds",
-            Unit::Bytes => "bytes",
-            Unit::Joules => "joules",
-            Unit::One => "1",
+    /// A pure number.
+    pub fn one() -> Self {
+        Unit("1".into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Unit {
+    type Err = InvalidUnit;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_part = |letter: char| !letter.is_control() && !letter.is_whitespace();
+        match (1..=MAX_UNIT_BYTES).contains(&text.len()) && text.chars().all(is_part) {
+            true => Ok(Unit(text.into())),
+            false => Err(InvalidUnit(text.chars().take(64).collect())),
         }
     }
 }
 
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 
@@ -138,92 +116,70 @@ impl MeterKind {
             MeterKind::Allocation { .. } => "allocation",
         }
     }
+
+    /// The kind of a meter that is sampled, by name.
+    pub fn sampled(name: &str) -> Option<Self> {
+        [MeterKind::Counter, MeterKind::Gauge, MeterKind::Delta]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+
+    /// Whether usage is a level over time, and not a sum of amounts.
+    pub fn is_level(&self) -> bool {
+        matches!(self, MeterKind::Gauge | MeterKind::Allocation { .. })
+    }
+}
+
+impl Origin {
+    /// `built-in`, the name of the file, or `learnt`.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Origin::BuiltIn => "built-in",
+            Origin::File(path) => path,
+            Origin::Learnt { .. } => "learnt",
+        }
+    }
+}
+
+/// Unit of a meter's usage: the base unit itself where amounts add up, base unit × seconds where a
+/// level is held over time (`byte_seconds` of `bytes`, `seconds` of `1`).
+pub fn usage_unit(kind: &MeterKind, unit: &Unit) -> Arc<str> {
+    match (kind.is_level(), unit.as_str()) {
+        (false, unit) => unit.into(),
+        (true, "1") => "seconds".into(),
+        (true, unit) => format!("{}_seconds", unit.strip_suffix('s').unwrap_or(unit)).into(),
+    }
 }
 
 impl Meter {
-    /// Unit of this meter's usage: the base unit itself where amounts add up, base unit × seconds
-    /// where a level is held over time.
-    pub fn usage_unit(&self) -> &'static str {
-        let level = matches!(self.kind, MeterKind::Gauge | MeterKind::Allocation { .. });
-        match (level, self.unit) {
-            (false, unit) => unit.as_str(),
-            (true, Unit::Seconds) => "second_seconds",
-            (true, Unit::Bytes) => "byte_seconds",
-            (true, Unit::Joules) => "joule_seconds",
-            (true, Unit::One) => "seconds",
-        }
+    /// Whether resources of a kind have it.
+    pub fn is_of(&self, kind: &ResourceKind) -> bool {
+        self.resources.is_empty() || self.resources.contains(kind)
     }
 }
 
-impl Catalogue {
-    /// Reads a catalogue in the form of `meters.toml`.
-    pub fn parse(text: &str) -> Result<Self, CatalogueError> {
-        let file: File =
-            toml::from_str(text).map_err(|error| CatalogueError::Toml(error.to_string()))?;
-        let mut meters = Vec::with_capacity(file.meter.len());
-        let mut by_name = HashMap::new();
-        for entry in file.meter {
-            let meter = entry.check(file.default_hold_seconds)?;
-            let id = MeterId(u16::try_from(meters.len()).unwrap_or(u16::MAX));
-            if meters.len() >= MAX_METERS || by_name.insert(meter.name.clone(), id).is_some() {
-                let reason = "named twice, or one too many";
-                return Err(CatalogueError::Meter { meter: meter.name, reason });
-            }
-            meters.push(meter);
-        }
-        Ok(Catalogue { meters, by_name })
-    }
-
-    /// The meter at a place that this catalogue handed out.
-    pub fn get(&self, id: MeterId) -> &Meter {
-        &self.meters[usize::from(id.0)]
-    }
-
-    /// Finds a meter by name.
-    pub fn find(&self, name: &str) -> Option<MeterId> {
-        self.by_name.get(name).copied()
-    }
-
-    /// All meters with their places.
-    pub fn iter(&self) -> impl Iterator<Item = (MeterId, &Meter)> {
-        self.meters.iter().enumerate().map(|(at, meter)| (MeterId(at as u16), meter))
+impl PartialEq for Meter {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
     }
 }
 
-impl Entry {
-    fn check(self, default_hold_seconds: i64) -> Result<Meter, CatalogueError> {
-        let hold_seconds = self.hold_seconds.unwrap_or(default_hold_seconds);
-        let kind = match (self.kind.as_str(), &self.attribute) {
-            ("counter", None) => Ok(MeterKind::Counter),
-            ("gauge", None) => Ok(MeterKind::Gauge),
-            ("delta", None) => Ok(MeterKind::Delta),
-            ("allocation", _) => Ok(MeterKind::Allocation { attribute: self.attribute }),
-            ("counter" | "gauge" | "delta", Some(_)) => Err("only an allocation has an attribute"),
-            _ => Err("kind is one of counter, gauge, delta, allocation"),
-        };
-        let kind = match kind {
-            Ok(_) if !(1..=86_400).contains(&hold_seconds) => Err("hold is 1 s to 1 day"),
-            Ok(_) if self.resources.is_empty() => Err("no kind of resource has it"),
-            other => other,
-        };
-        let kind =
-            kind.map_err(|reason| CatalogueError::Meter { meter: self.name.clone(), reason })?;
-        Ok(Meter {
-            name: self.name,
-            kind,
-            unit: self.unit,
-            hold_micros: hold_seconds * MICROS_PER_SECOND,
-            description: self.description,
-            resources: self.resources,
-        })
+impl Eq for Meter {}
+
+impl PartialOrd for Meter {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
-/// The catalogue built into this version.
-pub fn catalogue() -> &'static Catalogue {
-    static CATALOGUE: OnceLock<Catalogue> = OnceLock::new();
-    CATALOGUE.get_or_init(|| match Catalogue::parse(BUILT_IN) {
-        Ok(catalogue) => catalogue,
-        Err(error) => panic!("the built-in meter catalogue is valid: {error}"),
-    })
+impl Ord for Meter {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name.cmp(&other.name)
+    }
+}
+
+impl Hash for Meter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }

@@ -1,19 +1,19 @@
 //! Samples in batches: columns, not objects, so that a million cost no allocation each.
 
-use std::collections::HashMap;
-
 use arrow::array::{Array, StringArray};
 use arrow::buffer::ScalarBuffer;
 
+use crate::catalogue::Statement;
 use crate::epoch::Epoch;
-use crate::meter::{MeterId, catalogue};
-use crate::resource::{Resource, ResourceKind};
-use crate::time::Timestamp;
+use crate::kind::ResourceKind;
+use crate::labels::Labels;
+use crate::meter::MeterKind;
+use crate::resource::Resource;
 
 /// Samples of one source, read within one epoch.
 ///
-/// A sample is one observation `(meter, resource, at) → value`, and that triple is its identity:
-/// storing it twice is a no-op, another value under it is an error.
+/// A sample is one observation `(meter, resource, labels, at) → value` of a source, and that is its
+/// identity: storing it twice is a no-op, another value under it is an error.
 ///
 /// Column `i` of each array is sample `i`; `meter` and `resource` are places in `meters` and
 /// `subjects`.
@@ -23,8 +23,8 @@ pub struct SampleBatch {
     pub source: String,
     /// The stretch of the source instance's clock in which all of them were read.
     pub epoch: Epoch,
-    /// Names of the meters that occur.
-    pub meters: StringArray,
+    /// The meters that occur.
+    pub meters: Meters,
     /// The resources that occur.
     pub subjects: Subjects,
     /// Instants, microseconds since the epoch.
@@ -37,7 +37,18 @@ pub struct SampleBatch {
     pub value: ScalarBuffer<f64>,
 }
 
-/// The resources of a batch as columns of equal length.
+/// The meters of a batch as columns of equal length, each meter once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meters {
+    /// Names.
+    pub name: StringArray,
+    /// Kinds, by name; empty where not stated.
+    pub kind: StringArray,
+    /// Base units; empty where not stated.
+    pub unit: StringArray,
+}
+
+/// The resources of a batch, with further labels of their series, as columns of equal length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subjects {
     /// Resource ids.
@@ -48,6 +59,8 @@ pub struct Subjects {
     pub project: StringArray,
     /// Nodes.
     pub node: StringArray,
+    /// Further labels, as text; see [`Labels`].
+    pub labels: StringArray,
 }
 
 /// One resource as samples name it.
@@ -61,6 +74,8 @@ pub struct Subject {
     pub project: String,
     /// Node.
     pub node: String,
+    /// Further labels of the series.
+    pub labels: Labels,
 }
 
 impl SampleBatch {
@@ -95,12 +110,17 @@ impl SampleBatch {
             StringArray::from_iter_values(places.iter().map(|&place| texts.value(place)))
         };
         SampleBatch {
-            meters: pick(&self.meters, &meters),
+            meters: Meters {
+                name: pick(&self.meters.name, &meters),
+                kind: pick(&self.meters.kind, &meters),
+                unit: pick(&self.meters.unit, &meters),
+            },
             subjects: Subjects {
                 id: pick(&self.subjects.id, &subjects),
                 kind: pick(&self.subjects.kind, &subjects),
                 project: pick(&self.subjects.project, &subjects),
                 node: pick(&self.subjects.node, &subjects),
+                labels: pick(&self.subjects.labels, &subjects),
             },
             meter: meter.into_iter().map(|place| place as u16).collect(),
             resource: resource.into(),
@@ -119,6 +139,30 @@ fn used(places: usize, rows: impl Iterator<Item = u32> + Clone) -> (Vec<usize>, 
     (kept, rows)
 }
 
+impl Meters {
+    /// Number of meters.
+    pub fn len(&self) -> usize {
+        self.name.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    pub(crate) fn columns(&self) -> [&StringArray; 3] {
+        [&self.name, &self.kind, &self.unit]
+    }
+
+    /// What is stated of one of them.
+    pub fn statement(&self, place: usize) -> Statement {
+        Statement {
+            kind: MeterKind::sampled(self.kind.value(place)),
+            unit: self.unit.value(place).parse().ok(),
+        }
+    }
+}
+
 impl Subjects {
     /// Number of resources.
     pub fn len(&self) -> usize {
@@ -129,204 +173,28 @@ impl Subjects {
     pub fn is_empty(&self) -> bool {
         self.id.is_empty()
     }
+
+    pub(crate) fn columns(&self) -> [&StringArray; 5] {
+        [&self.id, &self.kind, &self.project, &self.node, &self.labels]
+    }
 }
 
 impl From<&Resource> for Subject {
     fn from(resource: &Resource) -> Self {
         Subject {
             id: resource.id.clone(),
-            kind: resource.kind,
+            kind: resource.kind.clone(),
             project: resource.project.clone(),
             node: resource.node.clone(),
+            labels: Labels::none(),
         }
     }
 }
 
-/// Collects the samples of one observation, then becomes a batch.
-///
-/// A value that is not finite is left out and counted: it could never be billed.
-#[derive(Debug)]
-pub struct BatchBuilder {
-    source: String,
-    epoch: Epoch,
-    subjects: Vec<Subject>,
-    places: HashMap<Subject, u32>,
-    meters: Vec<MeterId>,
-    meter_places: HashMap<MeterId, u16>,
-    at: Vec<i64>,
-    meter: Vec<u16>,
-    resource: Vec<u32>,
-    value: Vec<f64>,
-    not_finite: usize,
-}
-
-impl BatchBuilder {
-    /// An empty batch of a source.
-    pub fn new(source: impl Into<String>) -> Self {
-        BatchBuilder {
-            source: source.into(),
-            epoch: Epoch::none(),
-            subjects: Vec::new(),
-            places: HashMap::new(),
-            meters: Vec::new(),
-            meter_places: HashMap::new(),
-            at: Vec::new(),
-            meter: Vec::new(),
-            resource: Vec::new(),
-            value: Vec::new(),
-            not_finite: 0,
-        }
-    }
-
-    /// The same samples, as read within an epoch.
+impl Subject {
+    /// The same resource, for samples with further labels.
     #[must_use]
-    pub fn in_epoch(self, epoch: Epoch) -> Self {
-        BatchBuilder { epoch, ..self }
-    }
-
-    /// The same samples in another epoch, as if the last had been read at `last` and the others as
-    /// long before it as they were. Those of a series are in order: what then lies before the
-    /// epoch, or not before the next of its series, is left out, but for the last of each series.
-    #[must_use]
-    pub fn moved_to(self, epoch: &Epoch, last: Timestamp) -> Self {
-        let shift = last.0.saturating_sub(self.at.last().copied().unwrap_or(0));
-        let (mut next, mut kept) = (HashMap::new(), Vec::new());
-        for row in (0..self.len()).rev() {
-            let at = self.at[row].saturating_add(shift);
-            let resource = &self.subjects[self.resource[row] as usize].id;
-            let later = next.entry((self.meter[row], resource)).or_insert(i64::MAX);
-            let is_last = *later == i64::MAX;
-            if is_last || (epoch.start.0..*later).contains(&at) {
-                *later = at.clamp(epoch.start.0, last.0.max(epoch.start.0));
-                kept.push((row, *later));
-            }
-        }
-        kept.reverse();
-        BatchBuilder {
-            at: kept.iter().map(|&(_, at)| at).collect(),
-            meter: kept.iter().map(|&(row, _)| self.meter[row]).collect(),
-            resource: kept.iter().map(|&(row, _)| self.resource[row]).collect(),
-            value: kept.iter().map(|&(row, _)| self.value[row]).collect(),
-            epoch: epoch.clone(),
-            ..self
-        }
-    }
-
-    /// The place of a resource as it is now, for [`push`](Self::push).
-    pub fn subject(&mut self, subject: impl Into<Subject>) -> u32 {
-        let subject = subject.into();
-        if let Some(&place) = self.places.get(&subject) {
-            return place;
-        }
-        let place = self.subjects.len() as u32;
-        self.places.insert(subject.clone(), place);
-        self.subjects.push(subject);
-        place
-    }
-
-    /// Adds all samples of another batch of the same epoch, so that what is said of a resource is
-    /// said once.
-    pub fn append(&mut self, other: BatchBuilder) {
-        assert_eq!(self.epoch, other.epoch, "a batch is of one epoch");
-        let places: Vec<u32> =
-            other.subjects.into_iter().map(|subject| self.subject(subject)).collect();
-        for row in 0..other.value.len() {
-            let meter = other.meters[usize::from(other.meter[row])];
-            let subject = places[other.resource[row] as usize];
-            self.push(subject, meter, Timestamp(other.at[row]), other.value[row]);
-        }
-        self.not_finite += other.not_finite;
-    }
-
-    /// Adds one sample.
-    pub fn push(&mut self, subject: u32, meter: MeterId, at: Timestamp, value: f64) {
-        assert!((subject as usize) < self.subjects.len(), "the subject is of this builder");
-        if !value.is_finite() {
-            self.not_finite += 1;
-            return;
-        }
-        let meter = *self.meter_places.entry(meter).or_insert_with(|| {
-            self.meters.push(meter);
-            (self.meters.len() - 1) as u16
-        });
-        self.at.push(at.0);
-        self.meter.push(meter);
-        self.resource.push(subject);
-        self.value.push(value);
-    }
-
-    /// Adds one sample by the name of its meter; panics on a meter that is not in the catalogue,
-    /// which is a mistake in the source's code.
-    pub fn push_named(&mut self, subject: u32, meter: &str, at: Timestamp, value: f64) {
-        match catalogue().find(meter) {
-            Some(id) => self.push(subject, id, at, value),
-            None => panic!("meter {meter} is in the catalogue"),
-        }
-    }
-
-    /// Number of samples so far.
-    pub fn len(&self) -> usize {
-        self.value.len()
-    }
-
-    /// Whether there is no sample yet.
-    pub fn is_empty(&self) -> bool {
-        self.value.is_empty()
-    }
-
-    /// How many values were left out because they were not finite.
-    pub fn not_finite(&self) -> usize {
-        self.not_finite
-    }
-
-    /// An empty batch of the same source and epoch.
-    fn like(&self) -> Self {
-        BatchBuilder::new(self.source.clone()).in_epoch(self.epoch.clone())
-    }
-
-    /// One batch per partition that has samples, in order of partition.
-    pub fn build_partitioned(self, partitions: u32) -> Vec<(u32, SampleBatch)> {
-        let home: Vec<u32> = self
-            .subjects
-            .iter()
-            .map(|subject| crate::topic::partition_of(&subject.id, partitions))
-            .collect();
-        let mut parts: Vec<BatchBuilder> = (0..partitions).map(|_| self.like()).collect();
-        let places: Vec<u32> = self
-            .subjects
-            .into_iter()
-            .zip(&home)
-            .map(|(subject, &partition)| parts[partition as usize].subject(subject))
-            .collect();
-        for row in 0..self.value.len() {
-            let subject = self.resource[row] as usize;
-            let meter = self.meters[usize::from(self.meter[row])];
-            let at = Timestamp(self.at[row]);
-            parts[home[subject] as usize].push(places[subject], meter, at, self.value[row]);
-        }
-        (0..).zip(parts).filter(|(_, p)| !p.is_empty()).map(|(n, p)| (n, p.build())).collect()
-    }
-
-    /// The finished batch.
-    pub fn build(self) -> SampleBatch {
-        let texts = |text: fn(&Subject) -> &str| {
-            StringArray::from_iter_values(self.subjects.iter().map(text))
-        };
-        let names = self.meters.iter().map(|&id| catalogue().get(id).name.as_str());
-        SampleBatch {
-            meters: StringArray::from_iter_values(names),
-            subjects: Subjects {
-                id: texts(|subject| &subject.id),
-                kind: texts(|subject| subject.kind.as_str()),
-                project: texts(|subject| &subject.project),
-                node: texts(|subject| &subject.node),
-            },
-            source: self.source,
-            epoch: self.epoch,
-            at: self.at.into(),
-            meter: self.meter.into(),
-            resource: self.resource.into(),
-            value: self.value.into(),
-        }
+    pub fn with_labels(self, labels: Labels) -> Self {
+        Subject { labels, ..self }
     }
 }

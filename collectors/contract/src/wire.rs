@@ -1,18 +1,20 @@
 //! The wire form of samples: one Arrow IPC stream of one record batch per log record.
 //!
-//! Version 2, in schema metadata `nilometer.version`; a reader refuses versions it does not know.
+//! Version 3, in schema metadata `nilometer.version`; a reader refuses versions it does not know.
 //! The metadata also has the source (`nilometer.source`) and, where there is one, the epoch
 //! (`nilometer.epoch`: sequence, start in microseconds and instance, with a `/` between).
 //!
 //! ```text
 //! at        timestamp(µs, UTC)
-//! meter     dictionary<u16, utf8>
-//! resource  dictionary<u32, struct<id: utf8, kind: utf8, project: utf8, node: utf8>>
+//! meter     dictionary<u16, struct<name: utf8, kind: utf8, unit: utf8>>
+//! resource  dictionary<u32, struct<id: utf8, kind: utf8, project: utf8, node: utf8, labels: utf8>>
 //! value     float64
 //! ```
 //!
-//! Any Arrow implementation reads it. What a resource is said once per record, not per sample;
-//! a batch that is split says in each record only what occurs in it.
+//! Any Arrow implementation reads it. What meters and resources are is written once per record,
+//! not per sample; a batch that is split writes in each record only what occurs in it. Kind and
+//! unit of a meter may be empty: then they are as the catalogue has them. `labels` are the further
+//! labels of the series, as [`Labels`] writes them.
 //!
 //! Of a small record nearly all is schema and padding, so one below [`SMALL_BYTES`] is one zstd
 //! frame of the stream (its first bytes tell them apart), with the `wire.zdict` of this crate as
@@ -20,7 +22,7 @@
 //!
 //! Bytes come from outside: `envelope` checks every length before Arrow sees them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
@@ -36,8 +38,10 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 use crate::epoch::Epoch;
+use crate::labels::{InvalidLabels, Labels, MAX_LABELS_BYTES};
+use crate::meter::{MeterKind, Unit};
 use crate::resource::MAX_TEXT_BYTES;
-use crate::sample::{SampleBatch, Subjects};
+use crate::sample::{Meters, SampleBatch, Subjects};
 
 mod envelope;
 mod small;
@@ -45,13 +49,15 @@ mod small;
 pub use small::SMALL_BYTES;
 
 /// Version of the wire form that this crate writes.
-pub const WIRE_VERSION: &str = "2";
+pub const WIRE_VERSION: &str = "3";
 /// Longest record: fits a Kafka broker with default limits.
 pub const MAX_RECORD_BYTES: usize = 1_000_000;
 /// Most samples in one record.
 pub const MAX_ROWS: usize = 32_768;
-/// Most resources, or meters, named in one record.
+/// Most resources named in one record.
 pub const MAX_SUBJECTS: usize = 16_384;
+/// Most meters named in one record.
+pub const MAX_METERS: usize = 4_096;
 
 const VERSION_KEY: &str = "nilometer.version";
 const SOURCE_KEY: &str = "nilometer.source";
@@ -88,21 +94,26 @@ pub enum WireError {
     /// A value that a column may not hold.
     #[error("{0}")]
     Value(&'static str),
+    /// Labels that a series may not have.
+    #[error("the labels of a series are refused")]
+    Labels(#[source] InvalidLabels),
 }
 
-static SUBJECT_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-    ["id", "kind", "project", "node"]
-        .into_iter()
-        .map(|name| Field::new(name, DataType::Utf8, false))
-        .collect()
-});
+static METER_FIELDS: LazyLock<Fields> = LazyLock::new(|| texts(&["name", "kind", "unit"]));
+static SUBJECT_FIELDS: LazyLock<Fields> =
+    LazyLock::new(|| texts(&["id", "kind", "project", "node", "labels"]));
+
+fn texts(names: &[&str]) -> Fields {
+    names.iter().map(|name| Field::new(*name, DataType::Utf8, false)).collect()
+}
 
 static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
     let dictionary = |key, value| DataType::Dictionary(Box::new(key), Box::new(value));
+    let meter = DataType::Struct(METER_FIELDS.clone());
     let subject = DataType::Struct(SUBJECT_FIELDS.clone());
     Fields::from(vec![
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
-        Field::new("meter", dictionary(DataType::UInt16, DataType::Utf8), false),
+        Field::new("meter", dictionary(DataType::UInt16, meter), false),
         Field::new("resource", dictionary(DataType::UInt32, subject), false),
         Field::new("value", DataType::Float64, false),
     ])
@@ -118,7 +129,8 @@ pub fn encode_parts(batch: &SampleBatch) -> Result<Vec<(SampleBatch, Vec<u8>)>, 
     if batch.is_empty() {
         return Ok(Vec::new());
     }
-    if batch.len() <= MAX_ROWS && batch.subjects.len() <= MAX_SUBJECTS {
+    let fits = batch.subjects.len() <= MAX_SUBJECTS && batch.meters.len() <= MAX_METERS;
+    if batch.len() <= MAX_ROWS && fits {
         check_dictionaries(batch)?;
         let record = small::pack(encode_one(batch)?)?;
         if record.len() <= MAX_RECORD_BYTES {
@@ -143,14 +155,15 @@ fn encode_one(batch: &SampleBatch) -> Result<Vec<u8>, WireError> {
         metadata.insert(EPOCH_KEY.to_owned(), batch.epoch.to_string());
     }
     let schema = Arc::new(Schema::new_with_metadata(FIELDS.clone(), metadata));
-    let subjects = &batch.subjects;
-    let texts = [&subjects.id, &subjects.kind, &subjects.project, &subjects.node];
-    let texts: Vec<ArrayRef> = texts.map(|text| Arc::new(text.clone()) as ArrayRef).to_vec();
-    let subjects =
-        StructArray::try_new(SUBJECT_FIELDS.clone(), texts, None).map_err(WireError::Arrow)?;
+    let of_texts = |fields: &Fields, texts: &[&StringArray]| {
+        let texts = texts.iter().map(|text| Arc::new((*text).clone()) as ArrayRef).collect();
+        StructArray::try_new(fields.clone(), texts, None).map_err(WireError::Arrow)
+    };
+    let subjects = of_texts(&SUBJECT_FIELDS, &batch.subjects.columns())?;
+    let meters = of_texts(&METER_FIELDS, &batch.meters.columns())?;
     let meter = DictionaryArray::<UInt16Type>::try_new(
         PrimitiveArray::new(batch.meter.clone(), None),
-        Arc::new(batch.meters.clone()),
+        Arc::new(meters),
     );
     let resource = DictionaryArray::<UInt32Type>::try_new(
         PrimitiveArray::new(batch.resource.clone(), None),
@@ -211,23 +224,33 @@ fn batch_of(source: String, rows: &RecordBatch) -> Result<SampleBatch, WireError
     }
     let meter = rows.column(1).as_dictionary::<UInt16Type>();
     let resource = rows.column(2).as_dictionary::<UInt32Type>();
-    let subjects = resource.values().as_struct();
-    let text = |at: usize| -> Result<StringArray, WireError> {
-        let column = subjects.column(at).as_string::<i32>();
-        no_nulls(column).map(|()| column.clone())
-    };
-    no_nulls(subjects)?;
-    no_nulls(meter.values())?;
+    let subjects = of_struct(resource.values().as_struct())?;
+    let meters = of_struct(meter.values().as_struct())?;
+    let [name, kind, unit] = meters;
+    let meters = Meters { name, kind, unit };
+    let [id, kind, project, node, labels] = subjects;
+    let subjects = Subjects { id, kind, project, node, labels };
     Ok(SampleBatch {
         source,
         epoch: Epoch::none(),
-        meters: meter.values().as_string::<i32>().clone(),
-        subjects: Subjects { id: text(0)?, kind: text(1)?, project: text(2)?, node: text(3)? },
+        meters,
+        subjects,
         at: rows.column(0).as_primitive::<TimestampMicrosecondType>().values().clone(),
         meter: meter.keys().values().clone(),
         resource: resource.keys().values().clone(),
         value: rows.column(3).as_primitive::<Float64Type>().values().clone(),
     })
+}
+
+/// The columns of a struct of texts.
+fn of_struct<const N: usize>(of: &StructArray) -> Result<[StringArray; N], WireError> {
+    no_nulls(of)?;
+    let columns = of.columns().iter().map(|column| {
+        let column = column.as_string::<i32>();
+        no_nulls(column).map(|()| column.clone())
+    });
+    let columns: Vec<StringArray> = columns.collect::<Result<_, _>>()?;
+    columns.try_into().map_err(|_| WireError::Value("a dictionary has other columns"))
 }
 
 fn no_nulls(column: &dyn Array) -> Result<(), WireError> {
@@ -243,16 +266,37 @@ fn check_dictionaries(batch: &SampleBatch) -> Result<(), WireError> {
         _ => Ok(()),
     };
     bound("resources", batch.subjects.len(), MAX_SUBJECTS)?;
-    bound("meters", batch.meters.len(), MAX_SUBJECTS)?;
+    bound("meters", batch.meters.len(), MAX_METERS)?;
     bound("bytes of source", batch.source.len(), MAX_TEXT_BYTES)?;
-    let subjects = &batch.subjects;
-    let texts = [&batch.meters, &subjects.id, &subjects.kind, &subjects.project, &subjects.node];
-    for text in texts {
-        let longest = text.offsets().windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        bound("bytes of text", longest as usize, MAX_TEXT_BYTES)?;
+    let (meters, subjects) = (&batch.meters, &batch.subjects);
+    let longest =
+        |text: &StringArray| text.offsets().windows(2).map(|pair| pair[1] - pair[0]).max();
+    for text in meters.columns().into_iter().chain(subjects.columns().into_iter().take(4)) {
+        bound("bytes of text", longest(text).unwrap_or(0) as usize, MAX_TEXT_BYTES)?;
     }
+    bound("bytes of labels", longest(&subjects.labels).unwrap_or(0) as usize, MAX_LABELS_BYTES)?;
     if subjects.id.iter().flatten().any(str::is_empty) {
         return Err(WireError::Value("a resource has no id"));
+    }
+    for text in subjects.labels.iter().flatten().filter(|text| !text.is_empty()) {
+        Labels::parse(text).map_err(WireError::Labels)?;
+    }
+    check_meters(meters)
+}
+
+fn check_meters(meters: &Meters) -> Result<(), WireError> {
+    let mut names = HashSet::with_capacity(meters.len());
+    if !meters.name.iter().flatten().all(|name| names.insert(name)) {
+        return Err(WireError::Value("a meter is named twice"));
+    }
+    let stated = |of: &StringArray, is_good: fn(&str) -> bool| {
+        of.iter().flatten().all(|text| text.is_empty() || is_good(text))
+    };
+    if !stated(&meters.kind, |kind| MeterKind::sampled(kind).is_some()) {
+        return Err(WireError::Value("a kind of meter is not counter, gauge or delta"));
+    }
+    if !stated(&meters.unit, |unit| unit.parse::<Unit>().is_ok()) {
+        return Err(WireError::Value("a unit is not 1 to 32 bytes without spaces"));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use nilometer_contract::{
 use proptest::prelude::*;
 
 fn event(at: i64, change: Change, project: &str) -> LifecycleEvent {
-    let mut resource = Resource::new("vm-1", ResourceKind::Vm);
+    let mut resource = Resource::new("vm-1", ResourceKind::VM);
     resource.project = project.to_owned();
     LifecycleEvent { change, at: Timestamp(at), resource, source: "test".to_owned() }
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use nilometer_contract::{
-    BatchBuilder, Change, Epoch, LifecycleEvent, Resource, ResourceKind, SampleBatch, Subject,
-    Timestamp, catalogue, decode, encode, encode_parts,
+    BatchBuilder, Change, Epoch, Labels, LifecycleEvent, Meter, MeterKind, Resource, ResourceKind,
+    SampleBatch, Subject, Timestamp, catalogue, decode, encode, encode_parts,
 };
 use proptest::prelude::*;
 
@@ -23,8 +23,8 @@ fn batch() -> SampleBatch {
     let epoch = Epoch { instance: "node-1/5f3a".to_owned(), sequence: 7, start };
     let mut builder = BatchBuilder::new("libvirt").in_epoch(epoch);
     let at = Timestamp::from_seconds(1_795_000_000);
-    let vm = builder.subject(&resource("vm-1", ResourceKind::Vm));
-    let disk = builder.subject(&resource("vm-1/disk/vda", ResourceKind::Disk));
+    let vm = builder.subject(&resource("vm-1", ResourceKind::VM));
+    let disk = builder.subject(&resource("vm-1/disk/vda", ResourceKind::DISK));
     builder.push_named(vm, "cpu.time", at, 12.345);
     builder.push_named(vm, "memory.usage", at, 1_073_741_824.0);
     builder.push_named(disk, "disk.read.bytes", at.plus_micros(1), 4_096.0);
@@ -35,7 +35,7 @@ fn event() -> LifecycleEvent {
     LifecycleEvent {
         change: Change::Created,
         at: Timestamp(1_795_000_000_123_456),
-        resource: resource("vm-1", ResourceKind::Vm),
+        resource: resource("vm-1", ResourceKind::VM),
         source: "libvirt".to_owned(),
     }
 }
@@ -50,12 +50,12 @@ fn check_fixture(name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn samples_of_version_2_are_read() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/samples.v2.arrow.zst");
+fn samples_of_version_3_are_read() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/samples.v3.arrow.zst");
     let encoded = encode(&batch()).unwrap();
     assert_eq!(encoded.len(), 1);
     if !std::path::Path::new(path).exists() {
-        check_fixture("samples.v2.arrow.zst", &encoded[0]);
+        check_fixture("samples.v3.arrow.zst", &encoded[0]);
     }
     assert_eq!(decode(&std::fs::read(path).unwrap()).unwrap(), batch());
 }
@@ -73,9 +73,10 @@ fn large_batches_are_split_and_add_up() {
     for n in 0..100_000_u32 {
         let subject = builder.subject(Subject {
             id: format!("vm-{}", n % 5_000),
-            kind: ResourceKind::Vm,
+            kind: ResourceKind::VM,
             project: "p".to_owned(),
             node: "n".to_owned(),
+            labels: Labels::none(),
         });
         builder.push_named(subject, "cpu.time", Timestamp::from_seconds(1 + i64::from(n)), 1.0);
     }
@@ -91,9 +92,10 @@ fn a_split_record_names_only_its_own_resources() {
     for n in 0..40_000_u32 {
         let subject = builder.subject(Subject {
             id: format!("{n:064x}"),
-            kind: ResourceKind::Container,
+            kind: ResourceKind::CONTAINER,
             project: "a-namespace-of-usual-length".to_owned(),
             node: "node-with-a-usual-name.example.com".to_owned(),
+            labels: Labels::none(),
         });
         builder.push_named(subject, "cpu.time", Timestamp::from_seconds(1), f64::from(n));
         builder.push_named(subject, "memory.usage", Timestamp::from_seconds(1), f64::from(n));
@@ -117,19 +119,26 @@ fn truncated_records_are_errors() {
     }
 }
 
+fn sampled() -> impl Iterator<Item = &'static std::sync::Arc<Meter>> {
+    let is_sampled =
+        |meter: &&std::sync::Arc<Meter>| MeterKind::sampled(meter.kind.as_str()).is_some();
+    catalogue().meters().filter(is_sampled)
+}
+
 fn any_batch() -> impl Strategy<Value = SampleBatch> {
-    let meters = catalogue().iter().count();
+    let meters = sampled().count();
     let row = (0..20_u8, 0..meters, any::<i64>(), -1e15..1e15_f64);
     (proptest::collection::vec(row, 1..200), "[a-z]{1,9}").prop_map(|(rows, source)| {
         let mut builder = BatchBuilder::new(source);
         for (n, meter, at, value) in rows {
             let subject = builder.subject(Subject {
                 id: format!("vm-{n}"),
-                kind: ResourceKind::ALL[usize::from(n) % ResourceKind::ALL.len()],
+                kind: [ResourceKind::VM, ResourceKind::NODE][usize::from(n) % 2].clone(),
                 project: format!("project-{}", n % 3),
                 node: String::new(),
+                labels: Labels::new([("device", format!("d{}", n % 2))]).unwrap(),
             });
-            let (meter, _) = catalogue().iter().nth(meter).unwrap();
+            let meter = sampled().nth(meter).unwrap();
             builder.push(subject, meter, Timestamp(at), value);
         }
         builder.build()
@@ -150,7 +159,7 @@ proptest! {
     fn partitioning_keeps_every_sample(batch in proptest::collection::vec((0..50_u8, -1e9..1e9_f64), 1..200)) {
         let mut builder = BatchBuilder::new("t");
         for (at, (n, value)) in batch.iter().enumerate() {
-            let subject = builder.subject(Subject { id: format!("r{n}"), kind: ResourceKind::Vm, project: String::new(), node: String::new() });
+            let subject = builder.subject(Subject { id: format!("r{n}"), kind: ResourceKind::VM, project: String::new(), node: String::new(), labels: Labels::none() });
             builder.push_named(subject, "cpu.time", Timestamp(at as i64), *value);
         }
         let parts = builder.build_partitioned(7);

@@ -164,7 +164,7 @@ pub(crate) fn pod(node: &str, sandbox: &api::PodSandbox) -> PodFacts {
     let namespace = label(&sandbox.labels, POD_NAMESPACE).unwrap_or(&metadata.namespace);
     let name = label(&sandbox.labels, POD_NAME).unwrap_or(&metadata.name);
     let id = label(&sandbox.labels, POD_UID).unwrap_or(&sandbox.id);
-    let mut resource = Resource::new(cut(id), ResourceKind::Pod);
+    let mut resource = Resource::new(cut(id), ResourceKind::POD);
     resource.project = cut(namespace);
     resource.name = cut(&format!("{namespace}/{name}"));
     resource.node = node.to_owned();
@@ -196,7 +196,7 @@ pub(crate) fn container(
     let name = label(&status.labels, CONTAINER_NAME).unwrap_or(&metadata.name);
     let parent = pod.map(|pod| pod.id.as_str()).or(label(&status.labels, POD_UID));
 
-    let mut resource = Resource::new(cut(&status.id), ResourceKind::Container);
+    let mut resource = Resource::new(cut(&status.id), ResourceKind::CONTAINER);
     resource.project = cut(namespace.unwrap_or_default());
     resource.name = cut(name);
     resource.node = node.to_owned();
@@ -239,7 +239,7 @@ pub(crate) fn same_sizes(one: &Resource, other: &Resource) -> bool {
 /// An interface of a pod.
 pub(crate) fn interface(pod: &Resource, name: &str) -> Resource {
     let id = format!("{}/interface/{name}", pod.id);
-    let mut resource = Resource::new(cut(&id), ResourceKind::Interface);
+    let mut resource = Resource::new(cut(&id), ResourceKind::INTERFACE);
     resource.project = pod.project.clone();
     resource.name = cut(name);
     resource.node = pod.node.clone();

@@ -120,7 +120,7 @@ fn origin(
     }
     let Some(meter) = catalogue().find("cpu.time") else { return };
     let age_micros = at.0.abs_diff(start.0);
-    let young = age_micros <= catalogue().get(meter).hold_micros.unsigned_abs();
+    let young = age_micros <= meter.hold_micros.unsigned_abs();
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u128;
     let most = (u128::from(age_micros) * 1_000 + SLACK_NANOS) * cores;
     if young && u128::from(nanos) <= most {

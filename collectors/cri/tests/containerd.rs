@@ -78,7 +78,7 @@ impl Metered {
         let mut found = Vec::new();
         for batch in &self.samples {
             for row in 0..batch.len() {
-                let named = batch.meters.value(batch.meter[row].into());
+                let named = batch.meters.name.value(batch.meter[row].into());
                 let of = batch.subjects.id.value(batch.resource[row] as usize);
                 if (named, of) == (meter, id) {
                     found.push((batch.at[row], batch.value[row]));
@@ -163,7 +163,7 @@ async fn busy_container_agrees_with_the_kernel() {
     eprintln!("container used {used:.6} s, by the kernel's counter {by_kernel:.6} s");
 
     let container = created.resource;
-    let pod = metered.events.iter().find(|said| said.resource.kind == ResourceKind::Pod).unwrap();
+    let pod = metered.events.iter().find(|said| said.resource.kind == ResourceKind::POD).unwrap();
     assert_eq!(container.parent.as_ref(), Some(&pod.resource.id));
     assert_eq!((container.name.as_str(), container.project.as_str()), ("main", "shop"));
     assert_eq!(container.attributes["label.app"], "web");

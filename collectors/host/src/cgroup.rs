@@ -85,7 +85,7 @@ impl Cgroups {
     /// For people: how many there are.
     pub(crate) fn describe(&self) -> String {
         let count = |kind| self.groups.values().filter(|g| g.resource.kind == kind).count();
-        let (services, slices) = (count(ResourceKind::Service), count(ResourceKind::Slice));
+        let (services, slices) = (count(ResourceKind::SERVICE), count(ResourceKind::SLICE));
         format!("{services} services and {slices} slices ({})", self.versions)
     }
 
@@ -97,7 +97,7 @@ impl Cgroups {
         let mut kept = BTreeMap::new();
         for (path, cgroup) in found {
             if !self.groups.contains_key(&path) {
-                if room == 0 || self.resource(&path, cgroup.kind, &kept).check().is_err() {
+                if room == 0 || self.resource(&path, &cgroup.kind, &kept).check().is_err() {
                     left_out += 1;
                     continue;
                 }
@@ -147,7 +147,7 @@ impl Cgroups {
             if replaced && let Some(group) = self.groups.remove(path) {
                 events.push(event(Change::Deleted, start.plus_micros(-1), group.resource));
             }
-            let mut resource = self.resource(path, cgroup.kind, &found);
+            let mut resource = self.resource(path, &cgroup.kind, &found);
             let id = cgroup.inodes.iter().find(|&&inode| inode != 0).copied().unwrap_or(0);
             resource.attributes.insert("cgroup_id".to_owned(), id.to_string());
             events.push(event(Change::Created, start, resource.clone()));
@@ -157,10 +157,10 @@ impl Cgroups {
         self.seen_at = Some(at);
     }
 
-    fn resource(&self, path: &str, kind: ResourceKind, all: &BTreeMap<String, Found>) -> Resource {
+    fn resource(&self, path: &str, kind: &ResourceKind, all: &BTreeMap<String, Found>) -> Resource {
         let node = &self.context.node;
         let id = |path: &str| format!("{node}/cgroup/{path}");
-        let mut resource = Resource::new(id(path), kind);
+        let mut resource = Resource::new(id(path), kind.clone());
         resource.name = path.rsplit('/').next().unwrap_or(path).to_owned();
         resource.node = node.clone();
         let outer = path.rsplit_once('/').map(|(outer, _)| outer);

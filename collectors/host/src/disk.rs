@@ -43,7 +43,7 @@ pub(crate) fn observe(
         }
         let sectors = context.read_sys(&format!("{device}/size"));
         let bytes = sectors.and_then(|n| n.trim().parse::<u64>().ok()?.checked_mul(SECTOR_BYTES));
-        let mut disk = Resource::new(format!("{}/disk/{name}", node.id), ResourceKind::Disk);
+        let mut disk = Resource::new(format!("{}/disk/{name}", node.id), ResourceKind::DISK);
         disk.name = name;
         disk.node = node.id.clone();
         disk.parent = Some(node.id.clone());

@@ -69,7 +69,7 @@ impl Energy {
             let Some(raw) = context.files.number(&domain.join("energy_uj")) else { continue };
             let range = context.files.number(&domain.join("max_energy_range_uj"));
             let label = context.files.read(&domain.join("name")).unwrap_or(name).trim();
-            let mut resource = Resource::new(id(name), ResourceKind::EnergyDomain);
+            let mut resource = Resource::new(id(name), ResourceKind::ENERGY_DOMAIN);
             resource.name = label.to_owned();
             resource.node = node.id.clone();
             of_boot(&mut resource, node);

@@ -60,7 +60,7 @@ fn id(node: &Resource, mount: &Mount) -> String {
 }
 
 fn resource(node: &Resource, mount: &Mount) -> Resource {
-    let mut filesystem = Resource::new(id(node, mount), ResourceKind::Filesystem);
+    let mut filesystem = Resource::new(id(node, mount), ResourceKind::FILESYSTEM);
     filesystem.name = mount.point.clone();
     filesystem.node = node.id.clone();
     filesystem.parent = Some(node.id.clone());

@@ -42,7 +42,7 @@ pub(crate) fn observe(
     let mut found = Vec::with_capacity(lines.len());
     for (name, _) in &lines {
         let id = id(node, name);
-        let mut interface = Resource::new(id, ResourceKind::Interface);
+        let mut interface = Resource::new(id, ResourceKind::INTERFACE);
         interface.name = name.clone();
         interface.node = node.id.clone();
         interface.parent = Some(node.id.clone());

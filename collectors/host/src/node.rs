@@ -89,7 +89,7 @@ impl Node {
     }
 
     fn resource(&self, context: &mut Context, stat: &Stat, memory: Option<u64>) -> Resource {
-        let mut node = Resource::new(context.node.clone(), ResourceKind::Node);
+        let mut node = Resource::new(context.node.clone(), ResourceKind::NODE);
         node.name = context.node.clone();
         node.node = context.node.clone();
         let mut set = |key: &str, value: String| {
@@ -97,7 +97,7 @@ impl Node {
                 node.attributes.insert(key.to_owned(), value);
             }
         };
-        set("cpus", stat.cpus.to_string());
+        set("vcpus", stat.cpus.to_string());
         set("memory_bytes", memory.map(|bytes| bytes.to_string()).unwrap_or_default());
         set("machine_id", self.machine_id.clone());
         for (key, file) in

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use nilometer_contract::{BOOT_ID, Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::attribute::BOOT_ID;
+use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
 
 use crate::MAX_DEVICES;
 
@@ -87,7 +88,7 @@ mod tests {
     use nilometer_contract::ResourceKind;
 
     fn step(roster: &mut Roster, at: i64, names: &[&str]) -> Vec<(Change, String)> {
-        let disks = names.iter().map(|name| Resource::new(*name, ResourceKind::Disk)).collect();
+        let disks = names.iter().map(|name| Resource::new(*name, ResourceKind::DISK)).collect();
         let mut events = Vec::new();
         roster.update(Timestamp::from_seconds(at), disks, &mut events);
         events.into_iter().map(|event| (event.change, event.resource.id)).collect()

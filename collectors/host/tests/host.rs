@@ -44,7 +44,7 @@ fn values(observation: Observation) -> BTreeMap<String, f64> {
     let batch = observation.samples.build();
     let name = |row: usize| {
         let id = batch.subjects.id.value(batch.resource[row] as usize);
-        format!("{id} {}", batch.meters.value(usize::from(batch.meter[row])))
+        format!("{id} {}", batch.meters.name.value(usize::from(batch.meter[row])))
     };
     (0..batch.len()).map(|row| (name(row), batch.value[row])).collect()
 }
@@ -78,7 +78,7 @@ async fn a_recorded_machine() {
     );
     let node = &first.events[0];
     assert_eq!(node.at, Timestamp::from_seconds(1_795_403_343));
-    assert_eq!(node.resource.attributes["cpus"], "2");
+    assert_eq!(node.resource.attributes["vcpus"], "2");
     assert_eq!(node.resource.attributes["memory_bytes"], "25276514304");
     let values = values(first);
     for (name, expected) in [
@@ -231,7 +231,7 @@ async fn a_busy_cgroup_of_this_machine_counts_as_the_kernel_says() {
             let resource = &event.resource;
             event.change == Change::Created
                 && resource.id == id
-                && resource.kind == ResourceKind::Slice
+                && resource.kind == ResourceKind::SLICE
         });
         assert_eq!(created, round == 0);
         let observed = values(out)[&format!("{id} cpu.time")];

@@ -106,7 +106,7 @@ fn a_process_that_is_gone_is_not_read() {
     let batch = out.samples.build();
     let of = |meter: &str| -> Vec<(i64, f64)> {
         let rows = (0..batch.len())
-            .filter(|&row| batch.meters.value(usize::from(batch.meter[row])) == meter);
+            .filter(|&row| batch.meters.name.value(usize::from(batch.meter[row])) == meter);
         rows.map(|row| ((batch.at[row] - START.0) / 1_000_000, batch.value[row])).collect()
     };
     assert_eq!(of("cpu.time"), [(10, 0.0), (20, 17.0), (30, 17.000000001)]);

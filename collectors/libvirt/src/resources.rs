@@ -28,7 +28,7 @@ pub(crate) fn vm(
     stats: &DomainStats,
     previous: Option<&Resource>,
 ) -> Resource {
-    let mut vm = Resource::new(domain.uuid.to_string(), ResourceKind::Vm);
+    let mut vm = Resource::new(domain.uuid.to_string(), ResourceKind::VM);
     node.clone_into(&mut vm.node);
     vm.parent = (!node.is_empty()).then(|| node.to_owned());
     vm.name = clip(&domain.name);
@@ -62,7 +62,7 @@ pub(crate) fn disks(
 ) -> Option<Children> {
     let disks = stats.disks.as_ref()?.values().filter(|disk| !disk.name.is_empty());
     let resources = disks.map(|disk| {
-        let mut resource = child(vm, disk_id(vm, disk), ResourceKind::Disk, &disk.name);
+        let mut resource = child(vm, disk_id(vm, disk), ResourceKind::DISK, &disk.name);
         let device = description.disks.get(&disk.name);
         set_text(&mut resource, "device", device.map_or("disk", String::as_str));
         if is_storage(description, disk) {
@@ -83,7 +83,7 @@ pub(crate) fn interfaces(
     let interfaces = stats.interfaces.as_ref()?.values().filter(|one| !one.name.is_empty());
     let resources = interfaces.map(|interface| {
         let id = interface_id(vm, description, &interface.name);
-        let mut resource = child(vm, id, ResourceKind::Interface, &interface.name);
+        let mut resource = child(vm, id, ResourceKind::INTERFACE, &interface.name);
         let mac = description.macs.get(&interface.name);
         set_text(&mut resource, "mac", mac.map_or("", String::as_str));
         (resource.id.clone(), resource)

@@ -57,7 +57,7 @@ pub(crate) fn push_zeros(
     start: Timestamp,
 ) {
     let disks =
-        children.values().filter(|child| child.kind == nilometer_contract::ResourceKind::Disk);
+        children.values().filter(|child| child.kind == nilometer_contract::ResourceKind::DISK);
     let of_vm = std::iter::once((vm, VM_FROM_ZERO.as_slice()));
     for (resource, meters) in of_vm.chain(disks.map(|disk| (disk, DISK_FROM_ZERO.as_slice()))) {
         let subject = batch.subject(resource);

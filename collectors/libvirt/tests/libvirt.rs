@@ -81,7 +81,7 @@ impl Agent {
             self.batches.iter().flat_map(|batch| (0..batch.len()).map(move |row| (batch, row)));
         rows.filter(|(batch, row)| {
             batch.subjects.id.value(batch.resource[*row] as usize) == id
-                && batch.meters.value(batch.meter[*row].into()) == meter
+                && batch.meters.name.value(batch.meter[*row].into()) == meter
         })
         .map(|(batch, row)| (Timestamp(batch.at[row]), batch.value[row]))
         .collect()

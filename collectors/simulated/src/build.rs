@@ -106,10 +106,10 @@ impl Estate {
         let scale = per_node.div_ceil(VMS_AND_PODS_PER_NODE).max(1);
         let (cpus, bytes) = (NODE_CPUS * scale, NODE_BYTES * scale);
         let id = format!("sim{}-node-{:03}", self.config.seed, n + 1);
-        let mut resource = Resource::new(id.clone(), ResourceKind::Node);
+        let mut resource = Resource::new(id.clone(), ResourceKind::NODE);
         resource.name = id.clone();
         resource.node = id;
-        resource.attributes.insert("cpus".to_owned(), cpus.to_string());
+        resource.attributes.insert("vcpus".to_owned(), cpus.to_string());
         resource.attributes.insert("memory_bytes".to_owned(), bytes.to_string());
         let bare = n % 5 == 1;
         let role = if bare { "kubernetes" } else { "hypervisor" };
@@ -168,7 +168,7 @@ impl Estate {
         let host = self.host_for(if bare { Hosts::Bare } else { Hosts::Clusters }, claim)?;
         let project = self.any_project();
         let app = APPS[(mix::at(seed, 4) % APPS.len() as u64) as usize];
-        let mut resource = Resource::new(uuid(seed), ResourceKind::Pod);
+        let mut resource = Resource::new(uuid(seed), ResourceKind::POD);
         resource.name = format!("{app}-{:08x}", mix::at(seed, 5) as u32);
         resource.attributes.extend([
             ("app".to_owned(), app.to_owned()),
@@ -236,7 +236,7 @@ impl Estate {
     ) -> Option<Key> {
         let host = self.host_for(Hosts::Hypervisors, claim)?;
         let app = APPS[(mix::at(seed, 4) % APPS.len() as u64) as usize];
-        let mut resource = Resource::new(uuid(seed), ResourceKind::Vm);
+        let mut resource = Resource::new(uuid(seed), ResourceKind::VM);
         resource.name = format!("{app}-{:04x}", mix::at(seed, 5) as u16);
         resource.project = project;
         resource.node = self.get(host).resource.node.clone();
@@ -252,7 +252,7 @@ impl Estate {
     fn add_container(&mut self, pod: Key, app: &str, n: u64, claim: Claim, at: i64) {
         let seed = self.next_seed();
         let id = format!("{:016x}{:016x}", mix::at(seed, 6), mix::at(seed, 7));
-        let mut resource = Resource::new(id, ResourceKind::Container);
+        let mut resource = Resource::new(id, ResourceKind::CONTAINER);
         let whole = &self.get(pod).resource;
         resource.name = if n == 0 { app.to_owned() } else { "sidecar".to_owned() };
         resource.project = whole.project.clone();
@@ -305,10 +305,10 @@ impl Estate {
             Device { resource, flows: [flow(0), flow(1)], capacity_bytes }
         };
         let disk = disk.map(|(capacity_bytes, speed)| {
-            device(ResourceKind::Disk, "disk/vda", speed, capacity_bytes, 10)
+            device(ResourceKind::DISK, "disk/vda", speed, capacity_bytes, 10)
         });
         let path = format!("interface/{}", interface.0);
-        let interface = device(ResourceKind::Interface, &path, interface.1, 0, 12);
+        let interface = device(ResourceKind::INTERFACE, &path, interface.1, 0, 12);
         disk.into_iter().chain([interface]).collect()
     }
 }

@@ -292,7 +292,7 @@ impl Living {
             self.bury(child, at, witness);
         }
         let Some(entity) = self.estate.remove(key, at) else { return };
-        assert!(entity.resource.kind != ResourceKind::Node, "nodes never die");
+        assert!(entity.resource.kind != ResourceKind::NODE, "nodes never die");
         for device in &entity.devices {
             witness.change(Change::Deleted, at, &device.resource);
         }

@@ -202,7 +202,7 @@ mod tests {
                 let grown: u64 = parts_after.iter().zip(parts).map(|(b, a)| b - a).sum();
                 assert_eq!(total_after - total, grown);
                 let node = fleet.living.estate.get(*key);
-                let cpus = node.resource.attributes.get("cpus");
+                let cpus = node.resource.attributes.get("vcpus");
                 let vcpus = node.resource.attributes.get("vcpus");
                 let cores: u64 = cpus.or(vcpus).unwrap().parse().unwrap();
                 let most = cores * CORE_TICKS * (next - from) as u64 / SLOT_MICROS;

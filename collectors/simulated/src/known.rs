@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use nilometer_contract::{
-    Change, MICROS_PER_HOUR, MICROS_PER_SECOND, MeterId, MeterKind, Resource, ResourceKind,
+    Change, MICROS_PER_HOUR, MICROS_PER_SECOND, Meter, MeterKind, Resource, ResourceKind,
     Timestamp, catalogue,
 };
 
@@ -36,7 +36,7 @@ pub struct KnownUsage {
     /// Resource kind.
     pub kind: ResourceKind,
     /// Meter.
-    pub meter: MeterId,
+    pub meter: &'static Arc<Meter>,
     /// Project that owned the resource meanwhile; all its times of ownership in the hour count.
     pub project: Arc<str>,
     /// How much, in 10⁻¹² of the meter's usage unit. Never zero: what was not used has no row.
@@ -87,11 +87,11 @@ struct Account {
     owners: Vec<(i64, Arc<str>)>,
     /// Since when it has these sizes, in 10⁻⁶ of the unit.
     sized: i64,
-    sizes: Vec<(MeterId, i128)>,
+    sizes: Vec<(&'static Arc<Meter>, i128)>,
     /// The newest reading of each meter.
-    read: Vec<(MeterId, i64, i128)>,
+    read: Vec<(&'static Arc<Meter>, i64, i128)>,
     /// What it used, by hour, meter and place in `owners`.
-    used: HashMap<(i64, MeterId, usize), i128>,
+    used: HashMap<(i64, &'static Arc<Meter>, usize), i128>,
 }
 
 impl Witness for Ledger {
@@ -153,7 +153,7 @@ impl Account {
     fn new(id: &Arc<str>, at: i64, resource: &Resource) -> Self {
         Account {
             id: id.clone(),
-            kind: resource.kind,
+            kind: resource.kind.clone(),
             born: at,
             owners: Vec::new(),
             sized: at,
@@ -165,15 +165,21 @@ impl Account {
 
     fn rows(self) -> impl Iterator<Item = KnownUsage> {
         let Account { id, kind, owners, used, .. } = self;
-        let row = move |((hour, meter, owner), pico): ((i64, MeterId, usize), i128)| {
+        let row = move |((hour, meter, owner), pico): ((i64, &'static Arc<Meter>, usize), i128)| {
             let project = owners[owner].1.clone();
+            let kind = kind.clone();
             KnownUsage { hour: Timestamp(hour), resource: id.clone(), kind, meter, project, pico }
         };
         used.into_iter().filter(|&(_, pico)| pico != 0).map(row)
     }
 
-    fn count_reading(&mut self, period: (i64, i64), meter: MeterId, (at, value): (i64, i128)) {
-        let entry = catalogue().get(meter);
+    fn count_reading(
+        &mut self,
+        period: (i64, i64),
+        meter: &'static Arc<Meter>,
+        (at, value): (i64, i128),
+    ) {
+        let entry = meter;
         let known = self.read.iter_mut().find(|known| known.0 == meter);
         let before = known.map(|known| std::mem::replace(known, (meter, at, value)));
         if before.is_none() {
@@ -197,7 +203,7 @@ impl Account {
     fn count_levels(&mut self, period: (i64, i64), end: i64) {
         for n in 0..self.read.len() {
             let (meter, from, level) = self.read[n];
-            let entry = catalogue().get(meter);
+            let entry = meter;
             if entry.kind == MeterKind::Gauge {
                 self.hold(period, meter, (from, end.min(from + entry.hold_micros)), level);
             }
@@ -212,12 +218,24 @@ impl Account {
         }
     }
 
-    fn hold(&mut self, period: (i64, i64), meter: MeterId, span: (i64, i64), level: i128) {
+    fn hold(
+        &mut self,
+        period: (i64, i64),
+        meter: &'static Arc<Meter>,
+        span: (i64, i64),
+        level: i128,
+    ) {
         let a_micro = level / PICO * PICO_SECONDS_PER_MICRO;
         self.cut(period, meter, span, |at| a_micro * i128::from(at - span.0));
     }
 
-    fn spread(&mut self, period: (i64, i64), meter: MeterId, span: (i64, i64), increase: i128) {
+    fn spread(
+        &mut self,
+        period: (i64, i64),
+        meter: &'static Arc<Meter>,
+        span: (i64, i64),
+        increase: i128,
+    ) {
         let (from, upto) = span;
         self.cut(period, meter, span, |at| {
             increase * i128::from(at - from) / i128::from(upto - from)
@@ -229,7 +247,7 @@ impl Account {
     fn cut(
         &mut self,
         (start, end): (i64, i64),
-        meter: MeterId,
+        meter: &'static Arc<Meter>,
         (from, upto): (i64, i64),
         share: impl Fn(i64) -> i128,
     ) {
@@ -247,18 +265,18 @@ impl Account {
 }
 
 /// The sizes that a resource's attributes allocate, in 10⁻⁶ of the unit.
-fn sizes(resource: &Resource) -> Vec<(MeterId, i128)> {
-    let of = |(id, meter): (MeterId, &nilometer_contract::Meter)| {
+fn sizes(resource: &Resource) -> Vec<(&'static Arc<Meter>, i128)> {
+    let of = |meter: &'static Arc<Meter>| {
         let MeterKind::Allocation { attribute } = &meter.kind else { return None };
-        if !meter.resources.contains(&resource.kind) {
+        if !meter.is_of(&resource.kind) {
             return None;
         }
         match attribute {
-            None => Some((id, 1_000_000)),
-            Some(name) => Some((id, micro(resource.attributes.get(name)?)?)),
+            None => Some((meter, 1_000_000)),
+            Some(name) => Some((meter, micro(resource.attributes.get(name)?)?)),
         }
     };
-    catalogue().iter().filter_map(of).collect()
+    catalogue().meters().filter_map(of).collect()
 }
 
 /// A decimal number of at most six places, in 10⁻⁶.

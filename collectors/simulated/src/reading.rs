@@ -3,9 +3,9 @@
 //! A witness gets the readings and the lifecycle changes: one makes an observation of them,
 //! another computes the usage that must come of them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use nilometer_contract::{Change, MeterId, Resource, ResourceKind, catalogue};
+use nilometer_contract::{Change, Meter, Resource, ResourceKind, attribute, catalogue};
 
 use crate::estate::{CORE_TICKS, Device, Entity, Estate, Key, TICKS_PER_SECOND};
 use crate::rhythm::SLOT_MICROS;
@@ -20,7 +20,7 @@ pub(crate) enum Amount {
 }
 
 /// A meter and what it shows.
-pub(crate) type Reading = (MeterId, Amount);
+pub(crate) type Reading = (&'static Arc<Meter>, Amount);
 
 /// Sees all that happens, in order of time.
 pub(crate) trait Witness {
@@ -62,7 +62,7 @@ impl Amount {
 macro_rules! meters {
     ($($field:ident: $name:literal,)*) => {
         /// Places of the meters that the fleet has, in the catalogue.
-        struct Meters { $($field: MeterId,)* }
+        struct Meters { $($field: &'static Arc<Meter>,)* }
 
         impl Meters {
             fn get() -> &'static Self {
@@ -94,9 +94,9 @@ meters! {
     net_tx_packets: "net.tx.packets",
 }
 
-fn find(name: &str) -> MeterId {
+fn find(name: &str) -> &'static Arc<Meter> {
     match catalogue().find(name) {
-        Some(id) => id,
+        Some(meter) => meter,
         None => panic!("meter {name} is in the catalogue"),
     }
 }
@@ -139,14 +139,14 @@ impl Estate {
             ticks: self.total_with(entity, children.ticks, at),
             bytes: self.own_bytes(entity, at) + children.bytes,
         };
-        match entity.resource.kind {
-            ResourceKind::Node => self.read_node(entity, all, at, witness),
-            ResourceKind::Vm => read_vm(entity, all, at, witness),
-            ResourceKind::Pod => read_pod(entity, all, at, witness),
+        match entity.resource.kind.as_str() {
+            "node" => self.read_node(entity, all, at, witness),
+            "vm" => read_vm(entity, all, at, witness),
+            "pod" => read_pod(entity, all, at, witness),
             _ => read_container(entity, all, at, witness),
         }
         for device in &entity.devices {
-            self.read_device(device, entity.resource.kind, at, witness);
+            self.read_device(device, &entity.resource.kind, at, witness);
         }
         all
     }
@@ -157,9 +157,9 @@ impl Estate {
             let size = node.resource.attributes.get(name).and_then(|size| size.parse().ok());
             size.unwrap_or(0_u64)
         };
-        let total = size("memory_bytes");
+        let total = size(attribute::MEMORY_BYTES);
         let since = u128::from((at - node.born).unsigned_abs());
-        let cores = u128::from(size("cpus")) * u128::from(CORE_TICKS) * since;
+        let cores = u128::from(size(attribute::VCPUS)) * u128::from(CORE_TICKS) * since;
         let idle = (cores / u128::from(SLOT_MICROS)) as u64 - all.ticks;
         let system = all.ticks / 8;
         let readings = [
@@ -178,15 +178,15 @@ impl Estate {
     fn read_device<W: Witness>(
         &self,
         device: &Device,
-        owner: ResourceKind,
+        owner: &ResourceKind,
         at: i64,
         witness: &mut W,
     ) {
         let m = Meters::get();
         let [first, second] = device.flows.map(|flow| flow.amount(&self.rhythm, at));
         let whole = Amount::Whole;
-        let node = owner == ResourceKind::Node;
-        if device.resource.kind == ResourceKind::Disk {
+        let node = *owner == ResourceKind::NODE;
+        if device.resource.kind == ResourceKind::DISK {
             let readings = [
                 (m.disk_read, whole(first)),
                 (m.disk_read_requests, whole(first >> 14)),

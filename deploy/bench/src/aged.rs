@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_SECOND};
-use nilometer_store::{Labels, Position, Row, SAMPLES, SERIES, Storage, write_samples};
+use nilometer_store::{
+    Description, Position, Row, SAMPLES, SERIES, SeriesColumn, Storage, write_samples,
+};
 use object_store::local::LocalFileSystem;
 
 /// 2026-11-02T00:00:00Z, the end of all of them.
@@ -47,7 +49,7 @@ impl Age {
 
 /// Samples of a file whose last is at an instant.
 pub(crate) fn rows_of_file(end: i64) -> Vec<Row> {
-    let series = (0..RESOURCES).map(|resource| labels(resource).id());
+    let series = (0..RESOURCES).map(|resource| described(resource).id());
     let rows = series.flat_map(|series| {
         (0..OF_A_FILE).map(move |n| {
             let at = end - n * 10 * MICROS_PER_SECOND;
@@ -65,34 +67,33 @@ pub(crate) async fn series(folder: &Path, many: usize) -> anyhow::Result<()> {
 async fn some_series(storage: &Storage, many: usize, of_a_file: usize) -> anyhow::Result<()> {
     let mut table = storage.table(&SERIES).await?;
     for start in (0..many).step_by(of_a_file) {
-        let all: Vec<Labels> = (start..many.min(start + of_a_file)).map(labels).collect();
-        let text = |of: fn(&Labels) -> &String| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(all.iter().map(of)))
-        };
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from_iter_values(all.iter().map(Labels::id))),
-            text(|labels| &labels.meter),
-            text(|labels| &labels.resource),
-            text(|labels| &labels.kind),
-            text(|labels| &labels.project),
-            text(|labels| &labels.node),
-            text(|labels| &labels.source),
-        ];
+        let all: Vec<Description> = (start..many.min(start + of_a_file)).map(described).collect();
+        let ids = Int64Array::from_iter_values(all.iter().map(Description::id));
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(ids)];
+        for column in SeriesColumn::ALL {
+            let texts = all.iter().map(|series| series.get(column));
+            columns.push(Arc::new(StringArray::from_iter_values(texts)));
+        }
+        for stated in ["counter", "seconds"] {
+            let texts = all.iter().map(|_| stated);
+            columns.push(Arc::new(StringArray::from_iter_values(texts)));
+        }
         let add = table.write(&[RecordBatch::try_new(SERIES.schema(), columns)?], None).await?;
         table.append(vec![add], &[]).await?;
     }
     Ok(())
 }
 
-fn labels(resource: usize) -> Labels {
+fn described(resource: usize) -> Description {
     let text = str::to_owned;
-    Labels {
+    Description {
         meter: text("cpu.time"),
         resource: format!("vm-{resource:08}"),
         kind: text("vm"),
         project: format!("project-{}", resource % 100),
         node: format!("node-{}", resource % 1_000),
         source: text("libvirt"),
+        labels: text(""),
     }
 }
 

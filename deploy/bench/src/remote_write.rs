@@ -69,7 +69,7 @@ fn write_request(batch: &SampleBatch) -> WriteRequest {
 fn labels(batch: &SampleBatch, meter: usize, resource: usize) -> Vec<Label> {
     let subjects = &batch.subjects;
     let labels = [
-        ("__name__", batch.meters.value(meter)),
+        ("__name__", batch.meters.name.value(meter)),
         ("kind", subjects.kind.value(resource)),
         ("node", subjects.node.value(resource)),
         ("project", subjects.project.value(resource)),
@@ -91,9 +91,10 @@ mod tests {
         let mut builder = BatchBuilder::new("test");
         let vm = builder.subject(Subject {
             id: "vm-1".to_owned(),
-            kind: ResourceKind::Vm,
+            kind: ResourceKind::VM,
             project: "analytics".to_owned(),
             node: String::new(),
+            labels: nilometer_contract::Labels::none(),
         });
         for (step, value) in [(1, 0.5), (2, 1.5)] {
             let at = Timestamp(step * 10_000_999);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
 use nilometer_accounts::{ExposeSecret, SecretString};
-use nilometer_sql::MISSING_ROWS;
+use nilometer_http::MISSING_ROWS;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 

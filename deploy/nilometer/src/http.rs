@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use nilometer_accounts::{Accounts, Denied};
 use nilometer_contract::Role;
-use nilometer_sql::Problem;
+use nilometer_http::Problem;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

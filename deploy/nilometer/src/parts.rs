@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use nilometer_agent::AgentConfig;
 use nilometer_contract::{EVENTS, GAPS, SAMPLES};
+use nilometer_engine::Limits;
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
 use nilometer_rating::PriceBook;
-use nilometer_sql::Limits;
 use nilometer_store::{LeaseConfig, Storage, StorageConfig};
 
 use crate::config::{Config, Lease, Second};

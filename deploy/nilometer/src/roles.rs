@@ -16,13 +16,13 @@ use anyhow::Context;
 use axum::Router;
 use nilometer_agent::{Agent, Status};
 use nilometer_controller::Controller;
+use nilometer_engine::Engine;
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
 use nilometer_placement::plan::Plan;
 use nilometer_serve::{NodePrices, Scheduler};
 use nilometer_source::{Clock, EpochClock, SharedClock, SystemClock};
-use nilometer_sql::Engine;
 use nilometer_store::{Holder, Storage};
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -182,7 +182,7 @@ impl Process {
             };
             let engine = Engine::new(&storage, tables, self.config.limits())?;
             self.routes =
-                std::mem::take(&mut self.routes).merge(nilometer_sql::router(engine.clone()));
+                std::mem::take(&mut self.routes).merge(nilometer_http::router(engine.clone()));
             self.shown.engine = Some(engine.clone());
             if roles.bill {
                 self.bill(engine, &storage, roles.name).await?;

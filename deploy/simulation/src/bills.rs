@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nilometer_contract::{History, MICROS_PER_HOUR, Resource, Timestamp, catalogue};
+use nilometer_contract::{History, Labels, MICROS_PER_HOUR, Resource, Timestamp, catalogue};
+use nilometer_engine::{Engine, Limits, Selection};
 use nilometer_ingest::{Follower, Ingester, Metrics, Tables};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
 use nilometer_rating::{Detail, Invoice, Period, invoice, rate};
-use nilometer_sql::{Engine, Limits, Selection};
 use nilometer_usage::{Quantity, UsageRow, Window};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -216,8 +216,8 @@ impl Account {
         Account {
             hour: Timestamp(row.start.0.div_euclid(MICROS_PER_HOUR) * MICROS_PER_HOUR),
             resource: row.resource.to_string(),
-            kind: row.kind,
-            meter: catalogue().get(row.meter).name.clone(),
+            kind: row.kind.clone(),
+            meter: row.meter.name.to_string(),
             project: row.project.to_string(),
         }
     }
@@ -227,8 +227,9 @@ impl Account {
             start: self.hour,
             end: self.hour.plus_micros(MICROS_PER_HOUR),
             resource: self.resource.as_str().into(),
-            kind: self.kind,
-            meter: catalogue().find(&self.meter).context("no such meter")?,
+            kind: self.kind.clone(),
+            meter: catalogue().find(&self.meter).context("no such meter")?.clone(),
+            labels: Labels::none(),
             project: self.project.as_str().into(),
             quantity: Quantity(pico),
             observed_micros: 0,

@@ -207,7 +207,7 @@ fn identities(landed: Vec<Landed>) -> impl Iterator<Item = (Identity, Landed)> {
         let batch = decode(&landed.record.payload).ok();
         let of = move |batch: SampleBatch| {
             let identity = |row: usize| {
-                let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
+                let meter = batch.meters.name.value(usize::from(batch.meter[row])).to_owned();
                 let resource = batch.subjects.id.value(batch.resource[row] as usize).to_owned();
                 ((meter, resource, batch.at[row]), landed.clone())
             };

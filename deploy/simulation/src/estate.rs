@@ -41,10 +41,10 @@ pub(crate) fn estate(world: &World, nodes: u64, seconds: u64) -> Vec<Thing> {
     let mut things = Vec::new();
     for n in 0..nodes {
         let node = format!("node-{n}");
-        things.push(thing(world, &node, &node, ResourceKind::Node, seconds));
+        things.push(thing(world, &node, &node, ResourceKind::NODE, seconds));
         for vm in 0..2 + world.pick(&format!("vms of {node}"), 3) {
             let id = format!("vm-{n}-{vm}");
-            things.push(thing(world, &id, &node, ResourceKind::Vm, seconds));
+            things.push(thing(world, &id, &node, ResourceKind::VM, seconds));
         }
     }
     things
@@ -57,7 +57,7 @@ fn thing(world: &World, id: &str, node: &str, kind: ResourceKind, seconds: u64) 
         let room = (seconds - QUIET_SECONDS) * 1_000_000;
         (from + pick(what, room) as i64).min(room as i64)
     };
-    let is_vm = kind == ResourceKind::Vm;
+    let is_vm = kind == ResourceKind::VM;
     let born = match is_vm && pick("is late", 3) == 0 {
         true => within("birth", 30 * SECOND),
         false => -(pick("age", 40_000) as i64 + 1_000) * SECOND - 7,
@@ -119,11 +119,11 @@ impl Thing {
 
     /// What the runtime says it is.
     pub(crate) fn described(&self, state: &State) -> Resource {
-        let mut resource = Resource::new(&self.id, self.kind);
+        let mut resource = Resource::new(&self.id, self.kind.clone());
         resource.project = state.project.clone();
         resource.name = format!("{} itself", self.id);
         resource.node = self.node.clone();
-        if self.kind == ResourceKind::Vm {
+        if self.kind == ResourceKind::VM {
             resource.parent = Some(self.node.clone());
             resource.attributes.insert("vcpus".to_owned(), state.vcpus.to_string());
         }

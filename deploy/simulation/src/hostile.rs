@@ -41,7 +41,7 @@ pub(crate) fn repeat(broker: &Broker, world: &World, number: u64) -> anyhow::Res
 /// Appends one sample, of a resource that nobody knows, of the year 2150.
 pub(crate) fn send_far_future(broker: &Broker) -> anyhow::Result<()> {
     let mut batch = BatchBuilder::new("hostile");
-    let subject = batch.subject(&Resource::new(GHOST, ResourceKind::Vm));
+    let subject = batch.subject(&Resource::new(GHOST, ResourceKind::VM));
     batch.push_named(subject, "cpu.time", "2150-01-01T00:00:00Z".parse()?, 1.0);
     for payload in encode(&batch.build())? {
         let partition = partition_of(GHOST, PARTITIONS);

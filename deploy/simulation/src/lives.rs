@@ -72,7 +72,7 @@ fn told(segment: &Segment) -> State {
 /// have been in force since birth.
 fn lived(thing: &Thing, first_seen: i64, shown: impl Fn(i64) -> Timestamp) -> Vec<State> {
     let mut states: Vec<State> = Vec::new();
-    let is_vm = thing.kind == nilometer_contract::ResourceKind::Vm;
+    let is_vm = thing.kind == nilometer_contract::ResourceKind::VM;
     for (n, state) in thing.states.iter().enumerate().skip(thing.state_at(first_seen)) {
         let next = thing.states.get(n + 1).map(|next| next.since);
         let vcpus = if is_vm { state.vcpus.to_string() } else { String::new() };

@@ -137,7 +137,7 @@ impl Reckoning {
             let account = Account {
                 hour: Timestamp(hour),
                 resource: state.id.clone(),
-                kind: state.kind,
+                kind: state.kind.clone(),
                 meter: meter.to_owned(),
                 project: state.project.clone(),
             };

@@ -1,22 +1,34 @@
 //! Every bound on what the ingester keeps, and what happens at it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use nilometer_contract::{Applied, HistoryBounds, MICROS_PER_DAY};
+use nilometer_store::Description;
 use serde::Deserialize;
 
+use crate::index::SeriesIndex;
 use crate::metrics::Metrics;
 use crate::record::Prepared;
 
 /// What would be beyond a bound goes to the dead letters with a reason that names the bound, is
 /// counted in `nilometer_ingest_refused_total`, and holds nothing up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Bounds {
     /// Most series. Samples of another are refused.
     pub series: usize,
     /// Most series of one source on one node. Samples of another are refused.
     pub series_per_source: usize,
+    /// Most series that are labelled with one project. Samples of another are refused; of the
+    /// empty project, which is the operator's own, there may be as many as in all.
+    pub series_per_project: usize,
+    /// Most values that one source gives one further label in one project. Samples with another
+    /// are refused.
+    pub values_per_label: usize,
+    /// Most meters that are learnt from samples because nobody declared them. Samples of another
+    /// are refused.
+    pub learnt_meters: usize,
     /// Most resources that live or ended within the retention of events. Events of another are
     /// refused.
     pub resources: usize,
@@ -34,6 +46,9 @@ impl Default for Bounds {
         Bounds {
             series: 4_000_000,
             series_per_source: 1_000_000,
+            series_per_project: 1_000_000,
+            values_per_label: 10_000,
+            learnt_meters: 10_000,
             resources: 1_000_000,
             changes_per_resource: 100_000,
             days_per_commit: 32,
@@ -42,11 +57,11 @@ impl Default for Bounds {
 }
 
 /// A value beyond a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Beyond {
     bound: &'static str,
     most: usize,
-    what: &'static str,
+    what: Cow<'static, str>,
 }
 
 impl Bounds {
@@ -57,14 +72,38 @@ impl Bounds {
     }
 
     /// Whether there may be one more series.
-    pub(crate) fn series(&self, all: usize, of_source: usize) -> Result<(), Beyond> {
-        if all >= self.series {
-            let what = "series are known, and this is of another";
-            return Err(Beyond { bound: "series", most: self.series, what });
+    pub(crate) fn series(
+        &self,
+        index: &SeriesIndex,
+        series: &Description<&str>,
+    ) -> Result<(), Beyond> {
+        let Description { meter, project, node, source, .. } = *series;
+        let beyond = |bound, most, what: String| Err(Beyond { bound, most, what: what.into() });
+        if index.len() >= self.series {
+            let what = "series are known, and this is of another".to_owned();
+            return beyond("series", self.series, what);
         }
-        if of_source >= self.series_per_source {
-            let what = "series are known of this source and node, and this is of another";
-            return Err(Beyond { bound: "series_per_source", most: self.series_per_source, what });
+        if index.of_source(source, node) >= self.series_per_source {
+            let what = format!(
+                "series are known of source {source} on node {node}, and this is of another"
+            );
+            return beyond("series_per_source", self.series_per_source, what);
+        }
+        if !project.is_empty() && index.of_project(project) >= self.series_per_project {
+            let what = format!("series are known of project {project}, and this is of another");
+            return beyond("series_per_project", self.series_per_project, what);
+        }
+        if let Some(label) = index.full_label(series, self.values_per_label) {
+            let what = format!(
+                "values of label {label} are known from source {source} in project {project:?}, and \
+                 this is another"
+            );
+            return beyond("values_per_label", self.values_per_label, what);
+        }
+        let catalogue = index.catalogue();
+        if catalogue.find(meter).is_none() && catalogue.learnt().count() >= self.learnt_meters {
+            let what = format!("meters were learnt from samples, and {meter} is another");
+            return beyond("learnt_meters", self.learnt_meters, what);
         }
         Ok(())
     }
@@ -76,12 +115,12 @@ impl Bounds {
             Applied::TooManyResources => Some(Beyond {
                 bound: "resources",
                 most: self.resources,
-                what: "resources are known, and this is of another",
+                what: "resources are known, and this is of another".into(),
             }),
             Applied::TooManyChanges => Some(Beyond {
                 bound: "changes_per_resource",
                 most: self.changes_per_resource,
-                what: "events of this resource are known, and this is another",
+                what: "events of this resource are known, and this is another".into(),
             }),
         }
     }
@@ -129,7 +168,7 @@ impl Days {
             return Ok(());
         }
         if !self.of_record.contains(&day) && self.of_record.len() >= self.most {
-            let what = "days have samples in this record, and this is of another";
+            let what = "days have samples in this record, and this is of another".into();
             return Err(Beyond { bound: "days_per_commit", most: self.most, what });
         }
         self.last = Some(day);

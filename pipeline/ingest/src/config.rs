@@ -1,9 +1,10 @@
 //! How the ingester behaves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Catalogue, Timestamp, catalogue};
 use nilometer_store::{CompactionPolicy, LeaseConfig, STORED};
 
 use crate::bounds::Bounds;
@@ -41,6 +42,8 @@ pub struct IngestConfig {
     /// The start of metering, see [`View::start`](crate::View::start); none is the hour of the
     /// first record of samples by the log's clock.
     pub metering_start: Option<Timestamp>,
+    /// Meters and kinds that are declared.
+    pub catalogue: Arc<Catalogue>,
     /// How much is kept at most.
     pub bounds: Bounds,
     /// How the tables are owned.
@@ -83,6 +86,7 @@ impl Default for IngestConfig {
             identity_window: Duration::from_secs(6 * 3_600),
             ahead_max: Duration::from_secs(600),
             metering_start: None,
+            catalogue: Arc::new(catalogue().clone()),
             bounds: Bounds::default(),
             lease: LeaseConfig::default(),
             role: "ingest",

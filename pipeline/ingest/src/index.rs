@@ -1,27 +1,21 @@
 //! The series in use: what each id stands for, and which share an identity.
 //!
 //! Labels are interned per column, so a sample's label is a small integer until somebody asks for
-//! text. The identity of a sample is `(meter, resource, at)`; several series share `(meter,
-//! resource)` when a VM moved, was transferred, or was seen by two sources.
+//! text. The identity of a sample is `(meter, resource, labels, at)`; several series share all but
+//! the instant when a VM moved, was transferred, or was seen by two sources.
+//!
+//! The catalogue is here because a meter that nobody declared is known by its series.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::StringArray;
-use nilometer_store::{Labels, SeriesId};
+use nilometer_contract::{Catalogue, InvalidName, Labels, Statement, catalogue};
+use nilometer_store::{Description, SeriesColumn, SeriesId, text_hash};
 
-/// Number of label columns.
-pub const COLUMNS: usize = 6;
-/// Names of the label columns, in order.
-pub const LABEL_NAMES: [&str; COLUMNS] = ["meter", "resource", "kind", "project", "node", "source"];
-const METER: usize = 0;
-const RESOURCE: usize = 1;
-const NODE: usize = 4;
-const SOURCE: usize = 5;
-
-/// Two label sets have one id; astronomically rare, never silent.
+/// Two descriptions have one id; astronomically rare, never silent.
 #[derive(Debug, thiserror::Error)]
-#[error("series {id} stands for other labels already")]
+#[error("series {id} stands for another description already")]
 pub struct Collision {
     /// The id.
     pub id: SeriesId,
@@ -37,16 +31,27 @@ struct Column {
 }
 
 /// All series known, each in a slot; slots are dense and never change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SeriesIndex {
+    catalogue: Arc<Catalogue>,
     slots: hashbrown::HashMap<SeriesId, u32>,
     ids: Vec<SeriesId>,
-    columns: [Column; COLUMNS],
+    columns: [Column; SeriesColumn::COUNT],
     identity: Vec<u32>,
-    identities: HashMap<(u32, u32), u32>,
+    identities: HashMap<[u32; 3], u32>,
     members: Vec<Vec<u32>>,
+    counts: Counts,
+}
+
+/// How many there are of what is bounded.
+#[derive(Debug, Default)]
+struct Counts {
     /// Series of each source and node.
     of_source: HashMap<(u32, u32), usize>,
+    /// Series of each project.
+    of_project: HashMap<u32, usize>,
+    /// Digests of the values of each further label, by source and project.
+    values: HashMap<(u32, u32, String), HashSet<u64>>,
 }
 
 impl Column {
@@ -63,7 +68,46 @@ impl Column {
     }
 }
 
+impl Default for SeriesIndex {
+    /// No series, and the built-in catalogue.
+    fn default() -> Self {
+        SeriesIndex::with(Arc::new(catalogue().clone()))
+    }
+}
+
 impl SeriesIndex {
+    /// No series, and a catalogue of what is declared.
+    pub fn with(catalogue: Arc<Catalogue>) -> Self {
+        SeriesIndex {
+            catalogue,
+            slots: hashbrown::HashMap::new(),
+            ids: Vec::new(),
+            columns: Default::default(),
+            identity: Vec::new(),
+            identities: HashMap::new(),
+            members: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Meters and kinds that are declared, and meters that the series are of.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    /// Makes a meter known before a series of it is inserted; one that is known stays as it is.
+    pub fn learn(
+        &mut self,
+        meter: &str,
+        stated: &Statement,
+        source: &str,
+    ) -> Result<(), InvalidName> {
+        if self.catalogue.find(meter).is_none() {
+            Arc::make_mut(&mut self.catalogue).learn(meter, stated, source)?;
+        }
+        Ok(())
+    }
+
     /// Number of series.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -108,67 +152,87 @@ impl SeriesIndex {
     pub fn insert(
         &mut self,
         id: SeriesId,
-        labels: &Labels<&str>,
+        described: &Description<&str>,
     ) -> Result<(u32, bool), Collision> {
-        let Labels { meter, resource, kind, project, node, source } = *labels;
-        let texts = [meter, resource, kind, project, node, source];
         if let Some(&slot) = self.slots.get(&id) {
-            let same = texts.iter().enumerate().all(|(at, text)| self.label(slot, at) == *text);
+            let same = self.description(slot) == *described;
             return if same { Ok((slot, false)) } else { Err(Collision { id }) };
         }
         let slot = self.ids.len() as u32;
         self.ids.push(id);
         self.slots.insert(id, slot);
-        for (column, text) in self.columns.iter_mut().zip(texts) {
-            let place = column.intern(text);
+        let key: [u32; SeriesColumn::COUNT] = SeriesColumn::ALL.map(|at| {
+            let column = &mut self.columns[at as usize];
+            let place = column.intern(described.get(at));
             column.keys.push(place);
-        }
-        let key =
-            (self.columns[METER].keys[slot as usize], self.columns[RESOURCE].keys[slot as usize]);
-        let identity = *self.identities.entry(key).or_insert_with(|| {
+            place
+        });
+        let of = |at: SeriesColumn| key[at as usize];
+        let identity_key =
+            [of(SeriesColumn::Meter), of(SeriesColumn::Resource), of(SeriesColumn::Labels)];
+        let identity = *self.identities.entry(identity_key).or_insert_with(|| {
             self.members.push(Vec::new());
             (self.members.len() - 1) as u32
         });
         self.members[identity as usize].push(slot);
         self.identity.push(identity);
-        let of = (self.columns[SOURCE].keys[slot as usize], self.columns[NODE].keys[slot as usize]);
-        *self.of_source.entry(of).or_default() += 1;
+        let (source, project) = (of(SeriesColumn::Source), of(SeriesColumn::Project));
+        self.counts.note((source, of(SeriesColumn::Node), project), described.labels);
         Ok((slot, true))
+    }
+
+    fn key(&self, column: SeriesColumn, text: &str) -> Option<u32> {
+        self.columns[column as usize].places.get(text).copied()
+    }
+
+    /// Whether any series has this text in a column.
+    pub fn has(&self, column: SeriesColumn, text: &str) -> bool {
+        self.key(column, text).is_some()
     }
 
     /// Number of series that one source has on one node.
     pub fn of_source(&self, source: &str, node: &str) -> usize {
-        let place = |column: usize, text: &str| self.columns[column].places.get(text).copied();
-        let of = place(SOURCE, source).zip(place(NODE, node));
-        of.and_then(|of| self.of_source.get(&of)).copied().unwrap_or(0)
+        let of = self.key(SeriesColumn::Source, source).zip(self.key(SeriesColumn::Node, node));
+        of.and_then(|of| self.counts.of_source.get(&of)).copied().unwrap_or(0)
     }
 
-    /// Text of one label.
-    pub fn label(&self, slot: u32, column: usize) -> &str {
-        let column = &self.columns[column];
+    /// Number of series that are labelled with a project.
+    pub fn of_project(&self, project: &str) -> usize {
+        let of = self.key(SeriesColumn::Project, project);
+        of.and_then(|of| self.counts.of_project.get(&of)).copied().unwrap_or(0)
+    }
+
+    /// The further labels that would be given one more value than `most` by this source in this
+    /// project.
+    pub fn full_label(&self, described: &Description<&str>, most: usize) -> Option<String> {
+        let source = self.key(SeriesColumn::Source, described.source)?;
+        let project = self.key(SeriesColumn::Project, described.project)?;
+        let pairs = Labels::parse(described.labels).ok()?.pairs();
+        pairs.into_iter().find_map(|(label, value)| {
+            let values = self.counts.values.get(&(source, project, label.clone()))?;
+            (values.len() >= most && !values.contains(&text_hash(&value))).then_some(label)
+        })
+    }
+
+    /// Text of one column.
+    pub fn text(&self, slot: u32, column: SeriesColumn) -> &str {
+        let column = &self.columns[column as usize];
         &column.values[column.keys[slot as usize] as usize]
     }
 
-    /// All labels of a series.
-    pub fn labels(&self, slot: u32) -> Labels<&str> {
-        Labels {
-            meter: self.label(slot, 0),
-            resource: self.label(slot, 1),
-            kind: self.label(slot, 2),
-            project: self.label(slot, 3),
-            node: self.label(slot, 4),
-            source: self.label(slot, 5),
-        }
+    /// All that describes a series.
+    pub fn description(&self, slot: u32) -> Description<&str> {
+        Description::of(|column| self.text(slot, column))
     }
 
-    /// Per slot, the place of its label in [`values`](Self::values).
-    pub fn keys(&self, column: usize) -> &[u32] {
-        &self.columns[column].keys
+    /// Per slot, the place of its text in [`values`](Self::values).
+    pub fn keys(&self, column: SeriesColumn) -> &[u32] {
+        &self.columns[column as usize].keys
     }
 
-    /// Distinct labels of a column; cached until a new one appears.
-    pub fn values(&mut self, column: usize) -> StringArray {
-        let column = &mut self.columns[column];
+    /// Distinct texts of a column; cached until a new one appears.
+    pub fn values(&mut self, column: SeriesColumn) -> StringArray {
+        let column = &mut self.columns[column as usize];
         let values = &column.values;
         column
             .cached
@@ -177,32 +241,62 @@ impl SeriesIndex {
     }
 }
 
+impl Counts {
+    fn note(&mut self, (source, node, project): (u32, u32, u32), labels: &str) {
+        *self.of_source.entry((source, node)).or_default() += 1;
+        *self.of_project.entry(project).or_default() += 1;
+        let pairs = Labels::parse(labels).unwrap_or_default().pairs();
+        for (label, value) in pairs {
+            let values = self.values.entry((source, project, label)).or_default();
+            values.insert(text_hash(&value));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn labels<'a>(resource: &'a str, node: &'a str) -> Labels<&'a str> {
-        Labels { meter: "cpu.time", resource, kind: "vm", project: "p", node, source: "s" }
+    fn series<'a>(resource: &'a str, node: &'a str) -> Description<&'a str> {
+        let (meter, kind, project) = ("cpu.time", "vm", "p");
+        Description { meter, resource, kind, project, node, source: "s", labels: "" }
+    }
+
+    #[test]
+    fn a_further_label_is_another_identity_and_its_values_are_counted() {
+        let mut index = SeriesIndex::default();
+        let texts = ["a", "b", "c"].map(|value| Labels::new([("device", value)]).unwrap());
+        let labelled = |n: usize| Description { labels: texts[n].as_str(), ..series("vm", "n") };
+        for n in 0..2 {
+            assert_eq!(index.full_label(&labelled(n), 2), None);
+            index.insert(n as i64, &labelled(n)).unwrap();
+        }
+        assert_ne!(index.identity(0), index.identity(1));
+        assert_eq!(index.full_label(&labelled(1), 2), None);
+        assert_eq!(index.full_label(&labelled(2), 2), Some("device".to_owned()));
+        let other = Description { source: "t", ..labelled(2) };
+        assert_eq!(index.full_label(&other, 2), None);
+        assert_eq!((index.of_project("p"), index.of_project("q")), (2, 0));
     }
 
     #[test]
     fn a_moved_vm_is_two_series_of_one_identity() {
         let mut index = SeriesIndex::default();
-        assert_eq!(index.insert(1, &labels("vm", "a")).unwrap(), (0, true));
-        assert_eq!(index.insert(2, &labels("vm", "b")).unwrap(), (1, true));
-        assert_eq!(index.insert(1, &labels("vm", "a")).unwrap(), (0, false));
-        assert_eq!(index.insert(3, &labels("other", "a")).unwrap(), (2, true));
+        assert_eq!(index.insert(1, &series("vm", "a")).unwrap(), (0, true));
+        assert_eq!(index.insert(2, &series("vm", "b")).unwrap(), (1, true));
+        assert_eq!(index.insert(1, &series("vm", "a")).unwrap(), (0, false));
+        assert_eq!(index.insert(3, &series("other", "a")).unwrap(), (2, true));
         assert_eq!(index.identity(0), index.identity(1));
         assert_eq!(index.members(index.identity(0)), [0, 1]);
         assert_ne!(index.identity(0), index.identity(2));
-        assert_eq!(index.labels(1), labels("vm", "b"));
-        assert_eq!(index.values(4), StringArray::from(vec!["a", "b"]));
+        assert_eq!(index.description(1), series("vm", "b"));
+        assert_eq!(index.values(SeriesColumn::Node), StringArray::from(vec!["a", "b"]));
     }
 
     #[test]
     fn other_labels_under_a_known_id_collide() {
         let mut index = SeriesIndex::default();
-        index.insert(1, &labels("vm", "a")).unwrap();
-        assert!(index.insert(1, &labels("vm", "b")).is_err());
+        index.insert(1, &series("vm", "a")).unwrap();
+        assert!(index.insert(1, &series("vm", "b")).is_err());
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use nilometer_store::SERIES;
+use nilometer_store::{SERIES, SeriesColumn};
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -263,13 +263,18 @@ pub(crate) fn series_batch(state: &mut State) -> Option<RecordBatch> {
     let index = state.shared.index.read().unwrap_or_else(|e| e.into_inner());
     let ids = slots.iter().map(|&slot| index.id(slot));
     let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(ids))];
-    for column in 0..crate::index::COLUMNS {
-        let texts = slots.iter().map(|&slot| index.label(slot, column));
+    for column in SeriesColumn::ALL {
+        let texts = slots.iter().map(|&slot| index.text(slot, column));
         columns.push(Arc::new(StringArray::from_iter_values(texts)));
     }
+    let meter = |&slot: &u32| index.catalogue().find(index.text(slot, SeriesColumn::Meter));
+    let kinds = slots.iter().map(|slot| meter(slot).map_or("", |meter| meter.kind.as_str()));
+    columns.push(Arc::new(StringArray::from_iter_values(kinds)));
+    let units = slots.iter().map(|slot| meter(slot).map_or("", |meter| meter.unit.as_str()));
+    columns.push(Arc::new(StringArray::from_iter_values(units)));
     match RecordBatch::try_new(SERIES.schema(), columns) {
         Ok(batch) => Some(batch),
-        Err(error) => panic!("labels fit the table of series: {error}"),
+        Err(error) => panic!("descriptions fit the table of series: {error}"),
     }
 }
 

@@ -46,7 +46,7 @@ pub use epochs::{Epochs, Reach};
 pub use flush::Overtaken;
 pub use follow::Follower;
 pub use gaps::KnownGaps;
-pub use index::{COLUMNS, Collision, LABEL_NAMES, SeriesIndex};
+pub use index::{Collision, SeriesIndex};
 pub use maintain::maintain;
 pub use metrics::Metrics;
 pub use note::{Extent, MAINTENANCE, own_up};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{
-    Change, Epoch, HistoryBounds, LifecycleEvent, Resource, Timestamp, micros,
+    Change, Epoch, HistoryBounds, LifecycleEvent, MeterKind, Resource, Statement, Timestamp, micros,
 };
 use nilometer_log::{Log, TopicPartition};
-use nilometer_store::{DataFile, Labels, StoreError, Table, rows_of};
+use nilometer_store::{DataFile, Description, StoreError, Table, rows_of};
 use tracing::warn;
 
 use crate::beginning::Beginning;
@@ -255,18 +255,26 @@ pub(crate) async fn load_series_file(
     let mut slots = Vec::with_capacity(file.rows as usize);
     let mut index = shared.index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     for batch in batches {
-        let ids = batch.column(0).as_primitive::<Int64Type>();
-        let text = |column: usize| batch.column(column + 1).as_string::<i32>();
+        let ids = batch["series"].as_primitive::<Int64Type>();
+        let columns = Description::of(|column| batch[column.name()].as_string::<i32>());
+        let (kinds, units) =
+            (batch["meter_kind"].as_string::<i32>(), batch["unit"].as_string::<i32>());
         for row in 0..batch.num_rows() {
-            let labels = Labels {
-                meter: text(0).value(row),
-                resource: text(1).value(row),
-                kind: text(2).value(row),
-                project: text(3).value(row),
-                node: text(4).value(row),
-                source: text(5).value(row),
+            let series = Description::of(|column| columns.get(column).value(row));
+            let stated = Statement {
+                kind: MeterKind::sampled(kinds.value(row)),
+                unit: units.value(row).parse().ok(),
             };
-            match index.insert(ids.value(row), &labels) {
+            let learnt = index.learn(series.meter, &stated, series.source);
+            if let Err(error) = learnt {
+                warn!(
+                    series = ids.value(row),
+                    error = &error as &dyn std::error::Error,
+                    "left out"
+                );
+                continue;
+            }
+            match index.insert(ids.value(row), &series) {
                 Ok((slot, _)) => slots.push(slot),
                 Err(error) => {
                     panic!("invariant 3: the table of series has one meaning per id: {error}")

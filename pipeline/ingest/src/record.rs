@@ -1,8 +1,8 @@
 //! One record of the samples topic on its way in: decoded, with the digests of its labels.
 
-use nilometer_contract::{EpochId, SampleBatch, WireError, catalogue, decode};
+use nilometer_contract::{EpochId, SampleBatch, Statement, WireError, decode};
 use nilometer_log::Record;
-use nilometer_store::{SeriesId, SeriesKey, subject_hash, text_hash};
+use nilometer_store::{Description, SeriesId, SeriesKey, subject_hash, text_hash};
 
 use crate::stream::Mark;
 
@@ -28,7 +28,7 @@ pub(crate) struct Refused {
 pub(crate) struct Content {
     pub(crate) batch: SampleBatch,
     meters: Vec<u64>,
-    meter_known: Vec<bool>,
+    stated: Vec<Statement>,
     subjects: Vec<u64>,
     source: u64,
     pub(crate) epoch: EpochId,
@@ -67,15 +67,15 @@ fn reason(error: &WireError) -> String {
 
 impl Content {
     fn of(batch: SampleBatch, payload: bytes::Bytes) -> Self {
-        let names = || batch.meters.iter().flatten();
-        let subjects = &batch.subjects;
+        let (meters, subjects) = (&batch.meters, &batch.subjects);
         let hash = |at: usize| {
             let (id, kind) = (subjects.id.value(at), subjects.kind.value(at));
-            subject_hash(id, kind, subjects.project.value(at), subjects.node.value(at))
+            let (project, node) = (subjects.project.value(at), subjects.node.value(at));
+            subject_hash(id, kind, project, node, subjects.labels.value(at))
         };
         Content {
-            meters: names().map(text_hash).collect(),
-            meter_known: names().map(|name| catalogue().find(name).is_some()).collect(),
+            meters: meters.name.iter().flatten().map(text_hash).collect(),
+            stated: (0..meters.len()).map(|at| meters.statement(at)).collect(),
             subjects: (0..subjects.len()).map(hash).collect(),
             source: text_hash(&batch.source),
             epoch: batch.epoch.id(),
@@ -91,32 +91,39 @@ impl Content {
         SeriesKey { meter, subject, source: self.source }.id()
     }
 
-    /// Whether the row's meter is in the catalogue.
-    pub(crate) fn meter_known(&self, row: usize) -> bool {
-        self.meter_known[usize::from(self.batch.meter[row])]
+    /// Meters with what the record states of them.
+    pub(crate) fn meters(&self) -> impl Iterator<Item = (&str, &Statement)> {
+        self.batch.meters.name.iter().flatten().zip(&self.stated)
     }
 
-    /// Labels of a row.
-    pub(crate) fn labels(&self, row: usize) -> nilometer_store::Labels<&str> {
+    /// What the record states of a row's meter.
+    pub(crate) fn stated(&self, row: usize) -> &Statement {
+        &self.stated[usize::from(self.batch.meter[row])]
+    }
+
+    /// What describes the series of a row.
+    pub(crate) fn description(&self, row: usize) -> Description<&str> {
         let subjects = &self.batch.subjects;
         let at = self.batch.resource[row] as usize;
-        nilometer_store::Labels {
-            meter: self.batch.meters.value(usize::from(self.batch.meter[row])),
+        Description {
+            meter: self.batch.meters.name.value(usize::from(self.batch.meter[row])),
             resource: subjects.id.value(at),
             kind: subjects.kind.value(at),
             project: subjects.project.value(at),
             node: subjects.node.value(at),
             source: &self.batch.source,
+            labels: subjects.labels.value(at),
         }
     }
 
     /// One sample for the dead letters.
     pub(crate) fn sample_json(&self, row: usize) -> bytes::Bytes {
-        let labels = self.labels(row);
+        let series = self.description(row);
         let value = self.batch.value[row];
         let sample = serde_json::json!({
-            "meter": labels.meter, "resource": labels.resource, "kind": labels.kind,
-            "project": labels.project, "node": labels.node, "source": labels.source,
+            "meter": series.meter, "resource": series.resource, "kind": series.kind,
+            "project": series.project, "node": series.node, "source": series.source,
+            "labels": series.labels,
             "at": self.batch.at[row], "value": value.to_string(),
         });
         bytes::Bytes::from(sample.to_string())

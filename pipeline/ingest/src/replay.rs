@@ -175,7 +175,7 @@ impl Replay {
     async fn begin(&self, sink: &mut Sink, config: &IngestConfig) -> Result<State, IngestError> {
         let metrics = Metrics::register(&Registry::new()).map_err(IngestError::Metrics)?;
         let config = IngestConfig { identity_window: Duration::ZERO, ..config.clone() };
-        let loaded = load(sink, &config, metrics, Shared::default()).await;
+        let loaded = load(sink, &config, metrics, Shared::with(config.catalogue.clone())).await;
         let mut state = loaded.map_err(IngestError::Store)?;
         let of = (self.log.as_ref(), self.topics.as_slice());
         load_positions(&mut state, sink, of, Timestamp::default()).await?;

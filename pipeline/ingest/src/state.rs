@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nilometer_contract::{DECISIONS, Epoch, GAPS, Gap, SAMPLES, Timestamp};
+use nilometer_contract::{Conflict, DECISIONS, Epoch, GAPS, Gap, ResourceKind, SAMPLES, Timestamp};
 use nilometer_log::Record;
 use nilometer_store::Row;
 use serde_json::json;
@@ -94,9 +94,18 @@ impl State {
         };
         let index = self.shared.index.clone();
         let mut index = index.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let conflicts: Vec<Option<Conflict>> = content
+            .meters()
+            .map(|(name, stated)| index.catalogue().check(name, stated).err())
+            .collect();
         let (mut taken, mut newest) = (0, i64::MIN);
         for row in 0..content.batch.len() {
-            match self.apply_sample(&mut index, &origin, &content, row, appended) {
+            let conflict = &conflicts[usize::from(content.batch.meter[row])];
+            let applied = match conflict {
+                Some(conflict) => Err(conflict.to_string()),
+                None => self.apply_sample(&mut index, &origin, &content, row, appended),
+            };
+            match applied {
                 Ok(()) => {
                     taken += 1;
                     newest = newest.max(content.batch.at[row]);
@@ -166,17 +175,13 @@ impl State {
         content: &Content,
         row: usize,
     ) -> Result<u32, String> {
-        let labels = content.labels(row);
-        if !content.meter_known(row) {
-            return Err(format!("meter {} is not in the catalogue", labels.meter));
-        }
-        labels
-            .kind
-            .parse::<nilometer_contract::ResourceKind>()
-            .map_err(|error| error.to_string())?;
-        let room = self.bounds.series(index.len(), index.of_source(labels.source, labels.node));
+        let series = content.description(row);
+        series.kind.parse::<ResourceKind>().map_err(|error| error.to_string())?;
+        let room = self.bounds.series(index, &series);
         room.map_err(|beyond| beyond.refused(&self.metrics))?;
-        let met = index.insert(content.series(row), &labels);
+        let learnt = index.learn(series.meter, content.stated(row), series.source);
+        learnt.map_err(|error| error.to_string())?;
+        let met = index.insert(content.series(row), &series);
         let (slot, _) = met.map_err(|error| error.to_string())?;
         self.new_series.push(slot);
         Ok(slot)
@@ -196,13 +201,13 @@ impl State {
             return;
         }
         let slot = index.slot(suspect.row.series).unwrap_or_default();
-        let labels = index.labels(slot);
+        let series = index.description(slot);
         let payload = json!({
-            "meter": labels.meter, "resource": labels.resource, "project": labels.project,
-            "node": labels.node, "source": labels.source, "at": Timestamp(suspect.row.at),
+            "meter": series.meter, "resource": series.resource, "project": series.project,
+            "node": series.node, "source": series.source, "labels": series.labels, "at": Timestamp(suspect.row.at),
             "value": suspect.row.value, "stored": stored,
         });
-        let reason = "another value is stored under the same meter, resource and instant";
+        let reason = "another value is stored under the same meter, resource, labels and instant";
         let at = Timestamp(suspect.appended_at_micros);
         let payload = Bytes::from(payload.to_string());
         self.bury(suspect.origin.clone(), at, suspect.row_in_record as i64, reason.into(), payload);

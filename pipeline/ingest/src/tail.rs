@@ -77,7 +77,7 @@ impl Tail {
         clock: SharedClock,
         metrics: Metrics,
     ) -> Result<Self, IngestError> {
-        let loaded = load(sink, &config, metrics, Shared::default()).await;
+        let loaded = load(sink, &config, metrics, Shared::with(config.catalogue.clone())).await;
         let mut state = loaded.map_err(IngestError::Store)?;
         load_positions(&mut state, sink, (log.as_ref(), &topics), clock.now()).await?;
         let mut tail = Tail {

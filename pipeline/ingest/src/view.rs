@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
-use nilometer_contract::{History, Timestamp};
+use nilometer_contract::{Catalogue, History, ResourceKind, Timestamp};
 use nilometer_source::SharedClock;
-use nilometer_store::{Files, TableDef};
+use nilometer_store::{Files, SeriesColumn, TableDef};
 use tokio::sync::watch;
 
 use crate::epochs::Epochs;
@@ -59,6 +59,13 @@ pub struct Shared {
     pub gaps: Arc<RwLock<KnownGaps>>,
 }
 
+impl Shared {
+    /// Nothing yet but a catalogue of what is declared.
+    pub fn with(catalogue: Arc<Catalogue>) -> Self {
+        Shared { index: Arc::new(RwLock::new(SeriesIndex::with(catalogue))), ..Shared::default() }
+    }
+}
+
 /// A reader's handle.
 #[derive(Clone)]
 pub struct Tables {
@@ -70,6 +77,23 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// The meters and kinds that are known now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        let index = self.shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        index.catalogue().clone()
+    }
+
+    /// Whether a kind is declared or any resource of it is known.
+    pub fn knows_kind(&self, kind: &ResourceKind) -> bool {
+        let index = self.shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if index.catalogue().has_kind(kind) || index.has(SeriesColumn::Kind, kind.as_str()) {
+            return true;
+        }
+        let history = self.shared.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut segments = history.iter().flat_map(|(_, lifetime)| lifetime.segments());
+        segments.any(|segment| segment.state.kind == *kind)
+    }
+
     /// The view of this moment.
     ///
     /// Samples that were read while a clock was ahead stay when it is back, and end no hour that

@@ -27,9 +27,9 @@ use crate::checked::Checked;
 use crate::file::FileError;
 use crate::files::DataFile;
 use crate::samples::{Row, rows_of};
-use crate::schema::SAMPLES;
 use crate::series::SeriesId;
 use crate::table::{StoreError, Table};
+use crate::tables::SAMPLES;
 
 /// Read at once from the end: the footer and the page index of all but the largest files.
 const FOOTER_BYTES: usize = 64 * 1024;

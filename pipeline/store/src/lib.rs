@@ -30,6 +30,7 @@ mod series;
 mod storage;
 mod sums;
 mod table;
+mod tables;
 mod vacuum;
 
 pub use deltalake_core::kernel::Add;
@@ -47,11 +48,12 @@ pub use lease::{Claimant, Lease, LeaseConfig, LeaseError, Taken};
 pub use log::{Beaten, Unread};
 pub use probe::{Answer, PlaceError};
 pub use samples::{Row, rows_of, sample_batch, split_by_day, write_samples};
-pub use schema::{
-    CHARGES, COMMITS, ColumnDef, ColumnType, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS,
-    INVOICES, SAMPLES, SERIES, STORED, TableDef, USAGE,
-};
-pub use series::{Labels, SeriesId, SeriesKey, subject_hash, text_hash};
+pub use schema::{ColumnDef, ColumnType, TableDef};
+pub use series::{Description, SeriesColumn, SeriesId, SeriesKey, subject_hash, text_hash};
 pub use storage::{Storage, StorageConfig};
 pub use table::{StoreError, Table};
+pub use tables::{
+    CHARGES, COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, INVOICES, SAMPLES, SERIES,
+    STORED, USAGE,
+};
 pub use vacuum::vacuum;

@@ -11,9 +11,9 @@ use deltalake_core::kernel::Add;
 use nilometer_contract::{EpochId, MICROS_PER_DAY, Timestamp};
 
 use crate::file::{FileError, encode_parquet, stats_of};
-use crate::schema::SAMPLES;
 use crate::series::SeriesId;
 use crate::table::{StoreError, Table, off_thread};
+use crate::tables::SAMPLES;
 
 /// One stored sample.
 #[derive(Clone, Copy, Debug, PartialEq)]

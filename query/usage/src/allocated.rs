@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use nilometer_contract::{Meter, MeterId, MeterKind, ResourceKind, Segment, Timestamp};
+use nilometer_contract::{Labels, Meter, MeterKind, Segment, Timestamp};
 
 use crate::quantity::scaled_decimal;
 use crate::row::UsageRow;
@@ -24,43 +24,33 @@ const ONE: i128 = 10_i128.pow(PLACES);
 /// nothing and shows as unobserved.
 pub fn allocation_usage(
     tenure: &Tenure,
-    id: MeterId,
-    meter: &Meter,
+    meter: &Arc<Meter>,
     window: Window,
     as_of: Timestamp,
     out: &mut Vec<UsageRow>,
 ) {
     let MeterKind::Allocation { attribute } = &meter.kind else { return };
-    let metered = |segment: &&Segment| meter.resources.contains(&segment.state.kind);
+    let metered = |segment: &&Segment| meter.is_of(&segment.state.kind);
     let segments = tenure.segments.iter().filter(metered);
-    held(tenure, segments, attribute.as_deref(), id, window.until(as_of), out);
+    held(tenure, segments, attribute.as_deref(), meter, window.until(as_of), out);
 }
 
-/// What a node-like resource could have given of a meter in each hour: the size in `attribute`
-/// over its life, in the meter's usage unit and under the meter's id. For [`conserve`].
+/// What a resource that runs others could have given of a meter in each hour: the size in the
+/// attribute that is the meter's capacity, over its life, in the meter's usage unit; nothing for a
+/// meter without one. For [`conserve`].
+///
+/// A core gives one second of `cpu.time` a second, a byte one byte-second of `memory.usage`.
 ///
 /// [`conserve`]: crate::conserve
 pub fn capacity_usage(
     tenure: &Tenure,
-    attribute: &str,
-    id: MeterId,
+    meter: &Arc<Meter>,
     window: Window,
     as_of: Timestamp,
     out: &mut Vec<UsageRow>,
 ) {
-    held(tenure, tenure.segments.iter(), Some(attribute), id, window.until(as_of), out);
-}
-
-/// The attribute that bounds a meter's usage on a resource that runs others, where there is one:
-/// a core gives one second of `cpu.time` a second, a byte one byte-second of `memory.usage`.
-pub fn capacity_attribute(meter: &str, kind: ResourceKind) -> Option<&'static str> {
-    match (meter, kind) {
-        ("cpu.time", ResourceKind::Node) => Some("cpus"),
-        ("cpu.time", ResourceKind::Vm | ResourceKind::Pod) => Some("vcpus"),
-        ("memory.usage", ResourceKind::Node | ResourceKind::Vm | ResourceKind::Pod) => {
-            Some("memory_bytes")
-        }
-        _ => None,
+    if let Some(attribute) = &meter.capacity {
+        held(tenure, tenure.segments.iter(), Some(attribute), meter, window.until(as_of), out);
     }
 }
 
@@ -68,7 +58,7 @@ fn held<'a>(
     tenure: &Tenure,
     segments: impl Iterator<Item = &'a Segment>,
     attribute: Option<&str>,
-    id: MeterId,
+    meter: &Arc<Meter>,
     window: (i64, i64),
     out: &mut Vec<UsageRow>,
 ) {
@@ -82,8 +72,9 @@ fn held<'a>(
             start: Timestamp(piece.start),
             end: Timestamp(piece.end),
             resource: Arc::clone(&tenure.resource),
-            kind: piece.span.kind,
-            meter: id,
+            kind: piece.span.kind.clone(),
+            meter: Arc::clone(meter),
+            labels: Labels::none(),
             project: Arc::clone(owner.map_or(&piece.span.key, |owner| &owner.key)),
             quantity: piece.quantity,
             observed_micros: piece.observed_micros,
@@ -114,7 +105,7 @@ fn size(segment: &Segment, attribute: Option<&str>) -> Option<Option<i128>> {
 mod tests {
     use std::sync::Arc;
 
-    use nilometer_contract::Resource;
+    use nilometer_contract::{Resource, ResourceKind};
 
     use super::*;
 
@@ -132,7 +123,7 @@ mod tests {
             ("1e9", None),
             ("", None),
         ] {
-            let mut state = Resource::new("vm", ResourceKind::Vm);
+            let mut state = Resource::new("vm", ResourceKind::VM);
             state.attributes.insert("vcpus".to_owned(), text.to_owned());
             let segment = Segment { start: Timestamp(0), end: None, state: Arc::new(state) };
             assert_eq!(size(&segment, Some("vcpus")), Some(micro), "{text}");

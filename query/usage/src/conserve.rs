@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nilometer_contract::{MeterId, Timestamp};
+use nilometer_contract::{Meter, Timestamp};
 
 use crate::quantity::Quantity;
 use crate::row::{ParentUsage, UsageRow};
@@ -32,7 +32,7 @@ pub struct Breakdown {
     /// The resource that runs others.
     pub node: Arc<str>,
     /// Meter.
-    pub meter: MeterId,
+    pub meter: Arc<Meter>,
     /// The size of the node over the part of the hour in which it lived; zero when not stated.
     pub capacity: Quantity,
     /// What the node's own meter said, children included.
@@ -95,25 +95,25 @@ pub fn conserve(
     measured: &[UsageRow],
     children: &[ParentUsage],
 ) -> Result<Vec<Breakdown>, NegativeUsage> {
-    let mut nodes: BTreeMap<(Timestamp, Arc<str>, MeterId), Parts> = BTreeMap::new();
+    let mut nodes: BTreeMap<(Timestamp, Arc<str>, Arc<Meter>), Parts> = BTreeMap::new();
     for row in capacity {
-        let parts = nodes.entry(key(row.start, &row.resource, row.meter)).or_default();
+        let parts = nodes.entry(key(row.start, &row.resource, &row.meter)).or_default();
         parts.capacity += row.quantity;
     }
     for row in measured {
-        let parts = nodes.entry(key(row.start, &row.resource, row.meter)).or_default();
+        let parts = nodes.entry(key(row.start, &row.resource, &row.meter)).or_default();
         parts.measured += row.quantity;
         parts.observed_micros += row.observed_micros;
     }
     for row in children.iter().filter(|row| !row.parent.is_empty()) {
-        let parts = nodes.entry(key(row.start, &row.parent, row.meter)).or_default();
+        let parts = nodes.entry(key(row.start, &row.parent, &row.meter)).or_default();
         *parts.children.entry(Arc::clone(&row.resource)).or_default() += row.quantity;
     }
     nodes.into_iter().map(|((hour, node, meter), parts)| parts.balance(hour, node, meter)).collect()
 }
 
-fn key(start: Timestamp, node: &Arc<str>, meter: MeterId) -> (Timestamp, Arc<str>, MeterId) {
-    (start.hour(), Arc::clone(node), meter)
+fn key(start: Timestamp, node: &Arc<str>, meter: &Arc<Meter>) -> (Timestamp, Arc<str>, Arc<Meter>) {
+    (start.hour(), Arc::clone(node), Arc::clone(meter))
 }
 
 impl Parts {
@@ -121,7 +121,7 @@ impl Parts {
         self,
         hour: Timestamp,
         node: Arc<str>,
-        meter: MeterId,
+        meter: Arc<Meter>,
     ) -> Result<Breakdown, NegativeUsage> {
         let own = [(&node, &self.capacity), (&node, &self.measured)];
         if let Some((resource, &quantity)) =

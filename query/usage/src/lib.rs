@@ -29,7 +29,7 @@ mod sampled;
 mod tenure;
 mod walk;
 
-pub use allocated::{allocation_usage, capacity_attribute, capacity_usage};
+pub use allocated::{allocation_usage, capacity_usage};
 pub use conserve::{Breakdown, NegativeUsage, conserve};
 pub use merge::merge;
 pub use points::{

@@ -1,19 +1,24 @@
 //! The samples of one series as usage reads them, and which of them a window needs.
 
-use nilometer_contract::{EpochId, Meter, MeterId, MeterKind, Timestamp};
+use std::sync::Arc;
+
+use nilometer_contract::{EpochId, Labels, Meter, MeterKind, Timestamp};
 
 use crate::fixed::{NANO, fixed};
 
-/// The samples of one meter of one resource, in order of time, each instant once.
+static NO_LABELS: Labels = Labels::none();
+
+/// The samples of one meter of one resource with the same further labels, in order of time, each
+/// instant once.
 ///
 /// It may reach beyond the window asked about; [`neighbours`] says how far it must. What
 /// [`is_reading`] refuses, and instants that the contract refuses, count as not sampled.
 #[derive(Clone, Copy, Debug)]
 pub struct Series<'a> {
-    /// Place of the meter in its catalogue, for the rows.
-    pub id: MeterId,
     /// The meter: its kind and its hold time decide.
-    pub meter: &'a Meter,
+    pub meter: &'a Arc<Meter>,
+    /// Further labels, for the rows.
+    pub labels: &'a Labels,
     /// Instants, microseconds since the epoch, strictly increasing.
     pub at: &'a [i64],
     /// Values in the meter's base unit, as many as instants.
@@ -151,9 +156,10 @@ impl Points {
         Ok(points)
     }
 
-    /// These samples as a series of a meter, without gaps.
-    pub fn series<'a>(&'a self, id: MeterId, meter: &'a Meter) -> Series<'a> {
-        Series { id, meter, at: &self.at, value: &self.value, clock: &self.clock, gaps: &[] }
+    /// These samples as a series of a meter, without further labels or gaps.
+    pub fn series<'a>(&'a self, meter: &'a Arc<Meter>) -> Series<'a> {
+        let (labels, gaps) = (&NO_LABELS, &[]);
+        Series { meter, labels, at: &self.at, value: &self.value, clock: &self.clock, gaps }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nilometer_contract::{MeterId, ResourceKind, Timestamp};
+use nilometer_contract::{Labels, Meter, ResourceKind, Timestamp};
 
 use crate::quantity::Quantity;
 
@@ -10,7 +10,7 @@ use crate::quantity::Quantity;
 /// within one clock hour (UTC).
 ///
 /// The period is the part of the hour, and of the window asked for, in which the resource lived
-/// under this project without a break. There is one row per hour, resource, meter and such run.
+/// under this project without a break. There is one row per hour, resource, meter, further labels and such run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UsageRow {
     /// First instant.
@@ -22,7 +22,9 @@ pub struct UsageRow {
     /// Resource kind.
     pub kind: ResourceKind,
     /// Meter.
-    pub meter: MeterId,
+    pub meter: Arc<Meter>,
+    /// Further labels of the series; none of an allocation.
+    pub labels: Labels,
     /// Project that owned the resource over the whole period.
     pub project: Arc<str>,
     /// How much.
@@ -46,7 +48,7 @@ pub struct ParentUsage {
     /// Resource kind.
     pub kind: ResourceKind,
     /// Meter.
-    pub meter: MeterId,
+    pub meter: Arc<Meter>,
     /// How much.
     pub quantity: Quantity,
     /// Microseconds of the period that were observed.

@@ -113,7 +113,8 @@ impl Tenure {
             born: false,
         });
         let span = |key: Arc<str>| {
-            let span = |life: Life| Span { start: life.birth, end: life.death, kind, key };
+            let span =
+                |life: Life| Span { start: life.birth, end: life.death, kind: kind.clone(), key };
             life.map(span).into_iter().collect()
         };
         Tenure {
@@ -142,12 +143,12 @@ fn spans<'a>(
     let mut spans: Vec<Span> = Vec::new();
     for segment in segments {
         let (start, end) = bounds(segment);
-        let (kind, name) = (segment.state.kind, key(&segment.state));
+        let (kind, name) = (&segment.state.kind, key(&segment.state));
         match spans.last_mut() {
-            Some(last) if last.end == start && *last.key == *name && last.kind == kind => {
+            Some(last) if last.end == start && *last.key == *name && last.kind == *kind => {
                 last.end = end;
             }
-            _ => spans.push(Span { start, end, kind, key: names.get(name) }),
+            _ => spans.push(Span { start, end, kind: kind.clone(), key: names.get(name) }),
         }
     }
     spans

@@ -33,7 +33,7 @@ async fn plans_are_reported_at_intervals_until_it_is_cancelled() {
     let controller = Controller::new(scheduler.clone(), config).unwrap();
     let cancel = CancellationToken::new();
     let (reported, mut plans) = mpsc::unbounded_channel::<Plan>();
-    let report = move |plan: &Plan| reported.send(plan.clone());
+    let report = move |plan: &Plan| reported.send(plan.clone()).map_err(drop);
     let controlling = tokio::spawn(controller.run(report, cancel.clone()));
     assert!(plans.try_recv().is_err(), "no plan before the log is read");
     let reading = tokio::spawn(scheduler.run(cancel.clone()));

@@ -79,7 +79,7 @@ impl ClusterState {
         let live = self.live(now);
         let (mut nodes, indexes) = self.nodes(&live, now);
         let mut workloads = Vec::new();
-        for workload in live.iter().filter(|workload| workload.kind != ResourceKind::Node) {
+        for workload in live.iter().filter(|workload| *workload.kind != ResourceKind::NODE) {
             let Some(&index) = indexes.get(workload.host) else { continue };
             let settled = nodes[index].has_settled(workload, now, policy);
             let state = self.workload_state(workload, settled, now, policy, &mut nodes[index]);
@@ -112,12 +112,11 @@ impl ClusterState {
         live: &'a [LiveResource<'a>],
         now: Timestamp,
     ) -> (Vec<Node<'a>>, HashMap<&'a str, usize>) {
-        let pods = live.iter().filter(|live| live.kind == ResourceKind::Pod);
+        let pods = live.iter().filter(|live| *live.kind == ResourceKind::POD);
         let hosts: std::collections::HashSet<&str> = pods.map(|pod| pod.host).collect();
-        let is_node = |live: &&LiveResource<'_>| match live.kind {
-            ResourceKind::Node => true,
-            ResourceKind::Vm => hosts.contains(live.id),
-            _ => false,
+        let is_node = |live: &&LiveResource<'_>| {
+            let is_host = *live.kind == ResourceKind::VM && hosts.contains(live.id);
+            is_host || *live.kind == ResourceKind::NODE
         };
         let mut indexes = HashMap::new();
         let nodes = live.iter().filter(is_node).enumerate().map(|(index, live)| {
@@ -147,16 +146,16 @@ impl ClusterState {
         let memory = peak(estimate, memory_request, policy.default_memory_bytes, policy);
         node.sums.cpu.count(cpu, cpu_request, settled.0);
         node.sums.memory.count(memory, memory_request, settled.1);
-        match workload.kind {
-            ResourceKind::Vm => node.vms += 1,
-            _ => node.pods += 1,
+        match *workload.kind == ResourceKind::VM {
+            true => node.vms += 1,
+            false => node.pods += 1,
         }
         let refuses = workload.state.and_then(|state| state.attributes.get(MOVABLE));
         WorkloadState {
             id: workload.id.to_owned(),
             name: workload.name.to_owned(),
             project: workload.project.to_owned(),
-            kind: workload.kind,
+            kind: workload.kind.clone(),
             node: workload.host.to_owned(),
             cpu_request,
             memory_request,
@@ -241,7 +240,7 @@ impl Node<'_> {
     }
 
     fn state(&self, policy: &Policy, price: Price<'_>) -> NodeState {
-        let bare = Resource::new(self.live.id, self.live.kind);
+        let bare = Resource::new(self.live.id, self.live.kind.clone());
         let resource = self.live.state.unwrap_or(&bare);
         let price = price(resource);
         let micros = price.as_deref().and_then(price_micros);
@@ -256,7 +255,7 @@ impl Node<'_> {
         NodeState {
             id: self.live.id.to_owned(),
             name: name.to_owned(),
-            kind: self.live.kind,
+            kind: self.live.kind.clone(),
             guest: !self.live.host.is_empty(),
             cpu,
             memory,

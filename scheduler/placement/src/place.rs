@@ -102,8 +102,8 @@ impl<'a> EligibleNodes<'a> {
                 indexes.into_iter().map(considered).collect()
             }
             None => {
-                let vms = snapshot.hosts_for(ResourceKind::Vm);
-                let pods = snapshot.hosts_for(ResourceKind::Pod);
+                let vms = snapshot.hosts_for(ResourceKind::VM);
+                let pods = snapshot.hosts_for(ResourceKind::POD);
                 let considered = |index: usize| EligibleNode {
                     node: &snapshot.nodes[index],
                     for_vms: vms.binary_search(&index).is_ok(),
@@ -160,9 +160,9 @@ pub fn place(
         let mut fitting = Ranking::new(each);
         let mut misfits = Ranking::new(each);
         for (index, considered) in eligible.nodes.iter().enumerate() {
-            let fits_kind = match request.kind {
-                ResourceKind::Pod => considered.for_pods,
-                _ => considered.for_vms,
+            let fits_kind = match request.kind == ResourceKind::POD {
+                true => considered.for_pods,
+                false => considered.for_vms,
             };
             if !fits_kind {
                 continue;

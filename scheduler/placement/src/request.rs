@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nilometer_contract::{MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind};
+use nilometer_contract::{MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource, ResourceKind, attribute};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
@@ -81,7 +81,7 @@ impl Request {
         if self.name.is_empty() {
             return Err("a workload needs a name".to_owned());
         }
-        if !matches!(self.kind, ResourceKind::Vm | ResourceKind::Pod) {
+        if ![ResourceKind::VM, ResourceKind::POD].contains(&self.kind) {
             return Err(format!("kind {} cannot be placed; use vm or pod", self.kind));
         }
         if self.cpu_millis > MAX_CPU_MILLIS {
@@ -120,22 +120,20 @@ pub fn check(requests: &[Request]) -> Result<(), InvalidRequest> {
     Ok(())
 }
 
-/// Cores in thousandths that a resource has or requests: a node's `cpus`, else `vcpus`; 0 if none.
+/// Cores in thousandths that a resource has or requests: 0 if none.
 pub fn cpu_millis_of(resource: &Resource) -> u64 {
     let cores = |name: &str| {
         let cores: f64 = resource.attributes.get(name)?.parse().ok()?;
         (cores.is_finite() && cores > 0.0)
             .then(|| ((cores * 1_000.0).round() as u64).clamp(1, MAX_CPU_MILLIS))
     };
-    match resource.kind {
-        ResourceKind::Node => cores("cpus").or_else(|| cores("vcpus")).unwrap_or(0),
-        _ => cores("vcpus").or_else(|| cores("cpus")).unwrap_or(0),
-    }
+    cores(attribute::VCPUS).unwrap_or(0)
 }
 
 /// Memory that a resource has or requests; 0 if none.
 pub fn memory_bytes_of(resource: &Resource) -> u64 {
-    let bytes = resource.attributes.get("memory_bytes").and_then(|text| text.parse::<f64>().ok());
+    let bytes =
+        resource.attributes.get(attribute::MEMORY_BYTES).and_then(|text| text.parse::<f64>().ok());
     bytes.map_or(0, |bytes| (bytes.max(0.0).round() as u64).min(MAX_MEMORY_BYTES))
 }
 

@@ -211,9 +211,9 @@ impl Snapshot {
         let indexes = 0..self.nodes.len();
         let nodes = |&index: &usize| {
             let node = &self.nodes[index];
-            node.kind == ResourceKind::Node && (kind == ResourceKind::Pod || !node.guest)
+            node.kind == ResourceKind::NODE && (kind == ResourceKind::POD || !node.guest)
         };
-        if kind == ResourceKind::Pod {
+        if kind == ResourceKind::POD {
             let with_pods: Vec<usize> =
                 indexes.clone().filter(|&index| self.nodes[index].pods > 0).collect();
             if !with_pods.is_empty() {

@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::request::Request;
 use crate::reservations::{Reservation, Reservations};
 use crate::score::Load;
-use crate::usage::UsageByResource;
+use crate::usage::{UsageByResource, is_followed};
 
 /// Time after its end, or its last sample, for which a resource is kept.
 const KEPT_MICROS: i64 = 7 * 86_400 * MICROS_PER_SECOND;
@@ -65,7 +65,7 @@ pub struct Sizes {
 #[derive(Clone, Debug)]
 pub(crate) struct LiveResource<'a> {
     pub(crate) id: &'a str,
-    pub(crate) kind: ResourceKind,
+    pub(crate) kind: &'a ResourceKind,
     /// `None` for one known from samples alone.
     pub(crate) state: Option<&'a Resource>,
     pub(crate) name: &'a str,
@@ -92,8 +92,7 @@ impl ClusterState {
 
     /// Folds a lifecycle event in. Repeats change nothing.
     pub fn apply(&mut self, event: LifecycleEvent) {
-        let kind = event.resource.kind;
-        if !matches!(kind, ResourceKind::Node | ResourceKind::Vm | ResourceKind::Pod) {
+        if !is_followed(&event.resource.kind) {
             return;
         }
         let known = self.history.get(&event.resource.id).map(|lifetime| lifetime.events().len());
@@ -188,7 +187,7 @@ impl ClusterState {
             let unknown = self.history.get(id).is_none() && usage.last_at >= silent;
             unknown.then_some(LiveResource {
                 id,
-                kind: usage.kind,
+                kind: &usage.kind,
                 state: None,
                 name: id,
                 project: &usage.project,
@@ -223,7 +222,7 @@ impl ClusterState {
             }
             since = segment.start;
         }
-        let (kind, state) = (last.state.kind, Some(&*last.state));
+        let (kind, state) = (&last.state.kind, Some(&*last.state));
         let (name, project) = (last.state.name.as_str(), last.state.project.as_str());
         Some(LiveResource { id, kind, state, name, project, host, since, previous_host })
     }
@@ -233,9 +232,9 @@ impl ClusterState {
         let parent = resource.parent.as_deref().unwrap_or_default();
         let is_machine = |id: &str| {
             let by_events = self.history.get(id).and_then(Lifetime::latest);
-            let kind = by_events.map(|segment| segment.state.kind);
-            let kind = kind.or_else(|| self.usage.get(id).map(|usage| usage.kind));
-            matches!(kind, Some(ResourceKind::Node | ResourceKind::Vm))
+            let kind = by_events.map(|segment| &segment.state.kind);
+            let kind = kind.or_else(|| self.usage.get(id).map(|usage| &usage.kind));
+            kind.is_some_and(|kind| [ResourceKind::NODE, ResourceKind::VM].contains(kind))
         };
         let own = resource.id.as_str();
         if !parent.is_empty() && (resource.node.is_empty() || is_machine(parent)) {
@@ -258,7 +257,7 @@ impl<'a> ObservedWorkloads<'a> {
     fn new(live: &[LiveResource<'a>]) -> Self {
         let located = live.iter().filter(|workload| !workload.host.is_empty());
         let located: Vec<&LiveResource<'a>> =
-            located.filter(|workload| workload.kind != ResourceKind::Node).collect();
+            located.filter(|workload| *workload.kind != ResourceKind::NODE).collect();
         let location = |workload: &LiveResource<'a>| (workload.host, workload.since);
         ObservedWorkloads {
             by_id: located.iter().map(|workload| (workload.id, location(workload))).collect(),

@@ -147,9 +147,9 @@ impl UsageByResource {
     /// resources are left out, and the requests of the others stand in for their usage.
     pub(crate) fn fold(&mut self, batch: &SampleBatch, most: usize) {
         let catalogue = catalogue();
-        let hold = |name| catalogue.find(name).map_or(0, |id| catalogue.get(id).hold_micros);
+        let hold = |name| catalogue.find(name).map_or(0, |meter| meter.hold_micros);
         let holds = (hold("cpu.time"), hold("memory.usage"));
-        let meters: Vec<TrackedMeter> = batch.meters.iter().map(tracked).collect();
+        let meters: Vec<TrackedMeter> = batch.meters.name.iter().map(tracked).collect();
         if meters.iter().all(|meter| *meter == TrackedMeter::Other) {
             return;
         }
@@ -158,7 +158,7 @@ impl UsageByResource {
             let meter =
                 meters.get(usize::from(batch.meter[row])).copied().unwrap_or(TrackedMeter::Other);
             let index = batch.resource[row] as usize;
-            let kind = kinds.get(index).copied().flatten();
+            let kind = kinds.get(index).and_then(Option::as_ref);
             let (at, value) = (Timestamp(batch.at[row]), batch.value[row]);
             let sound = at.is_plausible() && value.is_finite() && value >= 0.0;
             let (true, Some(kind), true) = (meter != TrackedMeter::Other, kind, sound) else {
@@ -177,7 +177,7 @@ impl UsageByResource {
         &mut self,
         batch: &SampleBatch,
         index: usize,
-        kind: ResourceKind,
+        kind: &ResourceKind,
         most: usize,
         at: Timestamp,
     ) -> Option<&mut ResourceUsage> {
@@ -191,6 +191,7 @@ impl UsageByResource {
             }
             let (node, project) = (String::new(), String::new());
             let (first_at, last_at) = (at, Timestamp::MIN);
+            let kind = kind.clone();
             let usage =
                 ResourceUsage { kind, node, project, first_at, last_at, cpu: None, memory: None };
             self.by_id.insert(id.to_owned(), usage);
@@ -248,9 +249,14 @@ fn tracked(meter: Option<&str>) -> TrackedMeter {
     }
 }
 
+/// Whether the scheduler goes by resources of a kind.
+pub(crate) fn is_followed(kind: &ResourceKind) -> bool {
+    [ResourceKind::NODE, ResourceKind::VM, ResourceKind::POD].contains(kind)
+}
+
 fn followed(kind: Option<&str>) -> Option<ResourceKind> {
     let kind: ResourceKind = kind?.parse().ok()?;
-    matches!(kind, ResourceKind::Node | ResourceKind::Vm | ResourceKind::Pod).then_some(kind)
+    is_followed(&kind).then_some(kind)
 }
 
 #[cfg(test)]

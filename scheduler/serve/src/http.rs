@@ -60,7 +60,7 @@ struct WorkloadBody {
 }
 
 fn vm() -> ResourceKind {
-    ResourceKind::Vm
+    ResourceKind::VM
 }
 
 impl Scheduler {

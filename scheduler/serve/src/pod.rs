@@ -29,7 +29,7 @@ pub(crate) fn request_of(pod: &Value) -> Request {
         name: text("name"),
         project: text("namespace"),
         id: text("uid"),
-        kind: ResourceKind::Pod,
+        kind: ResourceKind::POD,
         cpu_millis: amount.cpu_millis,
         memory_bytes: amount.memory_bytes,
         attributes: Default::default(),

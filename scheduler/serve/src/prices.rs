@@ -42,9 +42,9 @@ mod tests {
             let at = "2026-01-01T12:00:00Z".parse().unwrap();
             prices.per_hour(&Resource::new("r", kind), at)
         };
-        assert_eq!(of(ResourceKind::Node).as_deref(), Some("1.5"));
-        assert_eq!(of(ResourceKind::Vm).as_deref(), Some("10"));
-        assert_eq!(of(ResourceKind::Pod).as_deref(), Some("0.333333333333"), "cut off");
-        assert_eq!(of(ResourceKind::Disk), None);
+        assert_eq!(of(ResourceKind::NODE).as_deref(), Some("1.5"));
+        assert_eq!(of(ResourceKind::VM).as_deref(), Some("10"));
+        assert_eq!(of(ResourceKind::POD).as_deref(), Some("0.333333333333"), "cut off");
+        assert_eq!(of(ResourceKind::DISK), None);
     }
 }

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nilometer_contract::{DECISIONS, EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
+use nilometer_engine::{Engine, Limits, Selection};
+use nilometer_http::{Format, render};
 use nilometer_ingest::{IngestConfig, IngestError, Ingester, Repaired, Tables, repair};
 use nilometer_ledger::{Ledger, LedgerConfig};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
 use nilometer_rating::{Period, PriceBook};
 use nilometer_source::{Clock, SharedClock};
-use nilometer_sql::{Engine, Format, Limits, Selection, render};
 use nilometer_store::{Storage, TableDef};
 use nilometer_usage::{UsageRow, Window};
 use prometheus::Registry;

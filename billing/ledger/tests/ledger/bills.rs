@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use nilometer_contract::{ResourceKind, Timestamp};
+use nilometer_contract::{Labels, ResourceKind, Timestamp};
 use nilometer_ledger::Ledger;
 use nilometer_rating::{Detail, Invoice, Money, PriceBook, round_to_minor_unit};
 use nilometer_simulated::{FleetConfig, known_usage};
@@ -47,14 +47,15 @@ pub(crate) fn known_bill(
             start,
             end,
             resource: row.resource.clone(),
-            kind: row.kind,
-            meter: row.meter,
+            kind: row.kind.clone(),
+            meter: row.meter.clone(),
+            labels: Labels::none(),
             project: row.project.clone(),
             quantity: Quantity(row.pico),
             observed_micros: 0,
         };
         if let Some(entry) = book.price_for(&usage, Some(&segment.state)) {
-            *sums.entry((entry.id.clone(), row.kind)).or_default() += usage.quantity;
+            *sums.entry((entry.id.clone(), row.kind.clone())).or_default() += usage.quantity;
         }
     }
     let priced = sums.into_iter().map(|((entry, kind), quantity)| {
@@ -68,7 +69,7 @@ pub(crate) fn known_bill(
 pub(crate) fn billed(invoice: &Invoice) -> Sums {
     let lines = invoice.lines.iter().filter(|line| line.quantity != Quantity::ZERO);
     let line = lines.map(|line| {
-        let key = (line.price_entry.clone(), line.kind);
+        let key = (line.price_entry.clone(), line.kind.clone());
         (key, (line.quantity, line.amount.clone()))
     });
     line.collect()

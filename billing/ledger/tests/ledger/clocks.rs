@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use nilometer_contract::Change;
-use nilometer_contract::ResourceKind::{Node, Vm};
+use nilometer_contract::{Change, ResourceKind};
 use nilometer_rating::{Detail, PriceBook};
 use tokio_util::sync::CancellationToken;
 
 use crate::bed::{Bed, SetClock, Site, hour, period, second, window};
 use crate::script::{Record, counts, event, samples};
 
+const NODE: ResourceKind = ResourceKind::NODE;
+const VM: ResourceKind = ResourceKind::VM;
+
 fn beat(from: i64, upto: i64) -> Record {
     let minutes = (from..=upto).map(|minute| (second(minute * 60), minute as f64));
-    samples("node-1", Node, "cpu.time", minutes)
+    samples("node-1", NODE, "cpu.time", minutes)
 }
 
 async fn settled_hours(site: &Site) -> String {
@@ -27,7 +29,7 @@ async fn hours_that_a_clock_ahead_settled_are_open_when_it_is_back() {
     let bed = Bed::new();
     clock.set(second(141 * 60));
     let site = bed.start_at(&book, clock.clone()).await;
-    let born = event(Change::Created, hour(0), "vm-1", Vm, &[("vcpus", "2"), ("project", "p")]);
+    let born = event(Change::Created, hour(0), "vm-1", VM, &[("vcpus", "2"), ("project", "p")]);
     let early = [born, beat(0, 140)];
     let (mut rows, events) = counts(&early);
     bed.append(&early).await;
@@ -37,7 +39,7 @@ async fn hours_that_a_clock_ahead_settled_are_open_when_it_is_back() {
     clock.set(hour(12).plus_micros(45_000_000));
     bed.append(&[samples(
         "node-1",
-        Node,
+        NODE,
         "cpu.time",
         [(hour(12), 141.0), (second(12 * 3_600 + 30), 142.0)],
     )])
@@ -74,7 +76,7 @@ async fn hours_that_a_clock_ahead_settled_are_open_when_it_is_back() {
     // What the hours really had comes, and they are settled as they end.
     clock.set(second(400 * 60));
     let dies =
-        event(Change::Deleted, second(300 * 60), "vm-1", Vm, &[("vcpus", "2"), ("project", "p")]);
+        event(Change::Deleted, second(300 * 60), "vm-1", VM, &[("vcpus", "2"), ("project", "p")]);
     let late = [beat(141, 400), dies];
     bed.append(&late).await;
     site.holds(rows + counts(&late).0, events + 1).await;

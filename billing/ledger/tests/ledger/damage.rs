@@ -7,9 +7,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use nilometer_contract::{ResourceKind, Timestamp};
+use nilometer_http::MISSING_ROWS;
 use nilometer_ledger::LedgerError;
 use nilometer_rating::{Detail, IssuedInvoice, PriceBook};
-use nilometer_sql::MISSING_ROWS;
 use nilometer_store::{CHARGES, CompactionPolicy, INVOICES, USAGE, compact};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -244,7 +244,7 @@ async fn begun_late(bed: &Bed, book: &PriceBook) -> Site {
     let mut config = ingest_config();
     config.metering_start = Some(hour(1));
     let more = [(second(5 * 3_600), 1.0)];
-    bed.append(&[samples("node-1", ResourceKind::Node, "cpu.time", more)]).await;
+    bed.append(&[samples("node-1", ResourceKind::NODE, "cpu.time", more)]).await;
     let site = bed.start_with(book, Arc::new(Later), config).await;
     while site.engine.meter().start() < hour(1) {
         tokio::task::yield_now().await;

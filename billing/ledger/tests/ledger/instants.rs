@@ -1,11 +1,15 @@
 //! Billed to the instant: short lives, resizes between polls, prices by flavor.
 
 use nilometer_contract::Change::{Changed, Created, Deleted};
-use nilometer_contract::ResourceKind::{Container, Node, Vm};
+use nilometer_contract::ResourceKind;
 use nilometer_rating::{Detail, PriceBook};
 
 use crate::bed::{Bed, period, second};
 use crate::script::{counts, event, samples};
+
+const CONTAINER: ResourceKind = ResourceKind::CONTAINER;
+const NODE: ResourceKind = ResourceKind::NODE;
+const VM: ResourceKind = ResourceKind::VM;
 
 const BOOK: &str = r#"
 name = "instants"
@@ -50,15 +54,15 @@ async fn lives_and_resizes_are_priced_to_the_instant() {
     let (small, large) = ([("flavor", "small")], [("flavor", "large")]);
     let cpu = (0..=12).map(|n| (second(1_200 + n * 60), n as f64 * 6.0));
     let records = [
-        event(Created, second(601), "vm-61", Vm, &small),
-        event(Deleted, second(662), "vm-61", Vm, &small),
-        event(Created, second(1_001), "box-3", Container, &[]),
-        event(Deleted, second(1_004), "box-3", Container, &[]),
-        event(Created, second(1_200), "vm-2", Vm, &small),
-        event(Changed, second(1_230), "vm-2", Vm, &large),
-        event(Deleted, second(1_920), "vm-2", Vm, &large),
-        samples("vm-2", Vm, "cpu.time", cpu),
-        samples("node-1", Node, "cpu.time", (0..=140).map(|n| (second(n * 60), n as f64))),
+        event(Created, second(601), "vm-61", VM, &small),
+        event(Deleted, second(662), "vm-61", VM, &small),
+        event(Created, second(1_001), "box-3", CONTAINER, &[]),
+        event(Deleted, second(1_004), "box-3", CONTAINER, &[]),
+        event(Created, second(1_200), "vm-2", VM, &small),
+        event(Changed, second(1_230), "vm-2", VM, &large),
+        event(Deleted, second(1_920), "vm-2", VM, &large),
+        samples("vm-2", VM, "cpu.time", cpu),
+        samples("node-1", NODE, "cpu.time", (0..=140).map(|n| (second(n * 60), n as f64))),
     ];
     let (rows, events) = counts(&records);
     let bed = Bed::new();

@@ -1,7 +1,6 @@
 //! Hours that are stated anew: late samples, late events, pauses that end hours later.
 
-use nilometer_contract::ResourceKind::{Node, Vm};
-use nilometer_contract::{Change, Gap, GapKind};
+use nilometer_contract::{Change, Gap, GapKind, ResourceKind};
 use nilometer_rating::{Detail, PriceBook};
 use nilometer_usage::Window;
 use tokio_util::sync::CancellationToken;
@@ -9,6 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::bed::{Bed, Site, hour, period, second, window};
 use crate::bills::{billed, known_bill, projects};
 use crate::script::{MINUTE, Record, Topic, counts, event, fleet, lively, samples};
+
+const NODE: ResourceKind = ResourceKind::NODE;
+const VM: ResourceKind = ResourceKind::VM;
 
 /// What is settled is what the samples of this moment tell.
 async fn is_exact(site: &Site, of: Window) {
@@ -107,9 +109,9 @@ async fn what_is_settled_without_labels_is_settled_anew_with_them() {
 async fn no_sample_moves_the_start_of_metering() {
     let (vm, long_ago) = ([("flavor", "small")], second(-20 * 86_400));
     let records = [
-        event(Change::Created, second(-30 * 86_400), "vm-1", Vm, &vm),
-        samples("vm-1", Vm, "cpu.time", [(long_ago, 1.0)]),
-        samples("vm-1", Vm, "cpu.time", (0..=140).map(|n| (second(n * 60), n as f64))),
+        event(Change::Created, second(-30 * 86_400), "vm-1", VM, &vm),
+        samples("vm-1", VM, "cpu.time", [(long_ago, 1.0)]),
+        samples("vm-1", VM, "cpu.time", (0..=140).map(|n| (second(n * 60), n as f64))),
     ];
     let (rows, events) = counts(&records);
     let bed = Bed::new();
@@ -199,17 +201,17 @@ async fn late_samples_are_found_after_a_restart() {
 
 fn beat(from: i64, upto: i64) -> Record {
     let minutes = (from..=upto).map(|minute| (second(minute * 60), minute as f64));
-    samples("node-1", Node, "cpu.time", minutes)
+    samples("node-1", NODE, "cpu.time", minutes)
 }
 
 /// A counter that says nothing for hours bears on all of them when it speaks again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_spreads_back_over_settled_hours() {
     let bed = Bed::new();
-    let born = event(Change::Created, hour(0), "vm-1", Vm, &[("vcpus", "2")]);
+    let born = event(Change::Created, hour(0), "vm-1", VM, &[("vcpus", "2")]);
     let minutes = |from: i64, upto: i64| {
         let values = (from..=upto).map(|minute| (second(minute * 60 + 7), minute as f64 * 10.0));
-        samples("vm-1", Vm, "cpu.time", values)
+        samples("vm-1", VM, "cpu.time", values)
     };
     let site = bed.start(&PriceBook::built_in()).await;
     let early = [born, beat(0, 370), minutes(0, 30)];
@@ -231,7 +233,7 @@ async fn a_pause_spreads_back_over_settled_hours() {
     assert_eq!(used, "used\n1200.000000000000\n", "ten seconds a minute, spread over the pause");
     assert_eq!(site.settle().await, 0, "following pauses comes to an end");
     // A straggler from the middle of the pause bears on hours on both sides of it.
-    let straggler = samples("vm-1", Vm, "cpu.time", [(second(180 * 60 + 7), 1_900.0)]);
+    let straggler = samples("vm-1", VM, "cpu.time", [(second(180 * 60 + 7), 1_900.0)]);
     bed.append(&[straggler]).await;
     site.holds(rows + counts(&more).0 + 1, 1).await;
     site.settle().await;
@@ -245,7 +247,7 @@ async fn a_pause_spreads_back_over_settled_hours() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_event_settles_the_hours_after_it_anew() {
     let bed = Bed::new();
-    let born = event(Change::Created, hour(0), "vm-1", Vm, &[("vcpus", "2")]);
+    let born = event(Change::Created, hour(0), "vm-1", VM, &[("vcpus", "2")]);
     let site = bed.start(&PriceBook::built_in()).await;
     let early = [born, beat(0, 310)];
     let (rows, _) = counts(&early);
@@ -255,7 +257,7 @@ async fn a_late_event_settles_the_hours_after_it_anew() {
     let lived = "SELECT sum(quantity) AS lived FROM usage WHERE resource = 'vm-1' \
         AND meter = 'lifetime' AND \"start\" < TIMESTAMP '2026-11-02T04:00:00Z'";
     assert_eq!(site.csv(lived).await, "lived\n14400.000000000000\n");
-    let died = event(Change::Deleted, second(3_661), "vm-1", Vm, &[("vcpus", "2")]);
+    let died = event(Change::Deleted, second(3_661), "vm-1", VM, &[("vcpus", "2")]);
     bed.append(&[died]).await;
     site.holds(rows, 2).await;
     assert!(site.settle().await >= 3);

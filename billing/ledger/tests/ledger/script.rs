@@ -124,9 +124,9 @@ pub(crate) fn samples(
     values: impl IntoIterator<Item = (Timestamp, f64)>,
 ) -> Record {
     let mut builder = BatchBuilder::new("hand");
-    let project = if kind == ResourceKind::Node { "" } else { "acme" };
-    let subject =
-        Subject { id: id.to_owned(), kind, project: project.to_owned(), node: "node-1".to_owned() };
+    let project = if kind == ResourceKind::NODE { "" } else { "acme" };
+    let mut subject = Subject::from(&Resource::new(id, kind));
+    (subject.project, subject.node) = (project.to_owned(), "node-1".to_owned());
     let subject = builder.subject(subject);
     let mut last = Timestamp::default();
     for (at, value) in values {

@@ -3,34 +3,37 @@
 //! Plain TOML in fixed order and quoting, written here and not by a library, so that no update of
 //! a library changes the version of a book in use.
 
-use nilometer_contract::Catalogue;
-
 use crate::book::PriceEntry;
 use crate::book::read::Read;
 
 /// Writes a book in canonical form.
-pub(super) fn text(book: &Read, catalogue: &Catalogue) -> String {
+pub(super) fn text(book: &Read) -> String {
     let mut text = String::new();
     line(&mut text, "name", &book.name);
     line(&mut text, "currency", book.currency.code());
     for entry in &book.entries {
         text.push_str("\n[[price]]\n");
-        text.push_str(&entry_text(entry, catalogue));
+        text.push_str(&entry_text(entry));
     }
     text
 }
 
 /// Writes one entry in canonical form, without its heading.
-pub(super) fn entry_text(entry: &PriceEntry, catalogue: &Catalogue) -> String {
+pub(super) fn entry_text(entry: &PriceEntry) -> String {
     let mut text = String::new();
-    line(&mut text, "meter", &catalogue.get(entry.meter).name);
-    if let Some(kind) = entry.kind {
+    line(&mut text, "meter", &entry.meter);
+    if entry.states_unit {
+        line(&mut text, "unit", &entry.usage_unit);
+    }
+    if let Some(kind) = &entry.kind {
         line(&mut text, "kind", kind.as_str());
     }
-    if !entry.matches.is_empty() {
-        let pairs = entry.matches.iter();
-        let pairs = pairs.map(|(key, value)| (quoted(key), quoted(value.as_str())));
-        text.push_str(&table("match", pairs));
+    for (key, patterns) in [("match", &entry.matches), ("labels", &entry.labels)] {
+        if !patterns.is_empty() {
+            let pairs = patterns.iter();
+            let pairs = pairs.map(|(key, value)| (quoted(key), quoted(value.as_str())));
+            text.push_str(&table(key, pairs));
+        }
     }
     if !entry.without.is_empty() {
         let names: Vec<String> = entry.without.iter().map(|name| quoted(name)).collect();

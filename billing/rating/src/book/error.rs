@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::book::{MAX_BOOK_BYTES, MAX_ENTRIES};
+use nilometer_contract::InvalidName;
+
 use crate::currency::UnknownCurrency;
 use crate::decimal::InvalidPrice;
 use crate::per::InvalidPer;
@@ -14,7 +16,7 @@ pub struct BookError {
     /// Where in the text.
     pub place: Place,
     /// What is wrong there.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
 }
 
 /// A place in a price book.
@@ -60,14 +62,30 @@ pub enum Problem {
     #[error("{0} is empty or has control characters")]
     BadText(String),
     /// No such meter.
-    #[error("unknown meter {name:?}{suggestion}")]
+    #[error(
+        "unknown meter {name:?}{suggestion}; to price a meter that the catalogue does not have, state \
+         the `unit` of its usage"
+    )]
     UnknownMeter {
         /// The name.
         name: String,
         /// The nearest known meter, when one is near.
         suggestion: String,
     },
-    /// No such kind of resource.
+    /// A unit that is not the meter's.
+    #[error("unit {stated:?} is not that of {meter}, whose usage is in {unit}")]
+    OtherUnit {
+        /// What was written.
+        stated: String,
+        /// The meter.
+        meter: String,
+        /// Unit of its usage.
+        unit: String,
+    },
+    /// A text that names no meter or kind.
+    #[error(transparent)]
+    Name(InvalidName),
+    /// A kind that nobody declared and that is nearly the name of one that is.
     #[error("unknown kind {name:?}{suggestion}; kinds are {known}")]
     UnknownKind {
         /// The name.
@@ -81,7 +99,7 @@ pub enum Problem {
     #[error("a {kind} has no {meter}; kinds that do: {known}")]
     KindWithoutMeter {
         /// The kind.
-        kind: &'static str,
+        kind: String,
         /// The meter.
         meter: String,
         /// Kinds that have it.

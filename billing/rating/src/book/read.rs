@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nilometer_contract::{Catalogue, MICROS_PER_HOUR, Meter, MeterId, ResourceKind, Timestamp};
+use nilometer_contract::{Catalogue, MICROS_PER_HOUR, Meter, ResourceKind, Timestamp, check_name};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -18,8 +18,8 @@ use crate::per::Per;
 use crate::suggest::nearest;
 
 const BOOK_KEYS: [&str; 3] = ["name", "currency", "price"];
-const ENTRY_KEYS: [&str; 8] =
-    ["meter", "kind", "match", "without", "price", "per", "valid", "description"];
+const ENTRY_KEYS: [&str; 10] =
+    ["meter", "unit", "kind", "match", "labels", "without", "price", "per", "valid", "description"];
 const VALID_KEYS: [&str; 2] = ["start", "end"];
 const TEXT: &str = "a text in quotes";
 const DECIMAL: &str = "a decimal in quotes, like \"0.020\": a bare number would be a float";
@@ -44,7 +44,10 @@ type Value<'t> = Spanned<DeValue<'t>>;
 
 /// Reads and checks a whole book.
 pub(super) fn read(text: &str, catalogue: &Catalogue) -> Result<Read, BookError> {
-    let at_line = |line, problem| BookError { place: Place { line, entry: None }, problem };
+    let at_line = |line, problem| BookError {
+        place: Place { line, entry: None },
+        problem: Box::new(problem),
+    };
     if text.len() > MAX_BOOK_BYTES {
         return Err(at_line(1, Problem::TooBig));
     }
@@ -93,21 +96,26 @@ impl<'t> Scope<'t> {
         catalogue: &Catalogue,
     ) -> Result<PriceEntry, BookError> {
         self.refuse_unknown(&ENTRY_KEYS)?;
-        let (id, meter) = self.meter(catalogue)?;
-        let kind = self.kind(meter)?;
+        let name = self.required_text("meter")?;
+        let declared = catalogue.find(&name).map(|meter| &**meter);
+        let usage_unit = self.usage_unit(&name, declared, catalogue)?;
+        let kind = self.kind(declared, catalogue)?;
         let price = match self.table.get("price") {
             Some(value) if !value.get_ref().is_str() => return Err(self.wrong("price", DECIMAL)),
             _ => self.required_text("price")?,
         };
         let price = price.parse().map_err(|error| self.error("price", Problem::Price(error)))?;
-        let per = Per::parse(&self.required_text("per")?, meter)
+        let per = Per::parse(&self.required_text("per")?, &name, &usage_unit)
             .map_err(|error| self.error("per", Problem::Per(error)))?;
         let (start, end) = self.validity()?;
         let mut entry = PriceEntry {
             id: String::new(),
-            meter: id,
+            meter: name.into(),
+            usage_unit,
+            states_unit: self.table.contains_key("unit"),
             kind,
-            matches: self.matches()?,
+            matches: self.matches("match")?,
+            labels: self.matches("labels")?,
             without: self.without()?,
             price,
             per,
@@ -117,49 +125,75 @@ impl<'t> Scope<'t> {
             position,
             book: unnamed(currency),
         };
-        let text = canonical::entry_text(&entry, catalogue);
+        let text = canonical::entry_text(&entry);
         let digest = Fields::new("nilometer price entry 1").text(&text).short();
-        entry.id = format!("{}#{digest}", meter.name);
+        entry.id = format!("{}#{digest}", entry.meter);
         Ok(entry)
     }
 
-    fn meter<'c>(&self, catalogue: &'c Catalogue) -> Result<(MeterId, &'c Meter), BookError> {
-        let name = self.required_text("meter")?;
-        let found = catalogue.find(&name).map(|id| (id, catalogue.get(id)));
-        found.ok_or_else(|| {
-            let known = catalogue.iter().map(|(_, meter)| meter.name.as_str());
-            let suggestion = nearest(&name, known);
-            self.error("meter", Problem::UnknownMeter { name, suggestion })
-        })
+    /// The unit of the usage priced: that of the meter, which is declared or states it here.
+    fn usage_unit(
+        &self,
+        name: &str,
+        declared: Option<&Meter>,
+        catalogue: &Catalogue,
+    ) -> Result<Arc<str>, BookError> {
+        let stated = self.text("unit")?;
+        match (declared, stated) {
+            (Some(meter), Some(stated)) if *stated != *meter.usage_unit => {
+                let (meter, unit) = (name.to_owned(), meter.usage_unit.to_string());
+                Err(self.error("unit", Problem::OtherUnit { stated, meter, unit }))
+            }
+            (Some(meter), _) => Ok(meter.usage_unit.clone()),
+            (None, Some(stated)) => {
+                let no_name = |error| self.error("meter", Problem::Name(error));
+                check_name("meter", name).map_err(no_name)?;
+                Ok(stated.into())
+            }
+            (None, None) => {
+                let suggestion = nearest(name, catalogue.meters().map(|meter| &*meter.name));
+                Err(self
+                    .error("meter", Problem::UnknownMeter { name: name.to_owned(), suggestion }))
+            }
+        }
     }
 
-    fn kind(&self, meter: &Meter) -> Result<Option<ResourceKind>, BookError> {
+    /// A kind that nobody declared may have a price, unless it looks like one that is misspelt.
+    fn kind(
+        &self,
+        meter: Option<&Meter>,
+        catalogue: &Catalogue,
+    ) -> Result<Option<ResourceKind>, BookError> {
         let Some(name) = self.text("kind")? else { return Ok(None) };
-        let names = |kinds: &[ResourceKind]| kinds.iter().map(|kind| kind.as_str()).collect();
-        let join = |names: Vec<&str>| names.join(", ");
-        let kind = name.parse::<ResourceKind>().map_err(|_| {
-            let suggestion = nearest(&name, ResourceKind::ALL.iter().map(|kind| kind.as_str()));
-            let known = join(names(&ResourceKind::ALL));
-            self.error("kind", Problem::UnknownKind { name, suggestion, known })
-        })?;
-        if !meter.resources.contains(&kind) {
-            let known = join(names(&meter.resources));
-            let (kind, meter) = (kind.as_str(), meter.name.clone());
-            return Err(self.error("kind", Problem::KindWithoutMeter { kind, meter, known }));
+        let kind: ResourceKind =
+            name.parse().map_err(|error| self.error("kind", Problem::Name(error)))?;
+        if !catalogue.has_kind(&kind) {
+            let declared = || catalogue.kinds().map(|kind| kind.name.as_str());
+            let suggestion = nearest(&name, declared());
+            if suggestion.is_empty() {
+                return Ok(Some(kind));
+            }
+            let known = declared().collect::<Vec<_>>().join(", ");
+            return Err(self.error("kind", Problem::UnknownKind { name, suggestion, known }));
+        }
+        if let Some(meter) = meter.filter(|meter| !meter.is_of(&kind)) {
+            let known: Vec<&str> = meter.resources.iter().map(ResourceKind::as_str).collect();
+            let (known, meter) = (known.join(", "), meter.name.to_string());
+            return Err(self.error("kind", Problem::KindWithoutMeter { kind: name, meter, known }));
         }
         Ok(Some(kind))
     }
 
-    /// `match`, in which `label.tier` may be one quoted key or a nested table.
-    fn matches(&self) -> Result<BTreeMap<String, Pattern>, BookError> {
+    /// `match` or `labels`, in which `label.tier` may be one quoted key or a nested table.
+    fn matches(&self, of: &'static str) -> Result<BTreeMap<String, Pattern>, BookError> {
         let mut found = BTreeMap::new();
-        let Some(value) = self.table.get("match") else { return Ok(found) };
-        let wrong = || self.wrong("match", "a table of texts, like { flavor = \"m1.*\" }");
+        let Some(value) = self.table.get(of) else { return Ok(found) };
+        let wrong = || self.wrong(of, "a table of texts, like { flavor = \"m1.*\" }");
         let mut open = vec![(String::new(), value.get_ref().as_table().ok_or_else(wrong)?)];
         while let Some((prefix, table)) = open.pop() {
             for (key, value) in table {
                 let key = format!("{prefix}{}", key.get_ref());
-                self.check_text("match", &key)?;
+                self.check_text(of, &key)?;
                 if let Some(table) = value.get_ref().as_table() {
                     open.push((format!("{key}."), table));
                     continue;
@@ -266,7 +300,7 @@ impl<'t> Scope<'t> {
 
     fn error_at(&self, offset: usize, problem: Problem) -> BookError {
         let place = Place { line: line_of(self.text, offset), entry: self.entry.clone() };
-        BookError { place, problem }
+        BookError { place, problem: Box::new(problem) }
     }
 }
 

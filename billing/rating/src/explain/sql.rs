@@ -1,6 +1,6 @@
 //! The steps of an explanation as read-only SQL.
 
-use nilometer_contract::{Meter, MeterKind, Timestamp, catalogue};
+use nilometer_contract::{Meter, MeterKind, Timestamp};
 
 use super::Query;
 use crate::invoice::{Correction, Invoice, Line};
@@ -10,6 +10,8 @@ pub(super) struct Steps<'l> {
     pub(super) line: &'l Line,
     pub(super) invoice: &'l Invoice,
     pub(super) span: (Timestamp, Timestamp),
+    /// What the line is of, where that is known.
+    pub(super) meter: Option<&'l Meter>,
 }
 
 impl Steps<'_> {
@@ -23,7 +25,8 @@ impl Steps<'_> {
             "SELECT u.\"start\", u.\"end\", u.resource, u.quantity, u.unit, u.coverage",
             &from,
             &charges,
-            ") c ON u.resource = c.resource AND u.meter = c.meter AND u.project = c.project",
+            ") c ON u.resource = c.resource AND u.meter = c.meter AND u.labels = c.labels",
+            "AND u.project = c.project",
             "AND u.\"start\" = c.\"start\" ORDER BY u.resource, u.\"start\"",
         ];
         let mut found = vec![
@@ -34,14 +37,13 @@ impl Steps<'_> {
             Query { finds: "usage", sql: usage.join(" ") },
         ];
         let resources = format!("resource IN (SELECT c.resource {charges})");
-        let meter = catalogue().find(&self.line.meter).map(|id| catalogue().get(id));
-        found.extend(meter.map(|meter| origin(meter, &resources, self.span)));
+        found.extend(self.meter.map(|meter| origin(meter, &resources, self.span)));
         found
     }
 
     /// `FROM … WHERE …` for the charges of the line and no others, under the name `c`.
     fn charges(&self) -> String {
-        let Self { line, invoice, span: (start, end) } = self;
+        let Self { line, invoice, span: (start, end), .. } = self;
         let is = |column: &str, value: &str| format!("c.{column} = {}", quoted(value));
         let mut conditions = vec![
             is("project", &invoice.project),

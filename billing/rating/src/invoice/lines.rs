@@ -49,7 +49,7 @@ pub(super) fn draw_up(scope: &Scope<'_>, charges: &[&Charge]) -> Result<Vec<Draw
     for charge in charges {
         let usage = &charge.usage;
         let resource = (scope.detail == Detail::Resources).then_some(&*usage.resource);
-        let key = (charge.entry.position, usage.kind, resource);
+        let key = (charge.entry.position, usage.kind.clone(), resource);
         let sum = sums.entry(key).or_insert_with(|| Sum::new(&charge.entry));
         sum.observed.add(usage);
         sum.quantity = sum
@@ -71,16 +71,16 @@ impl Scope<'_> {
         let Sum { entry, quantity, observed } = sum;
         let amount_exact = entry.amount_of(quantity);
         let (count, _) = entry.count_in(quantity).truncated(COUNT_DIGITS);
-        let meter = entry.meter_name();
+        let meter = &entry.meter;
         let description = entry.description.clone().unwrap_or_else(|| format!("{kind} {meter}"));
         let line = Line {
-            id: self.line_id(entry, kind, resource),
+            id: self.line_id(entry, &kind, resource),
             description,
             kind,
             resource: resource.map(str::to_owned),
-            meter: meter.to_owned(),
+            meter: meter.to_string(),
             quantity,
-            unit: entry.usage_unit().to_owned(),
+            unit: entry.usage_unit.to_string(),
             price: entry.price,
             per: entry.per.to_string(),
             count: trimmed(&count).to_owned(),
@@ -94,7 +94,7 @@ impl Scope<'_> {
         Drawn { line, observed }
     }
 
-    fn line_id(&self, entry: &PriceEntry, kind: ResourceKind, resource: Option<&str>) -> String {
+    fn line_id(&self, entry: &PriceEntry, kind: &ResourceKind, resource: Option<&str>) -> String {
         let fields = Fields::new("nilometer line 1")
             .text(self.project)
             .number(self.period.start().0.into())

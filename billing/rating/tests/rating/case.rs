@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 
-use nilometer_contract::{Resource, ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{Labels, Resource, ResourceKind, Timestamp, catalogue};
 use nilometer_rating::{Charge, Detail, Invoice, Period, PriceBook, explain, invoice, rate};
 use nilometer_usage::{Quantity, UsageRow};
 
@@ -78,7 +78,7 @@ impl Desk {
             ["explain", number] => {
                 let number: usize = number.parse().expect("the number of a line");
                 let line = &self.invoice().lines[number - 1].id;
-                let explained = explain(line, self.invoice(), &self.charges);
+                let explained = explain(line, self.invoice(), &self.charges, catalogue());
                 return explained.map_or_else(|error| error.to_string(), |it| it.to_text());
             }
             ["error"] => return std::mem::take(&mut self.error),
@@ -126,8 +126,9 @@ impl Desk {
             start,
             end: start.plus_micros(length),
             resource: resource.id.as_str().into(),
-            kind: resource.kind,
-            meter: catalogue().find(fixed[1]).expect("a meter"),
+            kind: resource.kind.clone(),
+            meter: catalogue().find(fixed[1]).expect("a meter").clone(),
+            labels: Labels::none(),
             project: if fixed[2] == "-" { "".into() } else { fixed[2].into() },
             quantity: fixed[5].parse::<Quantity>().expect("a quantity"),
             observed_micros: observed.get(1).map_or(length.min(HOUR), |text| micros(text)),

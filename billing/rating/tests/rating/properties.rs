@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nilometer_contract::{Resource, ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{Labels, Resource, ResourceKind, Timestamp, catalogue};
 use nilometer_rating::{
     Charge, Detail, Fraction, Invoice, Money, Period, PriceBook, explain, invoice, rate,
 };
@@ -14,12 +14,12 @@ const HOUR: i64 = 3_600_000_000;
 /// 2026-11-01T00:00:00Z in hours.
 const FIRST: i64 = 498_192;
 const METERS: [(&str, ResourceKind); 6] = [
-    ("cpu.allocation", ResourceKind::Vm),
-    ("memory.allocation", ResourceKind::Vm),
-    ("cpu.time", ResourceKind::Container),
-    ("memory.usage", ResourceKind::Container),
-    ("net.tx.bytes", ResourceKind::Interface),
-    ("processes", ResourceKind::Container),
+    ("cpu.allocation", ResourceKind::VM),
+    ("memory.allocation", ResourceKind::VM),
+    ("cpu.time", ResourceKind::CONTAINER),
+    ("memory.usage", ResourceKind::CONTAINER),
+    ("net.tx.bytes", ResourceKind::INTERFACE),
+    ("processes", ResourceKind::CONTAINER),
 ];
 
 /// At most one row for each resource, meter and hour.
@@ -27,20 +27,22 @@ fn usage() -> impl Strategy<Value = Vec<UsageRow>> {
     let key = (0..METERS.len(), 0..4u8, 0..48i64);
     let value = (1..=HOUR, 0..=i128::from(u64::MAX) * 1_000_000, 0..3u8);
     proptest::collection::btree_map(key, value, 0..60).prop_map(|rows| {
-        let row = |((meter, resource, hour), (length, quantity, project))| {
-            let (name, kind) = METERS[meter];
-            let start = Timestamp((FIRST + hour) * HOUR);
-            UsageRow {
-                start,
-                end: start.plus_micros(length),
-                resource: format!("{kind}-{resource}").into(),
-                kind,
-                meter: catalogue().find(name).expect("a meter of the catalogue"),
-                project: format!("project-{project}").into(),
-                quantity: Quantity(quantity),
-                observed_micros: length - length / 3 * i64::from(resource % 2),
-            }
-        };
+        let row =
+            |((meter, resource, hour), (length, quantity, project)): ((usize, _, _), (_, _, _))| {
+                let (name, kind) = METERS[meter].clone();
+                let start = Timestamp((FIRST + hour) * HOUR);
+                UsageRow {
+                    start,
+                    end: start.plus_micros(length),
+                    resource: format!("{kind}-{resource}").into(),
+                    kind,
+                    meter: catalogue().find(name).expect("a meter of the catalogue").clone(),
+                    labels: Labels::none(),
+                    project: format!("project-{project}").into(),
+                    quantity: Quantity(quantity),
+                    observed_micros: length - length / 3 * i64::from(resource % 2),
+                }
+            };
         rows.into_iter().map(row).collect()
     })
 }
@@ -67,7 +69,7 @@ fn states() -> BTreeMap<String, Resource> {
     let mut states = BTreeMap::new();
     for (_, kind) in METERS {
         for number in 0..4 {
-            let mut resource = Resource::new(format!("{kind}-{number}"), kind);
+            let mut resource = Resource::new(format!("{kind}-{number}"), kind.clone());
             if number > 1 {
                 resource.attributes.insert("vcpus".to_owned(), "2".to_owned());
             }
@@ -136,7 +138,7 @@ proptest! {
             let sum = invoice.lines.iter().fold(zero, |sum, line| sum.plus(&line.amount));
             prop_assert_eq!(&sum, &invoice.total);
             for line in &invoice.lines {
-                let explained = explain(&line.id, &invoice, &charges).expect("an explanation");
+                let explained = explain(&line.id, &invoice, &charges, catalogue()).expect("an explanation");
                 let sum = explained.charges.iter().fold(Fraction::zero(), |sum, charge| {
                     sum.plus(&charge.amount_exact)
                 });
@@ -164,8 +166,9 @@ proptest! {
             start,
             end: start.plus_micros(HOUR),
             resource: Arc::from("eth0"),
-            kind: ResourceKind::Interface,
-            meter: catalogue().find("net.rx.packets").expect("a meter"),
+            kind: ResourceKind::INTERFACE,
+            meter: catalogue().find("net.rx.packets").expect("a meter").clone(),
+                labels: Labels::none(),
             project: Arc::from("acme"),
             quantity: Quantity(quantity),
             observed_micros: HOUR,

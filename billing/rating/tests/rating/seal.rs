@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nilometer_contract::{ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{Labels, ResourceKind, Timestamp, catalogue};
 use nilometer_rating::{
     Detail, Invoice, InvoiceError, IssuedInvoice, Line, Period, PriceBook, corrections, explain,
     invoice, rate,
@@ -23,8 +23,9 @@ fn bill(month: &str, next: &str, seconds: &[i64]) -> Invoice {
             start,
             end: start.plus_micros(HOUR),
             resource: Arc::from("vm-1"),
-            kind: ResourceKind::Vm,
-            meter: catalogue().find("cpu.time").expect("a meter"),
+            kind: ResourceKind::VM,
+            meter: catalogue().find("cpu.time").expect("a meter").clone(),
+            labels: Labels::none(),
             project: Arc::from("acme"),
             quantity: Quantity::from_units(*seconds),
             observed_micros: HOUR,
@@ -97,7 +98,7 @@ fn corrections_bring_what_was_billed_to_what_is_known() {
 
     let december = bill("2026-12", "2027-01", &[3_600]).with_corrections(found).unwrap();
     assert_eq!(december.total.to_string(), "0.05");
-    let explained = explain(&december.lines[1].id, &december, &[]).unwrap().to_text();
+    let explained = explain(&december.lines[1].id, &december, &[], catalogue()).unwrap().to_text();
     assert!(
         explained.contains(&format!("WHERE id = '{}' AND line = ", november.id)),
         "{explained}"

@@ -11,7 +11,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn event(change: Change, second: i64, id: &str, flavor: &str) -> LifecycleEvent {
-    let mut resource = Resource::new(id, ResourceKind::Vm);
+    let mut resource = Resource::new(id, ResourceKind::VM);
     resource.attributes.insert("flavor".to_owned(), flavor.to_owned());
     LifecycleEvent { change, at: at(second), resource, source: "s".to_owned() }
 }

@@ -15,7 +15,7 @@ use arrow::ipc::{
     RecordBatch, Schema, TimeUnit, Type, root_as_message,
 };
 
-use super::{MAX_ROWS, MAX_SUBJECTS, WireError};
+use super::{MAX_METERS, MAX_ROWS, MAX_SUBJECTS, WireError};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 const ALIGNMENT: usize = 8;
@@ -28,11 +28,12 @@ struct Layout {
 }
 
 const ROWS: Layout = Layout { columns: 4, most_rows: MAX_ROWS, widths: &[1, 8, 1, 2, 1, 4, 1, 8] };
-const METERS: Layout = Layout { columns: 1, most_rows: MAX_SUBJECTS, widths: &[1, 4, 1] };
+const METERS: Layout =
+    Layout { columns: 4, most_rows: MAX_METERS, widths: &[1, 1, 4, 1, 1, 4, 1, 1, 4, 1] };
 const SUBJECTS: Layout = Layout {
-    columns: 5,
+    columns: 6,
     most_rows: MAX_SUBJECTS,
-    widths: &[1, 1, 4, 1, 1, 4, 1, 1, 4, 1, 1, 4, 1],
+    widths: &[1, 1, 4, 1, 1, 4, 1, 1, 4, 1, 1, 4, 1, 1, 4, 1],
 };
 
 /// Checks all messages of a stream.
@@ -127,18 +128,8 @@ fn check_schema(schema: Schema<'_>) -> Result<[i64; 2], WireError> {
     if at.unit() != TimeUnit::MICROSECOND || value.precision() != Precision::DOUBLE {
         return Err(wrong("another unit of time, or another float"));
     }
-    let meter = dictionary_id(fields.get(1), Type::Utf8, 16)?;
-    let resource = dictionary_id(fields.get(2), Type::Struct_, 32)?;
-    let texts = fields.get(2).children().ok_or(wrong("resource has no children"))?;
-    let nested = |field: Field<'_>| {
-        field.type_type() != Type::Utf8
-            || field.name().is_none()
-            || field.dictionary().is_some()
-            || field.children().is_some_and(|children| !children.is_empty())
-    };
-    if texts.len() != 4 || texts.iter().any(nested) {
-        return Err(wrong("resource is not four texts"));
-    }
+    let meter = dictionary_id(fields.get(1), 16, METERS.columns - 1)?;
+    let resource = dictionary_id(fields.get(2), 32, SUBJECTS.columns - 1)?;
     if meter == resource {
         return Err(wrong("one dictionary for two fields"));
     }
@@ -151,11 +142,22 @@ fn check_schema(schema: Schema<'_>) -> Result<[i64; 2], WireError> {
     Ok([meter, resource])
 }
 
-fn dictionary_id(field: Field<'_>, kind: Type, bits: i32) -> Result<i64, WireError> {
+/// The dictionary of a field whose values are structs of so many texts.
+fn dictionary_id(field: Field<'_>, bits: i32, count: usize) -> Result<i64, WireError> {
     let dictionary = field.dictionary().ok_or(wrong("no dictionary"))?;
     let index = dictionary.indexType().ok_or(wrong("no index type"))?;
-    if field.type_type() != kind || index.is_signed() || index.bitWidth() != bits {
+    if field.type_type() != Type::Struct_ || index.is_signed() || index.bitWidth() != bits {
         return Err(wrong("a dictionary field has another type"));
+    }
+    let texts = field.children().ok_or(wrong("a dictionary has no children"))?;
+    let nested = |field: Field<'_>| {
+        field.type_type() != Type::Utf8
+            || field.name().is_none()
+            || field.dictionary().is_some()
+            || field.children().is_some_and(|children| !children.is_empty())
+    };
+    if texts.len() != count || texts.iter().any(nested) {
+        return Err(wrong("a dictionary has other texts"));
     }
     Ok(dictionary.id())
 }

@@ -14,7 +14,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn pod(sandbox: &str, created: i64) -> PodFacts {
-    let mut resource = Resource::new("uid", ResourceKind::Pod);
+    let mut resource = Resource::new("uid", ResourceKind::POD);
     resource.attributes.insert("sandbox".to_owned(), sandbox.to_owned());
     let sandbox = sandbox.to_owned();
     PodFacts { sandbox, resource, created: at(created), ready: true, attempt: 0 }
@@ -23,8 +23,8 @@ fn pod(sandbox: &str, created: i64) -> PodFacts {
 fn container(id: &str, started: Option<i64>, finished: Option<i64>) -> ContainerFacts {
     ContainerFacts {
         sandbox: "s1".to_owned(),
-        resource: Resource::new(id, ResourceKind::Container),
-        current: Resource::new(id, ResourceKind::Container),
+        resource: Resource::new(id, ResourceKind::CONTAINER),
+        current: Resource::new(id, ResourceKind::CONTAINER),
         started: started.map(at),
         finished: finished.map(at),
         exit_code: 0,

@@ -16,8 +16,8 @@ fn knowing(id: &str, started: Timestamp) -> Ledger {
     let mut ledger = Ledger::new(10, 10);
     let facts = ContainerFacts {
         sandbox: "s".to_owned(),
-        resource: Resource::new(id, ResourceKind::Container),
-        current: Resource::new(id, ResourceKind::Container),
+        resource: Resource::new(id, ResourceKind::CONTAINER),
+        current: Resource::new(id, ResourceKind::CONTAINER),
         started: Some(started),
         finished: None,
         exit_code: 0,
@@ -26,7 +26,7 @@ fn knowing(id: &str, started: Timestamp) -> Ledger {
     ledger.container_seen(facts, started);
     ledger.pod_seen(PodFacts {
         sandbox: id.to_owned(),
-        resource: Resource::new("uid", ResourceKind::Pod),
+        resource: Resource::new("uid", ResourceKind::POD),
         created: started,
         ready: true,
         attempt: 0,
@@ -38,7 +38,7 @@ fn knowing(id: &str, started: Timestamp) -> Ledger {
 fn said(samples: BatchBuilder) -> Vec<String> {
     let batch = samples.build();
     let one = |row: usize| {
-        let meter = batch.meters.value(batch.meter[row].into());
+        let meter = batch.meters.name.value(batch.meter[row].into());
         let id = batch.subjects.id.value(batch.resource[row] as usize);
         format!("{id} {meter} {} @{}", batch.value[row], batch.at[row])
     };
@@ -107,7 +107,7 @@ fn interfaces_are_resources_of_their_own() {
     let mut samples = BatchBuilder::new("cri");
     let events = pods(&[stats], &mut knowing("s", NOW), NOW, &mut samples);
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].resource.kind, ResourceKind::Interface);
+    assert_eq!(events[0].resource.kind, ResourceKind::INTERFACE);
     let at = NOW.0;
     let expected =
         ["rx.bytes 7", "tx.bytes 9"].map(|meter| format!("uid/interface/eth0 net.{meter} @{at}"));
@@ -137,7 +137,7 @@ fn counters_of_unknown_age_do_not_start_at_zero() {
 
 #[test]
 fn last_reading_is_within_the_life() {
-    let resource = Resource::new("c", ResourceKind::Container);
+    let resource = Resource::new("c", ResourceKind::CONTAINER);
     let mut samples = BatchBuilder::new("cri");
     let life = (NOW, NOW.plus_micros(3_000_000));
     final_cpu(&resource, &mut Origin::Open, life, 1_500_000_000, &mut samples);

@@ -63,7 +63,7 @@ impl Bed {
         let batch = out.samples.build();
         let rows = (0..batch.len()).map(|row| {
             let id = batch.subjects.id.value(batch.resource[row] as usize);
-            let meter = batch.meters.value(usize::from(batch.meter[row]));
+            let meter = batch.meters.name.value(usize::from(batch.meter[row]));
             format!("{} {meter} {}", id.rsplit('/').next().unwrap(), batch.value[row])
         });
         (events, rows.collect())

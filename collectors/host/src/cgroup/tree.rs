@@ -112,7 +112,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn visit(&mut self, path: String, name: &str, inode: u64, depth: usize) {
         let Some(kind) = kind(name, self.systemd) else { return };
-        let nested = self.systemd && kind == ResourceKind::Slice && depth < MAX_DEPTH;
+        let nested = self.systemd && kind == ResourceKind::SLICE && depth < MAX_DEPTH;
         let children = match nested {
             true => directories(&self.hierarchies[self.place].path.join(&path)),
             false => Vec::new(),
@@ -131,9 +131,9 @@ fn kind(name: &str, systemd: bool) -> Option<ResourceKind> {
     if is_of_containers(name) {
         None
     } else if name.ends_with(".service") {
-        Some(ResourceKind::Service)
+        Some(ResourceKind::SERVICE)
     } else if name.ends_with(".slice") || !systemd {
-        Some(ResourceKind::Slice)
+        Some(ResourceKind::SLICE)
     } else {
         None
     }

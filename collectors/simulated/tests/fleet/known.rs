@@ -27,7 +27,7 @@ fn check_known_totals(config: &FleetConfig, minutes_long: i64) {
     let mut sums: HashMap<(&str, &str), i128> = HashMap::new();
     for row in &known {
         assert!(row.pico > 0, "{row:?}");
-        let meter = catalogue().get(row.meter);
+        let meter = row.meter;
         if meter.kind == MeterKind::Counter {
             *sums.entry((&row.resource, &meter.name)).or_default() += row.pico;
         }
@@ -37,7 +37,7 @@ fn check_known_totals(config: &FleetConfig, minutes_long: i64) {
     let mut counted: HashMap<(String, String), i128> = HashMap::new();
     for (_, observation) in fleet.steps(end, config.step_micros) {
         for (resource, name, _, value) in rows(&observation.samples.build()) {
-            let meter = catalogue().get(catalogue().find(name).unwrap());
+            let meter = catalogue().find(name).unwrap();
             if meter.kind != MeterKind::Counter {
                 continue;
             }
@@ -77,7 +77,7 @@ fn lifetimes_are_known_to_the_microsecond() {
         let id = event.resource.id.as_str();
         let micros = event.at.0 - born[id].0;
         assert_eq!(lived[id], i128::from(micros) * 1_000_000);
-        let container = event.resource.kind == ResourceKind::Container;
+        let container = event.resource.kind == ResourceKind::CONTAINER;
         three += u32::from(container && micros == 3 * MICROS_PER_SECOND);
         sixty_one += u32::from(container && micros == 61 * MICROS_PER_SECOND);
     }
@@ -115,7 +115,7 @@ fn known_usage_conserves_and_splits() {
     for KnownUsage { hour, resource, kind, pico, .. } in
         whole.into_iter().filter(|row| row.meter == cpu && !nested[&*row.resource])
     {
-        let sign = if kind == ResourceKind::Node { 1 } else { -1 };
+        let sign = if kind == ResourceKind::NODE { 1 } else { -1 };
         *spare.entry(hour).or_default() += sign * pico;
         assert!(!resource.is_empty());
     }

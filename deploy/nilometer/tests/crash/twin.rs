@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use nilometer_contract::{
-    BatchBuilder, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, SAMPLES, Subject, Timestamp,
+    BatchBuilder, EVENTS, GAPS, Gap, GapKind, Labels, LifecycleEvent, SAMPLES, Subject, Timestamp,
     catalogue, encode, partition_of,
 };
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicConfig, TopicPartition};
@@ -70,6 +70,7 @@ async fn fill(settings: &Settings, oracle: &Oracle, left: &Left<'_>) -> anyhow::
                 kind: batch.subjects.kind.value(place).parse()?,
                 project: batch.subjects.project.value(place).to_owned(),
                 node: batch.subjects.node.value(place).to_owned(),
+                labels: Labels::none(),
             });
             rest.push(subject, meter, Timestamp(batch.at[row]), batch.value[row]);
         }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use nilometer_contract::{
-    History, LifecycleEvent, MICROS_PER_HOUR, MICROS_PER_SECOND, Resource, SampleBatch, Timestamp,
+    History, Labels, LifecycleEvent, MICROS_PER_HOUR, MICROS_PER_SECOND, Resource, SampleBatch,
+    Timestamp,
 };
 use nilometer_rating::{Detail, Invoice, Period, PriceBook, invoice, rate};
 use nilometer_simulated::{Fleet, FleetConfig, KnownUsage, known_usage};
@@ -235,8 +236,9 @@ samples = "forever"
                 start: known.hour,
                 end: known.hour.plus_micros(MICROS_PER_HOUR),
                 resource: Arc::clone(&known.resource),
-                kind: known.kind,
-                meter: known.meter,
+                kind: known.kind.clone(),
+                meter: known.meter.clone(),
+                labels: Labels::none(),
                 project: Arc::clone(&known.project),
                 quantity: Quantity(known.pico),
                 observed_micros: 0,
@@ -260,7 +262,7 @@ samples = "forever"
 /// Of each sample of a batch.
 pub(crate) fn identities(batch: &SampleBatch) -> impl Iterator<Item = Identity> {
     (0..batch.len()).map(|row| {
-        let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
+        let meter = batch.meters.name.value(usize::from(batch.meter[row])).to_owned();
         let resource = batch.subjects.id.value(batch.resource[row] as usize).to_owned();
         (meter, resource, batch.at[row])
     })

@@ -170,16 +170,16 @@ mod tests {
                     std::env::var(\"A\");\n\
                     env::vars();\n\
                     tokio::time::Instant::now();\n";
-        assert_eq!(lines("query/sql/src/a.rs", text), [1, 3, 5, 6, 7, 8]);
+        assert_eq!(lines("query/engine/src/a.rs", text), [1, 3, 5, 6, 7, 8]);
         assert_eq!(lines("collectors/agent/src/a.rs", text), [1, 3, 5, 6, 7]);
         assert_eq!(lines("deploy/nilometer/src/a.rs", text), [1]);
-        assert!(lines("query/sql/tests/a.rs", text).is_empty());
+        assert!(lines("query/engine/tests/a.rs", text).is_empty());
     }
 
     #[test]
     fn tests_within_a_file_are_free() {
         let text = "#[cfg(test)]\nmod tests {\nfn f() { x.unwrap(); }\n}\nfn g() { x.unwrap(); }\n";
-        assert_eq!(lines("query/sql/src/a.rs", text), [5]);
+        assert_eq!(lines("query/engine/src/a.rs", text), [5]);
     }
 
     #[test]
@@ -188,6 +188,6 @@ mod tests {
             "{}!();\n// {}: later\n// {}S\n\"{}\";\n",
             "todo", MARKS[0], MARKS[0], MARKS[1]
         );
-        assert_eq!(lines("query/sql/tests/a.rs", &text), [1, 2]);
+        assert_eq!(lines("query/engine/tests/a.rs", &text), [1, 2]);
     }
 }

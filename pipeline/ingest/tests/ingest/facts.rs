@@ -23,7 +23,7 @@ async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
     let place = Place::new();
     place.append(SAMPLES, 0, "garbage").await;
     let mut unknown = batch(&[A]);
-    unknown.meters = StringArray::from(vec!["no.such.meter"]);
+    unknown.meters.name = StringArray::from(vec!["no meter's name"]);
     place.append(SAMPLES, 0, encode(&unknown).unwrap().remove(0)).await;
     let mut odd = batch(&[A, B, ("cpu.time", "vm-c", 30, 3.0)]);
     odd.value = vec![f64::NAN, 2.5, 3.0].into();
@@ -44,7 +44,7 @@ async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
         "nilometer.decisions 0 0 -1 ",
         "nilometer.events 1 0 -1 not a CloudEvent",
         "nilometer.samples 0 0 -1 not an Arrow IPC stream",
-        "nilometer.samples 0 1 0 meter no.such.meter is not in the catalogue",
+        "nilometer.samples 0 1 0 \"no meter's name\" is no name of a meter: ",
         "nilometer.samples 0 2 0 the value is not finite",
         "nilometer.samples 0 2 2 the instant 1969-12-31T23:59:59.999995Z lies outside the years 2000",
     ]) {

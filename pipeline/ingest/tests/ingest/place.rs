@@ -346,28 +346,30 @@ pub(crate) fn batch(samples: &[Sample<'_>]) -> SampleBatch {
 }
 
 fn subject(resource: &str) -> Subject {
-    let (project, node) = ("p".to_owned(), "n".to_owned());
-    Subject { id: resource.to_owned(), kind: ResourceKind::Vm, project, node }
+    let mut resource = Resource::new(resource, ResourceKind::VM);
+    (resource.project, resource.node) = ("p".to_owned(), "n".to_owned());
+    Subject::from(&resource)
 }
 
 pub(crate) fn event(change: Change, resource: &str, second: i64) -> LifecycleEvent {
     let at = Timestamp::from_seconds(T0 + second);
-    let resource = Resource::new(resource, ResourceKind::Vm);
+    let resource = Resource::new(resource, ResourceKind::VM);
     LifecycleEvent { change, at, resource, source: "test".to_owned() }
 }
 
 /// The line of a stored sample.
 pub(crate) fn line((meter, resource, second, value): Sample<'_>) -> String {
-    let labels = nilometer_store::Labels {
+    let series = nilometer_store::Description {
         meter,
         resource,
         kind: "vm",
         project: "p",
         node: "n",
         source: "test",
+        labels: "",
     };
     let at = Timestamp::from_seconds(T0 + second);
-    format!("samples {} {at} {value:?}", labels.id())
+    format!("samples {} {at} {value:?}", series.id())
 }
 
 pub(crate) fn lines(samples: &[Sample<'_>]) -> Vec<String> {

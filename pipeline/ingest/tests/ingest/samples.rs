@@ -112,7 +112,7 @@ async fn another_value_under_the_same_identity_is_a_dead_letter() {
     place.ingest(patient()).await;
     place.samples(0, &[C, other]).await;
     place.ingest(patient()).await;
-    let reason = "another value is stored under the same meter, resource and instant";
+    let reason = "another value is stored under the same meter, resource, labels and instant";
     let mut expected = lines(&[A, C]);
     expected.push(format!("dead_letters {SAMPLES} 0 1 0 {reason}"));
     expected.push(format!("dead_letters {SAMPLES} 0 2 1 {reason}"));

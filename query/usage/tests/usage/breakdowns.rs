@@ -3,23 +3,28 @@
 use std::sync::Arc;
 
 use nilometer_contract::{
-    Change, History, MICROS_PER_HOUR, MeterId, Resource, ResourceKind, Timestamp, catalogue,
+    Change, History, Labels, MICROS_PER_HOUR, Meter, Resource, ResourceKind, Timestamp, catalogue,
 };
 use nilometer_usage::{
     Breakdown, Names, NegativeUsage, ParentUsage, Points, Quantity, Tenure, UsageRow, Window,
-    capacity_attribute, capacity_usage, conserve, series_usage, series_usage_by_parent,
+    capacity_usage, conserve, series_usage, series_usage_by_parent,
 };
 use proptest::prelude::*;
 
 use crate::script::{event, instant, micros, vm};
+
+fn any_meter() -> Arc<Meter> {
+    catalogue().find("cpu.time").unwrap().clone()
+}
 
 fn row(node: &str, quantity: i128) -> UsageRow {
     UsageRow {
         start: instant(0),
         end: instant(MICROS_PER_HOUR),
         resource: node.into(),
-        kind: ResourceKind::Node,
-        meter: MeterId(0),
+        kind: ResourceKind::NODE,
+        meter: any_meter(),
+        labels: Labels::none(),
         project: "".into(),
         quantity: Quantity(quantity),
         observed_micros: MICROS_PER_HOUR,
@@ -32,8 +37,8 @@ fn child(parent: &str, id: &str, start: Timestamp, quantity: i128) -> ParentUsag
         end: instant(MICROS_PER_HOUR),
         parent: parent.into(),
         resource: id.into(),
-        kind: ResourceKind::Vm,
-        meter: MeterId(0),
+        kind: ResourceKind::VM,
+        meter: any_meter(),
         quantity: Quantity(quantity),
         observed_micros: MICROS_PER_HOUR,
     }
@@ -90,8 +95,8 @@ fn cpu(readings: &[f64]) -> Points {
 fn a_vm_that_moves_counts_on_each_node_while_it_is_there() {
     let mut history = History::default();
     for (id, death) in [("n1", None), ("n2", Some("45m"))] {
-        let mut node = Resource::new(id, ResourceKind::Node);
-        node.attributes.insert("cpus".to_owned(), "2".to_owned());
+        let mut node = Resource::new(id, ResourceKind::NODE);
+        node.attributes.insert("vcpus".to_owned(), "2".to_owned());
         history.apply(event(Change::Created, instant(0), node.clone()));
         if let Some(at) = death {
             history.apply(event(Change::Deleted, instant(micros(at)), node));
@@ -101,12 +106,10 @@ fn a_vm_that_moves_counts_on_each_node_while_it_is_there() {
     history.apply(event(Change::Changed, instant(micros("25m")), vm("a", "n2")));
     history.apply(event(Change::Deleted, instant(micros("40m")), vm("a", "n2")));
 
-    let id = catalogue().find("cpu.time").unwrap();
-    let mut meter = catalogue().get(id).clone();
-    meter.hold_micros = micros("10m");
+    let hold_micros = micros("10m");
+    let meter = Arc::new(Meter { hold_micros, ..Meter::clone(&any_meter()) });
     let hour = Window { start: instant(0), end: instant(MICROS_PER_HOUR) };
     let (mut capacity, mut measured, mut children) = (vec![], vec![], vec![]);
-    let attribute = capacity_attribute("cpu.time", ResourceKind::Node).unwrap();
     for (resource, points) in [
         ("n1", cpu(&[0.0, 700.0, 1400.0, 1800.0, 1810.0, 1820.0, 1830.0])),
         ("n2", cpu(&[0.0, 10.0, 20.0, 340.0, 990.0, 995.0])),
@@ -115,13 +118,13 @@ fn a_vm_that_moves_counts_on_each_node_while_it_is_there() {
     ] {
         let lifetime = history.get(resource).unwrap();
         let tenure = Tenure::announced(resource.into(), lifetime, &mut Names::default());
-        let series = points.series(id, &meter);
+        let series = points.series(&meter);
         let now = Timestamp::MAX;
         if resource == "vm-1" {
             series_usage_by_parent(&series, &tenure, hour, now, &mut children);
         } else {
             series_usage(&series, &tenure, hour, now, &mut measured);
-            capacity_usage(&tenure, attribute, id, hour, now, &mut capacity);
+            capacity_usage(&tenure, &meter, hour, now, &mut capacity);
         }
     }
     let seconds = |q: Quantity| q.to_string();

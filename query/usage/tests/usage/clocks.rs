@@ -30,11 +30,11 @@ fn rows(
     gaps: &[i64],
     window: Window,
 ) -> Vec<UsageRow> {
-    let ((id, meter), mut rows) = (meter(name), Vec::new());
+    let (meter, mut rows) = (meter(name), Vec::new());
     let points = Points::collect(samples.iter().copied()).unwrap();
     let script = Script::parse(script);
     let tenure = script.tenure(name, &points);
-    let series = Series { gaps, ..points.series(id, meter) };
+    let series = Series { gaps, ..points.series(meter) };
     series_usage(&series, &tenure, window, Timestamp::MAX, &mut rows);
     rows
 }

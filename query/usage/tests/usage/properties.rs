@@ -59,7 +59,7 @@ prop_compose! {
 
 /// The fewest samples that a window may be computed from.
 fn fewest(script: &Script, name: &str, window: Window) -> Points {
-    let (_, meter) = meter(name);
+    let meter = meter(name);
     let reach = neighbours(meter, script.lifetime().is_some());
     let readings = || script.samples.iter().filter(|sample| is_reading(&meter.kind, sample.1));
     let near = |reach: Reach, distance: i64| match reach {
@@ -116,7 +116,7 @@ fn micro(value: f64) -> i128 {
 
 /// The rules written down once more, plainly: the readings of each life as a list.
 fn added(script: &Script, name: &str) -> Vec<Added> {
-    let ((_, meter), hold) = (meter(name), 300 * MICROS_PER_SECOND);
+    let (meter, hold) = (meter(name), 300 * MICROS_PER_SECOND);
     let nano = |value: f64| (value * 1e9).round() as i128;
     let value_at = |at: i64| script.samples.iter().find(|sample| sample.0 == at).unwrap().1;
     let readings: Vec<(i64, i128)> = script
@@ -319,11 +319,11 @@ proptest! {
         script.samples.dedup_by_key(|sample| sample.0);
         let points = script.points();
         for name in SAMPLED {
-            let ((id, meter), tenure) = (meter(name), script.tenure(name, &points));
+            let (meter, tenure) = (meter(name), script.tenure(name, &points));
             // Few hours, since each is a row.
             let (start, end) = (Timestamp(start), Timestamp(start.saturating_add(end % (9 * MICROS_PER_HOUR))));
             let window = Window { start, end };
-            series_usage(&points.series(id, meter), &tenure, window, script.as_of, &mut Vec::new());
+            series_usage(&points.series(meter), &tenure, window, script.as_of, &mut Vec::new());
         }
     }
 }

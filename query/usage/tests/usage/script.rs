@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use nilometer_contract::{
-    Catalogue, Change, History, LifecycleEvent, Lifetime, MICROS_PER_SECOND, Meter, MeterId,
+    Catalogue, Change, History, Labels, LifecycleEvent, Lifetime, MICROS_PER_SECOND, Meter,
     Resource, ResourceKind, Timestamp,
 };
 use nilometer_usage::{
@@ -32,7 +32,7 @@ pub(crate) static METERS: LazyLock<Catalogue> = LazyLock::new(|| {
         ("lifetime", "kind = 'allocation'\nunit = '1'"),
         ("vcpus", "kind = 'allocation'\nunit = '1'\nattribute = 'vcpus'"),
     ];
-    let mut text = "default_hold_seconds = 300\n".to_owned();
+    let mut text = "default_hold_seconds = 300\n[[kind]]\nname = 'vm'\n".to_owned();
     for (name, rest) in meters {
         let entry = format!("name = '{name}'\n{rest}\nresources = ['vm']\ndescription = ''");
         writeln!(text, "[[meter]]\n{entry}").unwrap();
@@ -40,9 +40,8 @@ pub(crate) static METERS: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue::parse(&text).unwrap()
 });
 
-pub(crate) fn meter(name: &str) -> (MeterId, &'static Meter) {
-    let id = METERS.find(name).unwrap();
-    (id, METERS.get(id))
+pub(crate) fn meter(name: &str) -> &'static Arc<Meter> {
+    METERS.find(name).unwrap()
 }
 
 /// The instant `micros` after the origin.
@@ -96,7 +95,7 @@ pub(crate) struct Script {
 }
 
 pub(crate) fn vm(project: &str, parent: &str) -> Resource {
-    let mut resource = Resource::new("vm-1", ResourceKind::Vm);
+    let mut resource = Resource::new("vm-1", ResourceKind::VM);
     resource.project = project.to_owned();
     resource.parent = Some(parent.to_owned()).filter(|parent| !parent.is_empty());
     resource
@@ -158,22 +157,22 @@ impl Script {
     }
 
     pub(crate) fn tenure(&self, name: &str, points: &Points) -> Tenure {
-        let (id, meter) = meter(name);
+        let meter = meter(name);
         match self.lifetime() {
             Some(life) => Tenure::announced("vm-1".into(), &life, &mut Names::default()),
             None => {
-                let series = points.series(id, meter);
-                Tenure::sighted("vm-1".into(), ResourceKind::Vm, "p".into(), &series)
+                let series = points.series(meter);
+                Tenure::sighted("vm-1".into(), ResourceKind::VM, "p".into(), &series)
             }
         }
     }
 
     /// The rows of a meter from these samples, over a window.
     pub(crate) fn rows_of(&self, name: &str, points: &Points, window: Window) -> Vec<UsageRow> {
-        let ((id, meter), mut rows) = (meter(name), Vec::new());
+        let (meter, mut rows) = (meter(name), Vec::new());
         let tenure = self.tenure(name, points);
-        allocation_usage(&tenure, id, meter, window, self.as_of, &mut rows);
-        series_usage(&points.series(id, meter), &tenure, window, self.as_of, &mut rows);
+        allocation_usage(&tenure, meter, window, self.as_of, &mut rows);
+        series_usage(&points.series(meter), &tenure, window, self.as_of, &mut rows);
         rows
     }
 
@@ -186,9 +185,9 @@ impl Script {
     }
 
     pub(crate) fn rows_by_parent(&self, name: &str) -> Vec<ParentUsage> {
-        let ((id, meter), points, mut rows) = (meter(name), self.points(), Vec::new());
+        let (meter, points, mut rows) = (meter(name), self.points(), Vec::new());
         let tenure = self.tenure(name, &points);
-        let series = points.series(id, meter);
+        let series = points.series(meter);
         series_usage_by_parent(&series, &tenure, self.window, self.as_of, &mut rows);
         rows
     }
@@ -217,6 +216,7 @@ pub(crate) fn check_by_parent(name: &str, script: &str, expected: &str) {
         resource: row.resource,
         kind: row.kind,
         meter: row.meter,
+        labels: Labels::none(),
         project: row.parent,
         quantity: row.quantity,
         observed_micros: row.observed_micros,

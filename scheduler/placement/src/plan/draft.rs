@@ -50,7 +50,7 @@ impl<'a> Draft<'a> {
             moved: HashSet::new(),
             received: HashSet::new(),
             touched: HashSet::new(),
-            hosts: [ResourceKind::Vm, ResourceKind::Pod].map(|kind| snapshot.hosts_for(kind)),
+            hosts: [ResourceKind::VM, ResourceKind::POD].map(|kind| snapshot.hosts_for(kind)),
             emptied: HashSet::new(),
             plan,
         }
@@ -201,7 +201,7 @@ impl<'a> Draft<'a> {
         let relief = percent(self.policy.relief_percent);
         let low = percent(self.policy.low_percent);
         let mut best: Option<(u8, f64, usize, Score)> = None;
-        for &index in &self.hosts[usize::from(workload.kind == ResourceKind::Pod)] {
+        for &index in &self.hosts[usize::from(workload.kind == ResourceKind::POD)] {
             let node = &self.nodes[index];
             let open = !allowed(index) || node.stale || self.emptied.contains(&index);
             if open || self.moved.contains(node.id.as_str()) || (pack && node.is_empty()) {
@@ -287,17 +287,17 @@ fn by_share(one: &NodeState, other: &NodeState) -> std::cmp::Ordering {
 fn add(node: &mut NodeState, workload: &WorkloadState) {
     node.cpu = with(node.cpu, workload.cpu_request, workload.cpu_arriving);
     node.memory = with(node.memory, workload.memory_request, workload.memory_arriving);
-    match workload.kind {
-        ResourceKind::Vm => node.vms += 1,
-        _ => node.pods += 1,
+    match workload.kind == ResourceKind::VM {
+        true => node.vms += 1,
+        false => node.pods += 1,
     }
 }
 
 fn remove(node: &mut NodeState, workload: &WorkloadState) {
     (node.cpu, node.memory) = without(node, workload);
-    match workload.kind {
-        ResourceKind::Vm => node.vms = node.vms.saturating_sub(1),
-        _ => node.pods = node.pods.saturating_sub(1),
+    match workload.kind == ResourceKind::VM {
+        true => node.vms = node.vms.saturating_sub(1),
+        false => node.pods = node.pods.saturating_sub(1),
     }
 }
 

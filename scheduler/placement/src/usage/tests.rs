@@ -5,7 +5,7 @@ use nilometer_contract::{BatchBuilder, Subject};
 use super::*;
 
 const START: i64 = 1_795_392_000;
-const NODE: ResourceKind = ResourceKind::Node;
+const NODE: ResourceKind = ResourceKind::NODE;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_seconds(START + seconds)
@@ -13,8 +13,6 @@ fn at(seconds: i64) -> Timestamp {
 
 fn subject(id: &str, kind: ResourceKind, node: &str, project: &str) -> Subject {
     Subject {
-        id: id.to_owned(),
-        kind,
         node: node.to_owned(),
         project: project.to_owned(),
         ..Subject::from(&nilometer_contract::Resource::new(id, kind))
@@ -144,15 +142,18 @@ fn an_estimate_has_age_span_and_a_peak_not_below_the_level() {
 #[test]
 fn what_is_no_usage_is_left_alone() {
     let kinds = [
-        (ResourceKind::Node, true),
-        (ResourceKind::Vm, true),
-        (ResourceKind::Pod, true),
-        (ResourceKind::Container, false),
-        (ResourceKind::Disk, false),
+        (ResourceKind::NODE, true),
+        (ResourceKind::VM, true),
+        (ResourceKind::POD, true),
+        (ResourceKind::CONTAINER, false),
+        (ResourceKind::DISK, false),
     ];
     for (kind, is_followed) in kinds {
         let mut usage = UsageByResource::default();
-        usage.fold(&batch(subject("r", kind, "n", "p"), "memory.usage", &[(at(0), 1.0)]), 10);
+        usage.fold(
+            &batch(subject("r", kind.clone(), "n", "p"), "memory.usage", &[(at(0), 1.0)]),
+            10,
+        );
         assert_eq!(usage.get("r").is_some(), is_followed, "{kind}");
     }
     assert_eq!(folded("net.rx.bytes", &[(0, 1.0)]).len(), 0);
@@ -177,7 +178,7 @@ fn what_is_no_usage_is_left_alone() {
 fn node_and_project_are_those_of_the_newest_sample() {
     let mut usage = UsageByResource::default();
     let mut fold = |second: i64, node: &str, project: &str| {
-        let subject = subject("v", ResourceKind::Vm, node, project);
+        let subject = subject("v", ResourceKind::VM, node, project);
         usage.fold(&batch(subject, "memory.usage", &[(at(second), 1.0)]), 10);
         let known = usage.get("v").unwrap();
         (known.node.clone(), known.project.clone())

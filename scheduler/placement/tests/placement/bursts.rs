@@ -69,7 +69,7 @@ fn ties_go_to_the_smaller_name_and_unknown_capacity_is_neutral() {
     for id in ["b", "a", "c"] {
         state.apply(event(Change::Created, at(0), node(id, 8, 8 * GIB)));
     }
-    let bare = nilometer_contract::Resource::new("x", ResourceKind::Node);
+    let bare = nilometer_contract::Resource::new("x", ResourceKind::NODE);
     state.apply(event(Change::Created, at(0), bare));
     let snapshot = snapshot(&state, at(60));
     let decision =
@@ -149,7 +149,7 @@ fn nodes() -> impl Strategy<Value = Snapshot> {
             NodeState {
                 name: id.clone(),
                 id,
-                kind: ResourceKind::Node,
+                kind: ResourceKind::NODE,
                 guest: false,
                 cpu,
                 memory,
@@ -182,7 +182,7 @@ proptest! {
             .into_iter()
             .enumerate()
             .map(|(n, (cpu, memory, pod))| {
-                let kind = if pod { ResourceKind::Pod } else { ResourceKind::Vm };
+                let kind = if pod { ResourceKind::POD } else { ResourceKind::VM };
                 Request { kind, ..request(&format!("w{n}"), cpu, memory) }
             })
             .collect();

@@ -20,11 +20,11 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 }
 
 pub(crate) fn node(id: &str, cpus: u32, memory: u64) -> Resource {
-    sized(Resource::new(id, ResourceKind::Node), "cpus", cpus, memory)
+    sized(Resource::new(id, ResourceKind::NODE), "vcpus", cpus, memory)
 }
 
 pub(crate) fn vm(id: &str, on: &str, vcpus: u32, memory: u64) -> Resource {
-    let mut vm = sized(Resource::new(id, ResourceKind::Vm), "vcpus", vcpus, memory);
+    let mut vm = sized(Resource::new(id, ResourceKind::VM), "vcpus", vcpus, memory);
     vm.node = on.to_owned();
     vm.name = format!("name-{id}");
     vm
@@ -47,7 +47,7 @@ pub(crate) fn request(name: &str, cpu_millis: u64, memory_bytes: u64) -> Request
         name: name.to_owned(),
         project: String::new(),
         id: String::new(),
-        kind: ResourceKind::Vm,
+        kind: ResourceKind::VM,
         cpu_millis,
         memory_bytes,
         attributes: BTreeMap::new(),

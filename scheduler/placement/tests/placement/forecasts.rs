@@ -112,7 +112,7 @@ fn a_decision_counts_until_the_workload_is_seen_or_the_entry_expires() {
 fn pods_count_on_their_vm_and_the_vm_on_its_node() {
     let (mut state, _) = two_vms();
     let mut pod = vm("p1", "n1", 1, GIB);
-    pod.kind = nilometer_contract::ResourceKind::Pod;
+    pod.kind = nilometer_contract::ResourceKind::POD;
     pod.parent = Some("v1".to_owned());
     pod.attributes.insert(MOVABLE.to_owned(), "false".to_owned());
     state.apply(event(Change::Created, at(1), pod));

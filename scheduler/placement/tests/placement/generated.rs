@@ -37,7 +37,7 @@ fn node(random: &mut ChaCha8Rng, n: usize) -> NodeState {
     NodeState {
         id: format!("n{n}"),
         name: format!("name-{n}"),
-        kind: ResourceKind::Node,
+        kind: ResourceKind::NODE,
         guest: random.random_bool(0.05),
         cpu: dimension(random, 16_000),
         memory: dimension(random, 64 * GIB),
@@ -58,7 +58,7 @@ fn workload(random: &mut ChaCha8Rng, n: usize, on: &NodeState) -> WorkloadState 
         id: format!("w{n}"),
         name: format!("workload-{n}"),
         project: "p".to_owned(),
-        kind: if random.random_bool(0.75) { ResourceKind::Vm } else { ResourceKind::Pod },
+        kind: if random.random_bool(0.75) { ResourceKind::VM } else { ResourceKind::POD },
         node: on.id.clone(),
         cpu_request: cpu,
         memory_request: memory,
@@ -96,9 +96,9 @@ fn snapshot(random: &mut ChaCha8Rng) -> Snapshot {
         bear(cpu, placed.cpu_request, placed.cpu_peak, placed.cpu_arriving, placed.cpu_settled);
         let of = &placed;
         bear(memory, of.memory_request, of.memory_peak, of.memory_arriving, of.memory_settled);
-        match placed.kind {
-            ResourceKind::Vm => node.vms += 1,
-            _ => node.pods += 1,
+        match placed.kind == ResourceKind::VM {
+            true => node.vms += 1,
+            false => node.pods += 1,
         }
         workloads.push(placed);
     }
@@ -151,7 +151,7 @@ fn placements_in_seeded_clusters_stay_what_they_were() {
         let (snapshot, policy) = (snapshot(&mut random), policy(&mut random));
         let requests: Vec<Request> = (0..5)
             .map(|n| {
-                let kind = *pick(&mut random, &[ResourceKind::Vm, ResourceKind::Pod]);
+                let kind = pick(&mut random, &[ResourceKind::VM, ResourceKind::POD]).clone();
                 let cpu = *pick(&mut random, &[0, 500, 3_000, 20_000]);
                 let memory = *pick(&mut random, &[0, GIB, 30 * GIB]);
                 Request { kind, ..request(&format!("r{n}"), cpu, memory) }

@@ -25,7 +25,7 @@ fn state() -> ClusterState {
         meters.set(&host, cores, 9 * GIB);
         state.apply(event(Change::Created, at(0), host));
     }
-    state.apply(event(Change::Created, at(0), Resource::new("n4", ResourceKind::Node)));
+    state.apply(event(Change::Created, at(0), Resource::new("n4", ResourceKind::NODE)));
     let workloads = [
         ("v1", "n1", 8.0),
         ("v2", "n1", 4.0),
@@ -39,7 +39,7 @@ fn state() -> ClusterState {
         state.apply(event(Change::Created, at(0), guest));
     }
     let mut pod = vm("p1", "n2", 1, GIB);
-    pod.kind = ResourceKind::Pod;
+    pod.kind = ResourceKind::POD;
     pod.parent = Some("v4".to_owned());
     meters.set(&pod, 0.7, GIB / 2);
     state.apply(event(Change::Created, at(60), pod));
@@ -59,7 +59,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn requests() -> Vec<Request> {
-    let pod = Request { kind: ResourceKind::Pod, ..request("pod", 300, GIB) };
+    let pod = Request { kind: ResourceKind::POD, ..request("pod", 300, GIB) };
     vec![
         request("small", 500, GIB),
         request("large", 9_000, 40 * GIB),

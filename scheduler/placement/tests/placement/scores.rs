@@ -11,7 +11,7 @@ fn node() -> NodeState {
     NodeState {
         id: "n".to_owned(),
         name: "n".to_owned(),
-        kind: ResourceKind::Node,
+        kind: ResourceKind::NODE,
         guest: false,
         cpu: dimension(10_000),
         memory: dimension(1_000),

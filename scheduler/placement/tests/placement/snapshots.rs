@@ -27,7 +27,7 @@ fn cluster() -> ClusterState {
         state.apply(event(Change::Created, at(0), vm(id, on, vcpus, 8 * GIB)));
     }
     let mut pod = vm("p1", "n2", 1, GIB);
-    (pod.kind, pod.parent) = (ResourceKind::Pod, Some("v4".to_owned()));
+    (pod.kind, pod.parent) = (ResourceKind::POD, Some("v4".to_owned()));
     pod.attributes.insert(MOVABLE.to_owned(), "false".to_owned());
     state.apply(event(Change::Created, at(60), pod.clone()));
     for slot in 0..=576 {
@@ -133,9 +133,9 @@ fn resources_known_from_samples_alone_live_for_an_hour_after_the_last() {
     let mut state = ClusterState::default();
     let mut batch = BatchBuilder::new("test");
     for (id, kind, node) in [
-        ("n1", ResourceKind::Node, "n1"),
-        ("v1", ResourceKind::Vm, "n1"),
-        ("p1", ResourceKind::Pod, "v1"),
+        ("n1", ResourceKind::NODE, "n1"),
+        ("v1", ResourceKind::VM, "n1"),
+        ("p1", ResourceKind::POD, "v1"),
     ] {
         let mut resource = Resource::new(id, kind);
         (resource.node, resource.project) = (node.to_owned(), "p".to_owned());
@@ -179,7 +179,7 @@ fn bare(id: &str, name: &str) -> NodeState {
     NodeState {
         id: id.to_owned(),
         name: name.to_owned(),
-        kind: ResourceKind::Node,
+        kind: ResourceKind::NODE,
         guest: false,
         cpu: Dimension { capacity: 4_000, ..Dimension::default() },
         memory: Dimension { capacity: 8 * GIB, ..Dimension::default() },
@@ -254,13 +254,13 @@ fn a_node_is_in_use_by_any_of_four_signs() {
 fn vms_go_to_nodes_and_pods_where_pods_run() {
     let hosts =
         |nodes: Vec<NodeState>, kind| Snapshot::new(at(0), nodes, Vec::new()).hosts_for(kind);
-    let (vm, pod) = (ResourceKind::Vm, ResourceKind::Pod);
+    let (vm, pod) = (ResourceKind::VM, ResourceKind::POD);
     let mut nested = bare("b", "b");
-    (nested.kind, nested.guest) = (vm, true);
+    (nested.kind, nested.guest) = (vm.clone(), true);
     let guest = NodeState { guest: true, ..bare("c", "c") };
     let nodes = vec![bare("a", "a"), nested.clone(), guest.clone()];
     assert_eq!(hosts(nodes.clone(), vm), [0], "neither on VMs nor on nodes that run on machines");
-    assert_eq!(hosts(nodes, pod), [0, 2], "no pods anywhere: any node");
+    assert_eq!(hosts(nodes, pod.clone()), [0, 2], "no pods anywhere: any node");
     let with_pods = NodeState { pods: 1, ..nested };
     assert_eq!(hosts(vec![bare("a", "a"), with_pods, guest], pod), [1]);
 }

@@ -22,7 +22,7 @@ async fn cluster() -> Running {
         hosts.push((host, cores));
     }
     let mut pod = vm("p-1", "id-3", 1, 7 * GIB + GIB / 2);
-    pod.kind = ResourceKind::Pod;
+    pod.kind = ResourceKind::POD;
     events.push(event(Change::Created, at(0), pod));
     let mut batches = Vec::new();
     for (host, cores) in hosts {

@@ -61,7 +61,7 @@ impl Fleet {
         LifecycleEvent {
             change: Change::Created,
             at,
-            resource: Resource::new(id, ResourceKind::Vm),
+            resource: Resource::new(id, ResourceKind::VM),
             source: self.name.to_owned(),
         }
     }
@@ -87,7 +87,7 @@ impl Source for Fleet {
             out.events.push(self.created(&format!("born-{}", at.0), at));
         }
         for id in &self.ids {
-            let subject = out.samples.subject(&Resource::new(id, ResourceKind::Vm));
+            let subject = out.samples.subject(&Resource::new(id, ResourceKind::VM));
             out.samples.push_named(subject, "cpu.time", at, seconds(at) as f64);
         }
         Ok(out)

@@ -159,7 +159,7 @@ impl Run {
         said.events.push(LifecycleEvent {
             change: Change::Deleted,
             at: self.clock.now(),
-            resource: Resource::new(id, ResourceKind::Vm),
+            resource: Resource::new(id, ResourceKind::VM),
             source: "fleet".to_owned(),
         });
         self.outlet.send(said).await.unwrap();
@@ -168,7 +168,7 @@ impl Run {
     /// As a source would say the readings of a counter, at whole seconds by the wall clock.
     pub async fn push_readings(&self, id: &str, readings: &[(i64, f64)]) {
         let mut said = Observation::begin("fleet", self.epochs.as_ref());
-        let subject = said.samples.subject(&Resource::new(id, ResourceKind::Vm));
+        let subject = said.samples.subject(&Resource::new(id, ResourceKind::VM));
         for &(second, value) in readings {
             let at = Timestamp::from_seconds(ZERO + second);
             said.samples.push_named(subject, "cpu.time", at, value);

@@ -1,0 +1,191 @@
+//! Adds labels to rows of `(series, at, value)`, and leaves out series that filters refused or
+//! whose labels are lost.
+
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
+use futures::StreamExt;
+use nilometer_ingest::SeriesIndex;
+use nilometer_store::SeriesColumn;
+
+use crate::samples::{LabelValues, texts};
+
+/// The slot of no series.
+const UNKNOWN: u32 = u32::MAX;
+
+/// What is added to each batch.
+#[derive(Clone)]
+struct Labeler {
+    schema: SchemaRef,
+    columns: Vec<usize>,
+    index: Arc<RwLock<SeriesIndex>>,
+    selected: Option<Arc<[bool]>>,
+    values: LabelValues,
+}
+
+/// Adds labels.
+pub(crate) struct LabelExec {
+    input: Arc<dyn ExecutionPlan>,
+    labeler: Labeler,
+    properties: Arc<PlanProperties>,
+}
+
+impl LabelExec {
+    /// `columns` are places in the schema of `samples`; `selected` says which slots pass.
+    pub(crate) fn new(
+        input: Arc<dyn ExecutionPlan>,
+        schema: SchemaRef,
+        columns: Vec<usize>,
+        index: Arc<RwLock<SeriesIndex>>,
+        selected: Option<Vec<bool>>,
+        values: LabelValues,
+    ) -> Self {
+        let selected = selected.map(Arc::from);
+        Self::over(input, Labeler { schema, columns, index, selected, values })
+    }
+
+    fn over(input: Arc<dyn ExecutionPlan>, labeler: Labeler) -> Self {
+        let of_input = input.properties();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(labeler.schema.clone()),
+            of_input.output_partitioning().clone(),
+            of_input.emission_type,
+            of_input.boundedness,
+        );
+        LabelExec { input, labeler, properties: Arc::new(properties) }
+    }
+}
+
+impl Labeler {
+    fn label(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let mut slots = self.slots(batch);
+        let pass = |slot: &u32| match &self.selected {
+            None => *slot != UNKNOWN,
+            Some(selected) => selected.get(*slot as usize).copied().unwrap_or(false),
+        };
+        let filtered;
+        let batch = match slots.iter().all(pass) {
+            true => batch,
+            false => {
+                let mask: BooleanArray = slots.iter().map(|slot| Some(pass(slot))).collect();
+                slots.retain(pass);
+                filtered = filter_record_batch(batch, &mask)?;
+                &filtered
+            }
+        };
+        let columns = self.columns.iter().map(|&column| -> Result<ArrayRef> {
+            match column {
+                0 => Ok(batch.column(1).clone()),
+                // Value and epoch follow the labels, as they follow series and instant in files.
+                other if other > SeriesColumn::COUNT => {
+                    Ok(batch.column(other - SeriesColumn::COUNT + 1).clone())
+                }
+                label => self.column(SeriesColumn::ALL[label - 1], &slots),
+            }
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+
+    fn column(&self, label: SeriesColumn, slots: &[u32]) -> Result<ArrayRef> {
+        let keys: UInt32Array = {
+            let index = self.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let keys = index.keys(label);
+            UInt32Array::from_iter_values(slots.iter().map(|&slot| keys[slot as usize]))
+        };
+        texts(keys, &self.values[label as usize])
+    }
+
+    /// Slot of each row; rows of one series follow each other in files, so look-ups are few. A
+    /// series whose labels are lost, as long as they are not repaired, has none, and is left out.
+    fn slots(&self, batch: &RecordBatch) -> Vec<u32> {
+        let index = self.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut last: Option<(i64, u32)> = None;
+        let series = batch.column(0).as_primitive::<Int64Type>().values();
+        let slot = |&series: &i64| match last {
+            Some((known, slot)) if known == series => slot,
+            _ => {
+                let slot = index.slot(series).unwrap_or(UNKNOWN);
+                last = Some((series, slot));
+                slot
+            }
+        };
+        series.iter().map(slot).collect()
+    }
+}
+
+impl fmt::Debug for LabelExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LabelExec")
+    }
+}
+
+impl DisplayAs for LabelExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LabelExec: columns={:?}", self.labeler.schema.fields().len())?;
+        match &self.labeler.selected {
+            Some(selected) => write!(f, ", series={}", selected.iter().filter(|s| **s).count()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for LabelExec {
+    fn name(&self) -> &str {
+        "LabelExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(LabelExec::over(children.swap_remove(0), self.labeler.clone())))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(LabelExec::over(children.swap_remove(0), self.labeler.clone())))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let labeler = self.labeler.clone();
+        let rows = self.input.execute(partition, context)?;
+        let labelled = rows.map(move |batch| labeler.label(&batch?));
+        let schema = self.labeler.schema.clone();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, labelled)))
+    }
+}

@@ -1,0 +1,30 @@
+//! SQL over all tables, memory tier included, and the usage that they imply.
+//!
+//! ```text
+//!  files ∪ memory ──▶ providers: samples, resources, usage, … ──▶ Engine: limits ──▶ rows
+//!                  └─▶ Meter: exact usage of a window
+//! ```
+//!
+//! Read-only. Every query sees one view of all tables.
+
+mod engine;
+mod filter;
+mod label;
+mod meter;
+mod missing;
+mod plan;
+mod points;
+mod resources;
+mod samples;
+mod scan;
+mod stored;
+mod truncate;
+mod usage;
+
+pub use engine::{Engine, Limits, QueryError, Rows};
+pub use filter::{bounds, equals};
+pub use meter::{Meter, MeterError};
+pub use plan::{Selection, UnknownKind};
+pub use resources::schema as resources_schema;
+pub use samples::schema as samples_schema;
+pub use usage::{USAGE_SCHEMA, days, usage_batch};

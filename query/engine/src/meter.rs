@@ -1,0 +1,154 @@
+//! Exact usage of a window, from the view of this moment.
+//!
+//! Reads `(series, at, value)` of the window and a margin around it, in chunks that fit in memory,
+//! sorts them by identity and instant, and hands each series to the pure engine. A counter's
+//! neighbours beyond the margin are looked up only where they are missing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
+use nilometer_ingest::{Tables, View};
+use nilometer_store::Missing;
+use nilometer_usage::{
+    Breakdown, NegativeUsage, UsageRow, Window, capacity_usage, conserve, merge,
+};
+
+use crate::missing::{LIFETIMES, missing_of, samples_of};
+use crate::plan::{Out, Plan, Selection, Subject};
+use crate::points::chunks;
+use crate::scan::Files;
+
+/// Why usage could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum MeterError {
+    /// The samples could not be read.
+    #[error("samples cannot be read")]
+    Read(#[source] DataFusionError),
+    /// A node's parts do not make sense.
+    #[error("usage is not conserved")]
+    Negative(#[source] NegativeUsage),
+}
+
+/// Tells usage.
+#[derive(Clone)]
+pub struct Meter {
+    pub(crate) files: Files,
+    pub(crate) tables: Tables,
+    pub(crate) context: SessionContext,
+}
+
+impl Meter {
+    pub(crate) fn new(files: Files, tables: Tables, context: SessionContext) -> Self {
+        Meter { files, tables, context }
+    }
+
+    /// The instant up to which there is anything to tell: of the newest sample, or the present if
+    /// that is earlier.
+    pub fn newest(&self) -> Timestamp {
+        self.tables.now().newest
+    }
+
+    /// The first hour of which usage can be told: in which metering starts, or, once samples and
+    /// events have expired, the first that has all of its own. The newest one where there is no
+    /// sample yet.
+    pub fn start(&self) -> Timestamp {
+        let view = self.tables.now();
+        let history = self.tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
+        let gone = view.expired_before.max(history.forgotten_before());
+        let whole = Timestamp(gone.0.saturating_add(MICROS_PER_HOUR - 1)).hour();
+        view.start.unwrap_or(view.newest).hour().max(whole)
+    }
+
+    /// Rows that usage of a window lacks because their files are damaged.
+    pub fn missing(&self, window: Window) -> Vec<Missing> {
+        let view = self.tables.now();
+        let samples = missing_of(&view, &samples_of((window.start.0, window.end.0)));
+        samples.into_iter().chain(missing_of(&view, &LIFETIMES)).collect()
+    }
+
+    /// Usage by hour of what is selected, in canonical order.
+    pub async fn usage(
+        &self,
+        window: Window,
+        selection: &Selection,
+    ) -> Result<Vec<UsageRow>, MeterError> {
+        self.usage_at(&self.tables.now(), window, selection).await
+    }
+
+    /// The same usage in rows that also end where the attributes of their resource change, so
+    /// that each is of one state: what prices that match on attributes need.
+    pub async fn usage_by_state(
+        &self,
+        window: Window,
+        selection: &Selection,
+    ) -> Result<Vec<UsageRow>, MeterError> {
+        let mut rows = self.rows(&self.tables.now(), window, selection, true).await?;
+        rows.sort_unstable();
+        Ok(rows)
+    }
+
+    /// [`usage`](Self::usage) as a view of another moment tells it.
+    pub(crate) async fn usage_at(
+        &self,
+        view: &View,
+        window: Window,
+        selection: &Selection,
+    ) -> Result<Vec<UsageRow>, MeterError> {
+        self.rows(view, window, selection, false).await.map(merge)
+    }
+
+    async fn rows(
+        &self,
+        view: &View,
+        window: Window,
+        selection: &Selection,
+        by_state: bool,
+    ) -> Result<Vec<UsageRow>, MeterError> {
+        let plan = Plan { by_state, ..Plan::of(&self.tables.shared, window, selection) };
+        let plan = Arc::new(plan);
+        let mut out = Out::default();
+        for chunk in chunks(view, window) {
+            out = self.chunk(view, &plan, chunk, false, out).await.map_err(MeterError::Read)?;
+        }
+        plan.allocations(window, view.newest, &mut out.rows);
+        out.rows.retain(|row| selection.takes(row));
+        Ok(out.rows)
+    }
+
+    /// How each node's hour splits into children, overhead and idle (invariant 11).
+    pub async fn conservation(
+        &self,
+        window: Window,
+        meter: &str,
+    ) -> Result<Vec<Breakdown>, MeterError> {
+        let view = self.tables.now();
+        let selection = Selection { meter: Some(meter.to_owned()), ..Selection::default() };
+        let plan = Arc::new(Plan::of(&self.tables.shared, window, &selection));
+        let mut out = Out::default();
+        for chunk in chunks(&view, window) {
+            out = self.chunk(&view, &plan, chunk, true, out).await.map_err(MeterError::Read)?;
+        }
+        let catalogue = self.tables.catalogue();
+        let Some(meter) = catalogue.find(meter) else { return Ok(Vec::new()) };
+        let mut capacity = Vec::new();
+        let parents: HashSet<Arc<str>> =
+            out.by_parent.iter().map(|row| row.parent.clone()).collect();
+        let host = |subject: &&Subject| {
+            catalogue.kind(&subject.kind).costs_idle || parents.contains(&subject.resource)
+        };
+        for subject in plan.subjects.iter().filter(host) {
+            let contains = catalogue.kind(&subject.kind).contains;
+            if let Some(tenure) = subject.tenure.as_ref().filter(|_| contains) {
+                capacity_usage(tenure, meter, window, view.newest, &mut capacity);
+            }
+        }
+        let hosts: HashSet<&Arc<str>> =
+            plan.subjects.iter().filter(host).map(|subject| &subject.resource).collect();
+        out.rows.retain(|row| hosts.contains(&row.resource));
+        out.by_parent.retain(|row| catalogue.kind(&row.kind).computes);
+        conserve(&capacity, &out.rows, &out.by_parent).map_err(MeterError::Negative)
+    }
+}
