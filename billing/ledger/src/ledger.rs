@@ -246,7 +246,7 @@ pub(crate) async fn used_book(storage: &Storage, digest: &str) -> Result<PriceBo
     let found = storage.object_store().get(&book_path(storage, digest)).await;
     let bytes = found.map_err(LedgerError::Object)?.bytes().await.map_err(LedgerError::Object)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| lost())?;
-    let book = PriceBook::parse(text).map_err(|_| lost())?;
+    let book = PriceBook::parse_canonical(text).map_err(|_| lost())?;
     match book.heading().digest == digest {
         true => Ok(book),
         false => Err(lost()),

@@ -249,7 +249,7 @@ impl Statement {
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Conflict { meter, known, stated } = self;
-        write!(f, "meter {meter} is a {known}, and the record states {stated}")
+        write!(f, "meter {meter} is known as {known}, and the record states {stated}")
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) listen: Listen,
     pub(crate) accounts: nilometer_accounts::Config,
     pub(crate) data: Data,
+    pub(crate) catalogue: CatalogueFiles,
     pub(crate) kafka: Kafka,
     pub(crate) log: Log,
     pub(crate) store: Store,
@@ -50,6 +51,12 @@ pub(crate) struct Listen {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Data {
     pub(crate) dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CatalogueFiles {
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -307,13 +314,13 @@ mod tests {
         assert_eq!(config.collect.interval, Duration::from_secs(10));
         assert_eq!(config.log.segment, 64 << 20);
         let usual = nilometer_ingest::IngestConfig::default();
-        assert_eq!(config.ingest().retention, usual.retention);
-        assert_eq!(config.ingest().vacuum_after, usual.vacuum_after);
-        assert_eq!(config.ingest().commit_interval, usual.commit_interval);
-        assert_eq!(config.ingest().busy_interval, usual.busy_interval);
-        assert_eq!(config.ingest().busy_rows, usual.busy_rows);
+        assert_eq!(config.ingest().unwrap().retention, usual.retention);
+        assert_eq!(config.ingest().unwrap().vacuum_after, usual.vacuum_after);
+        assert_eq!(config.ingest().unwrap().commit_interval, usual.commit_interval);
+        assert_eq!(config.ingest().unwrap().busy_interval, usual.busy_interval);
+        assert_eq!(config.ingest().unwrap().busy_rows, usual.busy_rows);
         assert_eq!(config.lease(), usual.lease);
-        assert_eq!(config.ingest().bounds, usual.bounds);
+        assert_eq!(config.ingest().unwrap().bounds, usual.bounds);
     }
 
     #[test]

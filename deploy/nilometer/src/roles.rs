@@ -208,7 +208,7 @@ impl Process {
     ) -> anyhow::Result<Tables> {
         let metrics = Metrics::register(&self.registry)?;
         self.show_ingest(&metrics);
-        let config = IngestConfig { role, ..self.config.ingest() };
+        let config = IngestConfig { role, ..self.config.ingest()? };
         let opened =
             Ingester::open(config.clone(), log, storage, self.clock.clone(), metrics.clone());
         let ingester = opened.await.context("ingestion cannot start")?;
@@ -237,7 +237,7 @@ impl Process {
     async fn follow(&mut self, log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Tables> {
         let metrics = Metrics::register_follower(&self.registry)?;
         self.show_ingest(&metrics);
-        let (config, clock) = (self.config.ingest(), self.clock.clone());
+        let (config, clock) = (self.config.ingest()?, self.clock.clone());
         let follower = Follower::open(config, log, storage, clock, metrics).await;
         let follower = follower.context("the tables cannot be followed")?;
         let tables = follower.tables();
@@ -268,7 +268,7 @@ impl Process {
         let clock = self.clock.clone();
         let now = Arc::new(move || clock.now());
         let config = self.config.scheduler();
-        let prices = NodePrices::new(self.config.price_book()?);
+        let prices = NodePrices::new(self.config.price_book()?, self.config.catalogue()?);
         let scheduler = Scheduler::new(log, config, prices, now, &self.registry)?;
         self.routes = std::mem::take(&mut self.routes).merge(scheduler.router());
         let ready = scheduler.clone();

@@ -19,6 +19,7 @@ use futures::StreamExt;
 use nilometer_ingest::{TableView, Tables, View};
 use nilometer_store::{Missing, Storage};
 
+use crate::catalogue::{CatalogueTable, Of};
 use crate::meter::Meter;
 use crate::missing::Lacks;
 use crate::resources::ResourcesTable;
@@ -232,6 +233,10 @@ impl Engine {
         let history = self.tables.shared.history.clone();
         let resources = ResourcesTable { schema: crate::resources::schema(), history };
         context.register_table("resources", Arc::new(resources))?;
+        for (name, of) in [("meters", Of::Meters), ("kinds", Of::Kinds)] {
+            let table = CatalogueTable { of, tables: self.tables.clone() };
+            context.register_table(name, Arc::new(table))?;
+        }
         for name in view.tables.keys().filter(|name| !["samples", "series"].contains(*name)) {
             if let Some(table) = stored(&self.files, view, name) {
                 context.register_table(*name, table)?;

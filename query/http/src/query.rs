@@ -10,8 +10,8 @@ use axum::routing::{get, post};
 use axum::{Json, extract::DefaultBodyLimit};
 use nilometer_contract::Timestamp;
 use nilometer_engine::{
-    Engine, QueryError, Rows, Selection, USAGE_SCHEMA, days, resources_schema, samples_schema,
-    usage_batch,
+    Engine, QueryError, Rows, Selection, USAGE_SCHEMA, days, kinds_schema, meters_schema,
+    resources_schema, samples_schema, usage_batch,
 };
 use nilometer_store::STORED;
 use nilometer_usage::{UsageRow, Window};
@@ -93,6 +93,18 @@ async fn tables(State(engine): State<Engine>) -> Json<Value> {
             &resources_schema(),
             &RESOURCES_COLUMNS,
         ),
+        described(
+            "meters",
+            "What can be measured: declared by the catalogue, or learnt from samples.",
+            &meters_schema(),
+            &METERS_COLUMNS,
+        ),
+        described(
+            "kinds",
+            "Kinds of resources: declared by the catalogue, or of a resource that is known.",
+            &kinds_schema(),
+            &KINDS_COLUMNS,
+        ),
     ];
     let tables: Vec<Value> = logical.into_iter().chain(stored).collect();
     Json(json!({ "tables": tables }))
@@ -109,6 +121,30 @@ const SAMPLES_COLUMNS: [(&str, &str); 10] = [
     ("JSON", "Further labels of the series; empty for none."),
     ("meter's unit", "What was observed."),
     ("", "Epoch in which it was read, see the table `epochs`; 0 is none."),
+];
+
+const METERS_COLUMNS: [(&str, &str); 11] = [
+    ("", "Meter."),
+    ("", "counter, gauge, delta or allocation."),
+    ("", "Base unit of its samples."),
+    ("", "Unit of its usage."),
+    ("seconds", "Longest time that one sample speaks for."),
+    ("", "Attribute that an allocation is the size of."),
+    ("", "Attribute of a resource that runs others that bounds its usage."),
+    ("", "Kinds of resource that have it, by commas; empty for any."),
+    ("", "What it measures."),
+    ("", "built-in, the catalogue file that declares it, or learnt."),
+    ("", "Source whose samples named it first, of one that was learnt."),
+];
+
+const KINDS_COLUMNS: [(&str, &str); 7] = [
+    ("", "Kind of resource."),
+    ("", "Whether the catalogue declares it."),
+    ("", "Whether it uses CPU and memory of its parent."),
+    ("", "Whether it runs other resources."),
+    ("", "Whether it costs money while it is idle."),
+    ("", "Kind that it is usually part of."),
+    ("", "What it is."),
 ];
 
 const RESOURCES_COLUMNS: [(&str, &str); 10] = [

@@ -10,6 +10,7 @@ mod explanations;
 mod http;
 mod instants;
 mod invoices;
+mod open;
 mod orders;
 mod restated;
 mod script;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use arrow::array::StringArray;
 use nilometer_contract::{
-    Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp, encode,
+    BatchBuilder, Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, MeterKind, Resource, ResourceKind,
+    SAMPLES, Statement, Timestamp, encode,
 };
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
@@ -207,4 +208,45 @@ async fn memory_has_a_bound_and_the_log_keeps_the_rest() {
     running.has_read(20).await;
     running.stop().await.unwrap();
     assert_eq!(place.stored_in("samples").await, lines(&samples));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_contradicts_a_meter_is_a_dead_letter_also_after_a_restart() {
+    let place = Place::new();
+    let record = |meter: &str, kind: MeterKind, unit: &str, second: i64| {
+        let stated = Statement { kind: Some(kind), unit: Some(unit.parse().unwrap()) };
+        let mut builder = BatchBuilder::new("gateway");
+        let subject = builder.subject(&Resource::new("api", ResourceKind::SERVICE));
+        let meter = builder.meter(meter, &stated);
+        builder.add(subject, meter, Timestamp::from_seconds(T0 + second), 1.0);
+        encode(&builder.build()).unwrap().remove(0)
+    };
+    let learnt = |second| record("my.requests", MeterKind::Counter, "requests", second);
+    for record in [
+        learnt(1),
+        record("my.requests", MeterKind::Gauge, "requests", 2),
+        record("cpu.time", MeterKind::Counter, "minutes", 3),
+        learnt(4),
+        record("lifetime", MeterKind::Gauge, "1", 5),
+    ] {
+        place.append(SAMPLES, 0, record).await;
+    }
+    place.ingest(patient()).await;
+    place.append(SAMPLES, 0, record("my.requests", MeterKind::Counter, "calls", 6)).await;
+    place.ingest(patient()).await;
+    let letters = place.stored_in("dead_letters").await;
+    let reasons: Vec<&str> =
+        letters.iter().map(|letter| letter.split_once(" 0 meter ").unwrap().1).collect();
+    assert_eq!(
+        reasons,
+        [
+            "my.requests is known as counter in requests (learnt from gateway), and the record states \
+             gauge in requests",
+            "cpu.time is known as counter in seconds (built-in), and the record states counter in minutes",
+            "lifetime is known as allocation in 1 (built-in), and the record states gauge in 1",
+            "my.requests is known as counter in requests (learnt from gateway), and the record states \
+             counter in calls",
+        ]
+    );
+    assert_eq!(place.stored_in("samples").await.len(), 2);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    EVENTS, LifecycleEvent, SAMPLES, SampleBatch, Timestamp, encode, partition_of,
+    EVENTS, LifecycleEvent, SAMPLES, SampleBatch, Timestamp, catalogue, encode, partition_of,
 };
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicConfig, TopicPartition};
 use nilometer_placement::record::replay;
@@ -69,7 +69,8 @@ impl Running {
         let registry = Registry::new();
         let book = "name = 'b'\ncurrency = 'EUR'\n[[price]]\nmeter = 'memory.allocation'\n\
             kind = 'node'\nprice = '0.5'\nper = 'GiB*hour'";
-        let prices = NodePrices::new(PriceBook::parse(book).unwrap());
+        let prices =
+            NodePrices::new(PriceBook::parse(book).unwrap(), Arc::new(catalogue().clone()));
         let config = Config { refresh_millis: 0, ..Config::default() };
         let shared: Arc<dyn Log> = log.clone();
         let clock = Arc::new(move || now);
