@@ -41,6 +41,8 @@ use crate::sample::{SampleBatch, Subjects};
 
 mod envelope;
 mod small;
+#[cfg(test)]
+mod tests;
 
 pub use small::SMALL_BYTES;
 
