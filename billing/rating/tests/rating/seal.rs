@@ -26,7 +26,7 @@ fn bill(month: &str, next: &str, seconds: &[i64]) -> Invoice {
             kind: ResourceKind::Vm,
             meter: catalogue().find("cpu.time").expect("a meter"),
             project: Arc::from("acme"),
-            quantity: Quantity::from_units(*seconds),
+            quantity: Quantity(i128::from(*seconds) * 1_000_000_000_000),
             observed_micros: HOUR,
         }
     };
