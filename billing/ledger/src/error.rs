@@ -127,7 +127,7 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         let known = |status, title: &str| Problem::new(status, title, chain(&error));
         match &error {
-            LedgerError::Period(_) => known(StatusCode::BAD_REQUEST, "bad period"),
+            LedgerError::Period(_) => known(StatusCode::UNPROCESSABLE_ENTITY, "bad period"),
             LedgerError::NotFinal { .. }
             | LedgerError::Invoice(InvoiceError::PeriodOpen { .. }) => {
                 known(StatusCode::CONFLICT, "too early")

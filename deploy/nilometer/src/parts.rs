@@ -9,10 +9,13 @@ use anyhow::Context;
 use nilometer_agent::AgentConfig;
 use nilometer_contract::{EVENTS, GAPS, Resource, SAMPLES};
 use nilometer_engine::Limits;
+use nilometer_http::Gate;
+use nilometer_http::gate::{Authenticator, Loopback, NoAudit, Rate, StaticToken};
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
 use nilometer_placement::PriceOf;
 use nilometer_rating::PriceBook;
+use nilometer_source::SharedClock;
 use nilometer_store::{LeaseConfig, Storage, StorageConfig};
 
 use crate::config::{Config, Lease, Second};
@@ -38,6 +41,17 @@ impl Config {
         };
         let log = KafkaLog::connect(kafka).context("the settings of Kafka are refused")?;
         Ok(Arc::new(log))
+    }
+
+    /// What every request to this process passes.
+    pub(crate) fn gate(&self, clock: SharedClock) -> Gate {
+        let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
+        match StaticToken::new(&self.listen.token) {
+            Some(token) => authenticators.push(Arc::new(token)),
+            None if self.listen.http.ip().is_loopback() => authenticators.push(Arc::new(Loopback)),
+            None => {}
+        }
+        Gate::new(authenticators, Rate::UNLIMITED, Arc::new(NoAudit), clock)
     }
 
     /// What the log is, for people.

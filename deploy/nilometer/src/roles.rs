@@ -16,6 +16,7 @@ use anyhow::Context;
 use axum::Router;
 use nilometer_agent::{Agent, Status};
 use nilometer_engine::Engine;
+use nilometer_http::Surface;
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
@@ -99,7 +100,8 @@ struct Process {
     registry: Registry,
     registries: Vec<Registry>,
     readiness: Vec<Readiness>,
-    routes: Router,
+    surface: Surface,
+    scheduler: Router,
     agents: Crew,
     workers: Crew,
     ingesters: Crew,
@@ -127,10 +129,11 @@ pub(crate) async fn run(
     let mut process = Process::new(config, url.clone());
     process.wire(roles, up.as_ref()).await?;
     let site = Site {
-        routes: std::mem::take(&mut process.routes),
+        surface: std::mem::take(&mut process.surface),
+        scheduler: std::mem::take(&mut process.scheduler),
         registries: process.registries.clone(),
         readiness: process.readiness.clone(),
-        token: process.config.listen.token.clone(),
+        gate: process.config.gate(process.clock.clone()),
     };
     let cancel = process.servers.cancel.clone();
     process.servers.spawn("http", site.serve(listener, cancel));
@@ -152,7 +155,8 @@ impl Process {
             registries: vec![registry.clone()],
             registry,
             readiness: Vec::new(),
-            routes: Router::new(),
+            surface: Surface::new(),
+            scheduler: Router::new(),
             agents: Crew::default(),
             workers: Crew::default(),
             ingesters: Crew::default(),
@@ -178,8 +182,7 @@ impl Process {
                 false => self.follow(log.clone(), &storage).await?,
             };
             let engine = Engine::new(&storage, tables, self.config.limits())?;
-            self.routes =
-                std::mem::take(&mut self.routes).merge(nilometer_http::router(engine.clone()));
+            self.serve(nilometer_http::surface(&engine));
             self.shown.engine = Some(engine.clone());
             if roles.bill {
                 self.bill(engine, &storage, roles.name).await?;
@@ -225,6 +228,10 @@ impl Process {
         Ok(tables)
     }
 
+    fn serve(&mut self, surface: Surface) {
+        self.surface = std::mem::take(&mut self.surface).merge(surface);
+    }
+
     fn show_ingest(&mut self, metrics: &Metrics) {
         self.shown.ingest = Some(metrics.clone());
         let metrics = metrics.clone();
@@ -252,7 +259,7 @@ impl Process {
         let book = self.config.price_book()?;
         let ledger = Ledger::open(engine, storage, book, self.clock.clone(), &self.registry);
         let ledger = ledger.await.context("billing cannot start")?;
-        self.routes = std::mem::take(&mut self.routes).merge(ledger.router());
+        self.serve(ledger.surface());
         self.shown.ledger = Some(ledger.clone());
         let ready = ledger.clone();
         self.readiness.push(Arc::new(move || ready.readiness()));
@@ -266,7 +273,7 @@ impl Process {
         let now = Arc::new(move || clock.now());
         let config = self.config.placement();
         let scheduler = Scheduler::new(log, config, node_price(), now, &self.registry)?;
-        self.routes = std::mem::take(&mut self.routes).merge(scheduler.router());
+        self.scheduler = scheduler.router();
         let ready = scheduler.clone();
         self.readiness.push(Arc::new(move || match ready.is_caught_up() {
             true => Ok(()),

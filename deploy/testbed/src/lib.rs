@@ -1,5 +1,5 @@
 //! Real Kafka, S3, containerd and libvirt for tests, on loopback, from packages; disks that are
-//! full and clocks that jump.
+//! full and clocks that jump; a client that tries what a document allows and what not.
 
 pub mod cache;
 pub mod clock;
@@ -8,4 +8,5 @@ pub mod disk;
 pub mod kafka;
 pub mod libvirt;
 pub mod s3;
+pub mod schemathesis;
 mod skip;

@@ -20,7 +20,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 14] = [
     Need { what: "cc", package: "gcc" },
     Need { what: "containerd", package: "containerd" },
     Need { what: "runc", package: "runc" },
@@ -35,6 +35,7 @@ const NEEDS: [Need; 13] = [
     Need { what: "java", package: "default-jre-headless" },
     Need { what: "keytool", package: "default-jre-headless" },
     Need { what: "mvn", package: "maven" },
+    Need { what: "python3", package: "python3-venv" },
     Need { what: "strace", package: "strace" },
     Need { what: "/usr/lib/*/faketime/libfaketimeMT.so.1", package: "libfaketime" },
 ];

@@ -13,12 +13,15 @@ use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{FunctionRegistry, SessionStateBuilder, context::SQLOptions};
+use datafusion::execution::{
+    FunctionRegistry, SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions,
+};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::StreamExt;
 use nilometer_ingest::{TableView, Tables, View};
 use nilometer_store::{Missing, Storage};
+use tokio::time::Instant;
 
+use crate::answer::Answer;
 use crate::meter::Meter;
 use crate::missing::Lacks;
 use crate::resources::ResourcesTable;
@@ -65,6 +68,29 @@ pub enum QueryError {
     /// It gave too many rows.
     #[error("the query gives more than {0} rows; add LIMIT or aggregate, or raise query.max_rows")]
     TooMany(usize),
+}
+
+impl QueryError {
+    /// `planning`: nothing ran yet, so it is the query that is wrong.
+    pub(crate) fn of(error: DataFusionError, planning: bool, limits: Limits) -> Self {
+        let root = error.find_root();
+        if matches!(root, DataFusionError::ResourcesExhausted(_)) {
+            return QueryError::TooLarge(limits.memory_bytes);
+        }
+        let of_query = matches!(
+            root,
+            DataFusionError::SQL(..)
+                | DataFusionError::Plan(_)
+                | DataFusionError::SchemaError(..)
+                | DataFusionError::NotImplemented(_)
+                | DataFusionError::ArrowError(..)
+                | DataFusionError::Execution(_)
+        );
+        match planning || of_query {
+            true => QueryError::Refused(error),
+            false => QueryError::Failed(error),
+        }
+    }
 }
 
 /// What a query gave.
@@ -153,15 +179,27 @@ impl Engine {
         self.limits
     }
 
-    /// Answers a read-only query within the limits; dropping the future cancels the work.
+    /// All rows of a read-only query, within the limits; dropping the future cancels the work.
     pub async fn query(&self, sql: &str) -> Result<Rows, QueryError> {
-        match tokio::time::timeout(self.limits.time, self.run(sql)).await {
-            Ok(rows) => rows,
-            Err(_) => Err(QueryError::TooSlow(self.limits.time)),
-        }
+        self.answer(sql).await?.collect().await
     }
 
-    async fn run(&self, sql: &str) -> Result<Rows, QueryError> {
+    /// The rows of a read-only query as they come, within the limits.
+    pub async fn answer(&self, sql: &str) -> Result<Answer, QueryError> {
+        let start = Instant::now();
+        let (batches, missing) = match tokio::time::timeout(self.limits.time, self.plan(sql)).await
+        {
+            Ok(planned) => planned?,
+            Err(_) => return Err(QueryError::TooSlow(self.limits.time)),
+        };
+        let left = self.limits.time.saturating_sub(start.elapsed());
+        Ok(Answer::new(batches, missing, self.limits, left))
+    }
+
+    async fn plan(
+        &self,
+        sql: &str,
+    ) -> Result<(SendableRecordBatchStream, Vec<Missing>), QueryError> {
         let lacks = Lacks::of(self.tables.now());
         let context = self.session(&lacks).map_err(QueryError::Failed)?;
         let read_only = SQLOptions::new()
@@ -171,43 +209,10 @@ impl Engine {
         let frame = context
             .sql_with_options(sql, read_only)
             .await
-            .map_err(|error| self.sort(placed(error, sql), true))?;
-        let mut stream = frame.execute_stream().await.map_err(|e| self.sort(e, false))?;
-        let schema = stream.schema();
-        let (mut batches, mut count, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(batch) = stream.next().await {
-            let batch = batch.map_err(|error| self.sort(error, false))?;
-            count += batch.num_rows();
-            if count > self.limits.rows {
-                return Err(QueryError::TooMany(self.limits.rows));
-            }
-            bytes += batch.get_array_memory_size();
-            if bytes > self.limits.memory_bytes {
-                return Err(QueryError::TooLarge(self.limits.memory_bytes));
-            }
-            batches.push(batch);
-        }
-        Ok(Rows { schema, batches, missing: lacks.take() })
-    }
-
-    fn sort(&self, error: DataFusionError, planning: bool) -> QueryError {
-        let root = error.find_root();
-        if matches!(root, DataFusionError::ResourcesExhausted(_)) {
-            return QueryError::TooLarge(self.limits.memory_bytes);
-        }
-        let of_query = matches!(
-            root,
-            DataFusionError::SQL(..)
-                | DataFusionError::Plan(_)
-                | DataFusionError::SchemaError(..)
-                | DataFusionError::NotImplemented(_)
-                | DataFusionError::ArrowError(..)
-                | DataFusionError::Execution(_)
-        );
-        match planning || of_query {
-            true => QueryError::Refused(error),
-            false => QueryError::Failed(error),
-        }
+            .map_err(|error| QueryError::of(placed(error, sql), true, self.limits))?;
+        let batches = frame.execute_stream().await;
+        let batches = batches.map_err(|error| QueryError::of(error, false, self.limits))?;
+        Ok((batches, lacks.take()))
     }
 
     fn empty_session(&self, config: SessionConfig) -> Result<SessionContext, DataFusionError> {

@@ -7,6 +7,7 @@
 //!
 //! Read-only. Every query sees one view of all tables.
 
+mod answer;
 mod engine;
 mod filter;
 mod label;
@@ -21,6 +22,7 @@ mod stored;
 mod truncate;
 mod usage;
 
+pub use answer::Answer;
 pub use engine::{Engine, Limits, QueryError, Rows};
 pub use filter::{bounds, equals};
 pub use meter::{Meter, MeterError};

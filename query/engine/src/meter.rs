@@ -7,6 +7,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::compute::min;
+use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use nilometer_contract::{MICROS_PER_HOUR, ResourceKind, Timestamp, catalogue};
@@ -60,6 +63,26 @@ impl Meter {
         let gone = view.expired_before.max(history.forgotten_before());
         let whole = Timestamp(gone.0.saturating_add(MICROS_PER_HOUR - 1)).hour();
         view.start.unwrap_or(view.newest).hour().max(whole)
+    }
+
+    /// The first instant that any sample or lifetime is of; no usage lies before it. It is found in
+    /// what is known of files, and by a look at what lies in memory.
+    pub fn oldest(&self) -> Timestamp {
+        let view = self.tables.now();
+        let mut oldest = view.newest.0;
+        if let Some(samples) = view.tables.get("samples") {
+            let of_files = samples.files.within(i64::MIN, i64::MAX);
+            for file in of_files {
+                oldest = oldest.min(file.span().map_or(i64::MIN, |(first, _)| first));
+            }
+            let columns = samples.memory.iter().filter_map(|batch| batch.column_by_name("at"));
+            let firsts =
+                columns.filter_map(|at| min(at.as_primitive::<TimestampMicrosecondType>()));
+            oldest = firsts.fold(oldest, i64::min);
+        }
+        let history = self.tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
+        let births = history.iter().filter_map(|(_, lifetime)| lifetime.start());
+        Timestamp(births.map(|start| start.0).fold(oldest, i64::min))
     }
 
     /// Rows that usage of a window lacks because their files are damaged.

@@ -90,6 +90,9 @@ const SHELLS: &[&str] = &[
     "deploy/simulation/src/",
     "pipeline/ingest/src/",
     "pipeline/store/src/lease.rs",
+    // The time that a query takes.
+    "query/engine/src/answer.rs",
+    "query/engine/src/engine.rs",
     "scheduler/placement/src/extender.rs",
     "scheduler/placement/src/scheduler.rs",
     "scheduler/placement/src/stream.rs",

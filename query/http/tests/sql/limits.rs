@@ -42,7 +42,7 @@ impl PartitionStream for Endless {
     }
 }
 
-async fn with(limits: Limits) -> (Estate, Arc<AtomicU64>) {
+pub(crate) async fn with(limits: Limits) -> (Estate, Arc<AtomicU64>) {
     let estate = Estate::new(limits).await;
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
     let taken = Arc::<AtomicU64>::default();
@@ -102,7 +102,7 @@ async fn a_query_that_nobody_waits_for_stops() {
 }
 
 /// Nothing is taken any more, soon.
-async fn stops(taken: &AtomicU64) {
+pub(crate) async fn stops(taken: &AtomicU64) {
     for _ in 0..200 {
         let before = taken.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(20)).await;

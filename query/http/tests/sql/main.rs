@@ -10,3 +10,5 @@ mod http;
 mod known;
 mod limits;
 mod pruning;
+mod routes;
+mod stream;

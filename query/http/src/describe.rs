@@ -1,0 +1,86 @@
+//! The tables and their columns, as documentation.
+
+use nilometer_engine::{Engine, resources_schema, samples_schema};
+use nilometer_store::STORED;
+use serde_json::{Value, json};
+
+/// What `GET /v1/tables` answers.
+pub(crate) fn tables(engine: &Engine) -> Value {
+    let view = engine.tables().now();
+    let stored =
+        STORED.iter().filter(|def| !["samples", "series"].contains(&def.name)).map(|def| {
+            let columns = def.columns.iter().map(|column| {
+                json!({
+                    "name": column.name, "type": column.kind.as_str(),
+                    "unit": column.unit, "description": column.doc,
+                })
+            });
+            let rows = view.tables.get(def.name).map(|table| {
+                let files = table.files.rows();
+                files + table.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
+            });
+            json!({
+                "name": def.name, "description": def.doc, "rows": rows,
+                "retention_days": def.retention_days, "columns": columns.collect::<Vec<_>>(),
+            })
+        });
+    let logical = [
+        described(
+            "samples",
+            "Observations: what a meter read on a resource at an instant.",
+            &samples_schema(),
+            &SAMPLES_COLUMNS,
+        ),
+        described(
+            "resources",
+            "Each state of each resource over [start, end), from the lifecycle events.",
+            &resources_schema(),
+            &RESOURCES_COLUMNS,
+        ),
+    ];
+    let tables: Vec<Value> = logical.into_iter().chain(stored).collect();
+    json!({ "tables": tables })
+}
+
+const SAMPLES_COLUMNS: [(&str, &str); 9] = [
+    ("", "Instant of observation."),
+    ("", "Meter; the catalogue has its unit and kind."),
+    ("", "Resource id."),
+    ("", "Kind of the resource."),
+    ("", "Project that the resource belonged to."),
+    ("", "Node that it ran on."),
+    ("", "Source that saw it."),
+    ("meter's unit", "What was observed."),
+    ("", "Epoch in which it was read, see the table `epochs`; 0 is none."),
+];
+
+const RESOURCES_COLUMNS: [(&str, &str); 10] = [
+    ("", "Resource id."),
+    ("", "Kind."),
+    ("", "Project that pays."),
+    ("", "What people call it."),
+    ("", "Node that it runs on."),
+    ("", "Resource that it is part of."),
+    ("JSON", "Labels, flavor, sizes."),
+    ("", "First instant of the state."),
+    ("", "First instant past the state; null while it lasts."),
+    ("", "Whether the state lasts."),
+];
+
+fn described(
+    name: &str,
+    description: &str,
+    schema: &arrow::datatypes::Schema,
+    columns: &[(&str, &str)],
+) -> Value {
+    let columns: Vec<Value> = schema
+        .fields()
+        .iter()
+        .zip(columns)
+        .map(|(field, (unit, doc))| {
+            let kind = field.data_type().to_string();
+            json!({ "name": field.name(), "type": kind, "unit": unit, "description": doc })
+        })
+        .collect();
+    json!({ "name": name, "description": description, "columns": columns })
+}
