@@ -76,7 +76,7 @@ async fn charges(ledger: Ledger, call: Call) -> Result<Response, Problem> {
         return Err(Problem::unprocessable("no price", detail).about("meter"));
     }
     let selection = Selection { project, resource, meter, kind };
-    let found = ledger.charges(window_of(&period), &selection).await?;
+    let found = ledger.charges(call.scope(), window_of(&period), &selection).await?;
     let page = call.page().of(&found);
     let columns = charge_columns(page);
     let schema = CHARGES.file_schema();
@@ -96,7 +96,7 @@ fn in_pages(call: &Call, mut response: Response, total: usize) -> Response {
 async fn bill(ledger: Ledger, call: Call) -> Result<Response, Problem> {
     let detail = detail(call.get("detail"));
     let Some(bill) = bill_of(&call)? else {
-        let issued = ledger.issued(call.get("project")).await?;
+        let issued = ledger.issued(call.scope(), call.get("project")).await?;
         let response = call.answer(list(&issued, call.page(), call.format));
         call.note.add_rows(call.page().of(&issued).len());
         let mut response = in_pages(&call, response, issued.len());
@@ -104,12 +104,12 @@ async fn bill(ledger: Ledger, call: Call) -> Result<Response, Problem> {
         say_missing(response.headers_mut(), &missing, call.scope());
         return Ok(response);
     };
-    let issued = ledger.issued(Some(&bill.project)).await?;
+    let issued = ledger.issued(call.scope(), Some(&bill.project)).await?;
     let period = (bill.period.start(), bill.period.end());
     match issued.iter().find(|it| (it.start, it.end) == period) {
         Some(issued) => Ok(sheet(&call, issued)),
         None => {
-            let draft = ledger.draft(&bill.project, &bill.period, detail).await?;
+            let draft = ledger.draft(call.scope(), &bill.project, &bill.period, detail).await?;
             let draft = sheet(&call, &draft);
             Ok(ledger.say_missing(draft, window_of(&bill.period), call.scope()))
         }
@@ -127,12 +127,13 @@ async fn issue(ledger: Ledger, call: Call) -> Result<Response, Problem> {
 }
 
 async fn issued(ledger: Ledger, call: Call) -> Result<Response, Problem> {
-    let issued = ledger.issued_invoice(call.required("id")).await?;
+    let issued = ledger.issued_invoice(call.scope(), call.required("id")).await?;
     Ok(sheet(&call, &issued))
 }
 
 async fn explained(ledger: Ledger, call: Call) -> Result<Response, Problem> {
-    let explanation = ledger.explain(call.required("line"), bill_of(&call)?.as_ref()).await?;
+    let (line, bill) = (call.required("line"), bill_of(&call)?);
+    let explanation = ledger.explain(call.scope(), line, bill.as_ref()).await?;
     Ok(call.answer(match call.format {
         Format::Table => explanation.to_text(),
         _ => explanation.to_json(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use nilometer_contract::{Principal, Timestamp};
+use nilometer_contract::{Principal, Scope, Timestamp};
 use nilometer_engine::{Engine, Limits};
 use nilometer_http::{Format, Gate, render, surface};
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics};
@@ -182,6 +182,6 @@ fn values(answer: &[u8]) -> serde_json::Result<Vec<f64>> {
 
 async fn some_vm(engine: &Engine) -> anyhow::Result<String> {
     let sql = "SELECT resource FROM resources WHERE kind = 'vm' ORDER BY resource LIMIT 1";
-    let csv = String::from_utf8(render(&engine.query(sql).await?, Format::Csv)?)?;
+    let csv = String::from_utf8(render(&engine.query(&Scope::system(), sql).await?, Format::Csv)?)?;
     Ok(csv.lines().nth(1).unwrap_or_default().to_owned())
 }

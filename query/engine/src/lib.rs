@@ -19,6 +19,7 @@ mod resources;
 mod samples;
 mod scan;
 mod stored;
+mod tenancy;
 mod truncate;
 mod usage;
 
@@ -29,4 +30,5 @@ pub use meter::{Meter, MeterError};
 pub use plan::Selection;
 pub use resources::schema as resources_schema;
 pub use samples::schema as samples_schema;
+pub use tenancy::{RowRule, is_position};
 pub use usage::{USAGE_SCHEMA, days, usage_batch};

@@ -12,7 +12,7 @@ use arrow::compute::min;
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
-use nilometer_contract::{MICROS_PER_HOUR, ResourceKind, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_HOUR, ResourceKind, Scope, Timestamp, catalogue};
 use nilometer_ingest::{Tables, View};
 use nilometer_store::Missing;
 use nilometer_usage::{
@@ -92,23 +92,29 @@ impl Meter {
         samples.into_iter().chain(missing_of(&view, &LIFETIMES)).collect()
     }
 
-    /// Usage by hour of what is selected, in canonical order.
+    /// Usage by hour of what is selected and in the scope, in canonical order. A row belongs to whom
+    /// its project belongs at its start.
     pub async fn usage(
         &self,
+        scope: &Scope,
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, MeterError> {
-        self.usage_at(&self.tables.now(), window, selection).await
+        let mut rows = self.usage_at(&self.tables.now(), window, selection).await?;
+        rows.retain(|row| scope.admits(&row.project, row.start));
+        Ok(rows)
     }
 
     /// The same usage in rows that also end where the attributes of their resource change, so
     /// that each is of one state: what prices that match on attributes need.
     pub async fn usage_by_state(
         &self,
+        scope: &Scope,
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, MeterError> {
         let mut rows = self.rows(&self.tables.now(), window, selection, true).await?;
+        rows.retain(|row| scope.admits(&row.project, row.start));
         rows.sort_unstable();
         Ok(rows)
     }
@@ -141,12 +147,17 @@ impl Meter {
         Ok(out.rows)
     }
 
-    /// How each node's hour splits into children, overhead and idle (invariant 11).
+    /// How each node's hour splits into children, overhead and idle (invariant 11). It tells of all
+    /// that shared a node, so a scope of projects sees none of it.
     pub async fn conservation(
         &self,
+        scope: &Scope,
         window: Window,
         meter: &str,
     ) -> Result<Vec<Breakdown>, MeterError> {
+        if !scope.is_system() {
+            return Ok(Vec::new());
+        }
         let view = self.tables.now();
         let selection = Selection { meter: Some(meter.to_owned()), ..Selection::default() };
         let plan = Arc::new(Plan::of(&self.tables.shared, window, &selection));

@@ -1,21 +1,32 @@
 //! The tables and their columns, as documentation.
 
-use nilometer_engine::{Engine, resources_schema, samples_schema};
+use nilometer_contract::Scope;
+use nilometer_engine::{Engine, is_position, resources_schema, samples_schema};
 use nilometer_store::STORED;
 use serde_json::{Value, json};
 
-/// What `GET /v1/tables` answers.
-pub(crate) fn tables(engine: &Engine) -> Value {
-    let view = engine.tables().now();
-    let stored =
-        STORED.iter().filter(|def| !["samples", "series"].contains(&def.name)).map(|def| {
-            let columns = def.columns.iter().map(|column| {
-                json!({
-                    "name": column.name, "type": column.kind.as_str(),
-                    "unit": column.unit, "description": column.doc,
-                })
-            });
-            let rows = view.tables.get(def.name).map(|table| {
+use crate::problem::Problem;
+
+/// What `GET /v1/tables` answers: the tables that a scope sees. How many rows a table has says
+/// something about all of them, so it is for who sees all.
+pub(crate) fn tables(engine: &Engine, scope: &Scope) -> Result<Value, Problem> {
+    let (view, seen) = (engine.tables().now(), engine.names(scope)?);
+    let is_seen = |name: &str| scope.is_system() || seen.iter().any(|table| table == name);
+    let stored = STORED
+        .iter()
+        .filter(|def| !["samples", "series"].contains(&def.name) && is_seen(def.name))
+        .map(|def| {
+            let columns = def
+                .columns
+                .iter()
+                .filter(|column| scope.is_system() || !is_position(column.name))
+                .map(|column| {
+                    json!({
+                        "name": column.name, "type": column.kind.as_str(),
+                        "unit": column.unit, "description": column.doc,
+                    })
+                });
+            let rows = view.tables.get(def.name).filter(|_| scope.is_system()).map(|table| {
                 let files = table.files.rows();
                 files + table.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
             });
@@ -39,7 +50,7 @@ pub(crate) fn tables(engine: &Engine) -> Value {
         ),
     ];
     let tables: Vec<Value> = logical.into_iter().chain(stored).collect();
-    json!({ "tables": tables })
+    Ok(json!({ "tables": tables }))
 }
 
 const SAMPLES_COLUMNS: [(&str, &str); 9] = [

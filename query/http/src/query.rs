@@ -121,8 +121,8 @@ pub fn surface(engine: &Engine) -> Surface {
     Surface::new()
         .with(&SQL, move |call| sql(for_sql.clone(), call))
         .with(&TABLES, move |call| {
-            let tables = describe::tables(&for_tables);
-            async move { Ok(call.answer_json(&tables)) }
+            let tables = describe::tables(&for_tables, call.scope());
+            async move { Ok(call.answer_json(&tables?)) }
         })
         .with(&USAGE, move |call| usage(for_usage.clone(), call))
         .with(&CONSERVATION, move |call| conservation(for_conservation.clone(), call))
@@ -137,7 +137,7 @@ struct SqlRequest {
 async fn sql(engine: Engine, call: Call) -> Result<Response, Problem> {
     let request: SqlRequest = call.json()?;
     call.note.set_query(&request.query);
-    let answer = engine.answer(&request.query).await?;
+    let answer = engine.answer(call.scope(), &request.query).await?;
     stream_rows(&call, answer).await
 }
 
@@ -148,8 +148,7 @@ async fn usage(engine: Engine, call: Call) -> Result<Response, Problem> {
         .map_err(|error| Problem::unprocessable("no such kind", error.to_string()).about("kind"))?;
     let (project, resource) = (call.text("project"), call.text("resource"));
     let selection = Selection { project, resource, meter: call.text("meter"), kind };
-    let (rows, total) =
-        within(&engine, usage_page(&engine, window, &selection, call.page())).await?;
+    let (rows, total) = within(&engine, usage_page(&engine, &call, window, &selection)).await?;
     let batch = usage_batch(&rows).map_err(|error| Problem::internal(&error))?;
     let missing = engine.meter().missing(window);
     let rows = Rows { schema: USAGE_SCHEMA.clone(), batches: vec![batch], missing };
@@ -178,15 +177,15 @@ fn window(call: &Call) -> Result<Window, Problem> {
 /// page is held, and a window without end meets the bounds of a query early.
 async fn usage_page(
     engine: &Engine,
+    call: &Call,
     window: Window,
     selection: &Selection,
-    page: Page,
 ) -> Result<(Vec<UsageRow>, usize), Problem> {
-    let (mut rows, mut total) = (Vec::new(), 0);
+    let (page, mut rows, mut total) = (call.page(), Vec::new(), 0);
     let (oldest, newest) = (engine.meter().oldest(), engine.meter().newest());
     let start = if window.start < oldest { window.start.max(oldest.hour()) } else { window.start };
     for day in days(Window { start, end: window.end.min(newest) }) {
-        let of_day = engine.meter().usage(day, selection).await;
+        let of_day = engine.meter().usage(call.scope(), day, selection).await;
         let of_day = of_day.map_err(|error| Problem::internal(&error))?;
         let of_page = Page {
             offset: page.offset.saturating_sub(total),
@@ -216,7 +215,7 @@ async fn conservation(engine: Engine, call: Call) -> Result<Response, Problem> {
     let window = window(&call)?;
     let meter = call.required("meter");
     let hours = async {
-        let hours = engine.meter().conservation(window, meter).await;
+        let hours = engine.meter().conservation(call.scope(), window, meter).await;
         hours.map_err(|error| Problem::internal(&error))
     };
     let mut hours = within(&engine, hours).await?;

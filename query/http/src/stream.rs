@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use axum::body::Body;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
@@ -25,6 +26,7 @@ use tracing::warn;
 
 use crate::call::Call;
 use crate::encode::{Encoder, render};
+use crate::format::Format;
 use crate::missing::say_missing;
 use crate::note::Note;
 use crate::problem::Problem;
@@ -36,6 +38,7 @@ const PARTS: usize = 4;
 
 /// The answer to a query, in the format that the client gets.
 pub async fn stream_rows(call: &Call, answer: Answer) -> Result<Response, Problem> {
+    fits(call.format, &answer.schema)?;
     let kind = [(header::CONTENT_TYPE, call.format.content_type())];
     let missing = answer.missing.clone();
     let encoder = Encoder::new(call.format, &answer.schema);
@@ -48,6 +51,19 @@ pub async fn stream_rows(call: &Call, answer: Answer) -> Result<Response, Proble
     };
     say_missing(response.headers_mut(), &missing, call.scope());
     Ok(response)
+}
+
+/// CSV has no lists and structs.
+fn fits(format: Format, schema: &SchemaRef) -> Result<(), Problem> {
+    let nested = schema.fields().iter().find(|field| field.data_type().is_nested());
+    match nested {
+        Some(field) if format == Format::Csv => {
+            let (name, kind) = (field.name(), field.data_type());
+            let detail = format!("{name} is a {kind}, which CSV does not have; ask for JSON");
+            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "no such format", detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Rows that are all there, such as a page, in the format that the client gets.

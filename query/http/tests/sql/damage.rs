@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
-use nilometer_contract::{BatchBuilder, Resource, ResourceKind, Timestamp};
+use nilometer_contract::{BatchBuilder, Resource, ResourceKind, Scope, Timestamp};
 use nilometer_engine::Limits;
 use nilometer_http::MISSING_ROWS;
 use nilometer_store::{EVENTS, SAMPLES};
@@ -138,6 +138,6 @@ async fn rows_whose_labels_are_lost_are_left_out() {
         }
     }
     let engine = estate.engine_over(estate.follower().await.tables());
-    let answer = engine.query("SELECT meter, value FROM samples").await.unwrap();
+    let answer = engine.query(&Scope::system(), "SELECT meter, value FROM samples").await.unwrap();
     assert_eq!(answer.batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
 }

@@ -7,7 +7,7 @@ use axum::Router;
 use bytes::Bytes;
 use nilometer_contract::{
     BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Principal,
-    Resource, ResourceKind, SAMPLES, Subject, Timestamp, encode, partition_of,
+    Resource, ResourceKind, SAMPLES, Scope, Subject, Timestamp, encode, partition_of,
 };
 use nilometer_engine::{Engine, Limits, QueryError};
 use nilometer_http::{Format, Gate, render, surface};
@@ -161,7 +161,7 @@ impl Estate {
 
     /// The same of another engine.
     pub(crate) async fn ask_of(&self, engine: &Engine, sql: &str) -> Result<String, QueryError> {
-        let rows = engine.query(sql).await?;
+        let rows = engine.query(&Scope::system(), sql).await?;
         Ok(String::from_utf8(render(&rows, Format::Table).unwrap()).unwrap())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode, header};
+use nilometer_contract::Scope;
 use nilometer_engine::Limits;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -150,7 +151,8 @@ async fn every_table_is_documented() {
         let table = tables.iter().find(|table| table["name"] == name).unwrap();
         let columns = table["columns"].as_array().unwrap().iter();
         let documented: Vec<&str> = columns.map(|it| it["name"].as_str().unwrap()).collect();
-        let rows = estate.engine.query(&format!("SELECT * FROM {name}")).await.unwrap();
+        let rows =
+            estate.engine.query(&Scope::system(), &format!("SELECT * FROM {name}")).await.unwrap();
         let fields = rows.schema.fields().iter();
         assert_eq!(documented, fields.map(|field| field.name()).collect::<Vec<_>>(), "{name}");
     }

@@ -7,6 +7,7 @@ mod damage;
 mod estate;
 mod golden;
 mod http;
+mod intruder;
 mod known;
 mod limits;
 mod pruning;

@@ -197,11 +197,14 @@ async fn bodies_and_formats_are_checked_alike() {
             .body(Body::from(body))
             .unwrap()
     };
+    let nested = || json!({ "query": "SELECT array_agg(1) AS list" }).to_string();
     let good = || json!({ "query": "SELECT 1 AS one" }).to_string();
     let long = json!({ "query": "x".repeat(2 << 20) }).to_string();
     for (kind, accept, body, status) in [
         ("application/json", "*/*", good(), 200),
         ("Application/JSON; charset=utf-8", "text/csv", good(), 200),
+        ("application/json", "application/json", nested(), 200),
+        ("application/json", "text/csv", nested(), 406),
         ("text/plain", "*/*", good(), 415),
         ("application/json", "image/png", good(), 406),
         ("application/json", "*/*", "{".to_owned(), 400),
