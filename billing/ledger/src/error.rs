@@ -88,6 +88,9 @@ pub enum LedgerError {
     /// No such invoice was issued.
     #[error("no invoice {0} was issued; GET /v1/invoices lists those that were")]
     NoInvoice(String),
+    /// No such project in the period, as far as who asks may know.
+    #[error("no project {0} in all of that period, or not one of yours")]
+    NoProject(String),
     /// No such line.
     #[error(
         "no line {0} on any issued invoice or current draft; for a line of another draft give \
@@ -127,7 +130,7 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         let known = |status, title: &str| Problem::new(status, title, chain(&error));
         match &error {
-            LedgerError::Period(_) => known(StatusCode::BAD_REQUEST, "bad period"),
+            LedgerError::Period(_) => known(StatusCode::UNPROCESSABLE_ENTITY, "bad period"),
             LedgerError::NotFinal { .. }
             | LedgerError::Invoice(InvoiceError::PeriodOpen { .. }) => {
                 known(StatusCode::CONFLICT, "too early")
@@ -137,6 +140,7 @@ impl From<LedgerError> for Problem {
             LedgerError::LostInvoices(_) => known(StatusCode::CONFLICT, "invoices are missing"),
             LedgerError::Overlaps { .. } => known(StatusCode::CONFLICT, "billed already"),
             LedgerError::NoInvoice(_) => known(StatusCode::NOT_FOUND, "no such invoice"),
+            LedgerError::NoProject(_) => known(StatusCode::NOT_FOUND, "no such project"),
             LedgerError::NoLine(_) => known(StatusCode::NOT_FOUND, "no such line"),
             LedgerError::Explain(_) => known(StatusCode::CONFLICT, "cannot be explained"),
             other => Problem::internal(other),

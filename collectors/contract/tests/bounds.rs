@@ -15,7 +15,7 @@ fn text(bytes: usize) -> String {
 }
 
 fn event() -> LifecycleEvent {
-    let resource = Resource::new("vm-1", ResourceKind::Vm);
+    let resource = Resource::new("vm-1", ResourceKind::VM);
     LifecycleEvent { change: Change::Changed, at: AT, resource, source: "libvirt".to_owned() }
 }
 
@@ -53,7 +53,7 @@ fn a_resource_holds_no_more_than_its_bounds() {
         ("attribute value", |of, text| of.attributes = [("k".to_owned(), text)].into()),
     ];
     for (name, change) in changes {
-        let mut resource = Resource::new("r", ResourceKind::Vm);
+        let mut resource = Resource::new("r", ResourceKind::VM);
         change(&mut resource, most.clone());
         assert_eq!(resource.check(), Ok(()), "{name}");
         change(&mut resource, more.clone());
@@ -63,14 +63,14 @@ fn a_resource_holds_no_more_than_its_bounds() {
         assert_eq!((field, bytes), (name, MAX_TEXT_BYTES + 1));
     }
     let with = |count: usize| {
-        let mut resource = Resource::new("r", ResourceKind::Vm);
+        let mut resource = Resource::new("r", ResourceKind::VM);
         resource.attributes = (0..count).map(|n| (n.to_string(), String::new())).collect();
         resource.check()
     };
     assert_eq!(with(MAX_ATTRIBUTES), Ok(()));
     let refused = InvalidResource::TooManyAttributes(MAX_ATTRIBUTES + 1);
     assert_eq!(with(MAX_ATTRIBUTES + 1), Err(refused));
-    assert_eq!(Resource::new("", ResourceKind::Vm).check(), Err(InvalidResource::NoId));
+    assert_eq!(Resource::new("", ResourceKind::VM).check(), Err(InvalidResource::NoId));
 }
 
 #[test]
@@ -262,17 +262,17 @@ fn instants_are_read_and_moved_exactly() {
 fn a_builder_counts_what_it_holds_and_leaves_out() {
     let mut builder = BatchBuilder::new("test");
     assert!(builder.is_empty());
-    let one = builder.subject(&Resource::new("a", ResourceKind::Vm));
-    let other = builder.subject(&Resource::new("b", ResourceKind::Vm));
+    let one = builder.subject(&Resource::new("a", ResourceKind::VM));
+    let other = builder.subject(&Resource::new("b", ResourceKind::VM));
     assert_eq!((one, other), (0, 1));
-    assert_eq!(builder.subject(&Resource::new("a", ResourceKind::Vm)), 0, "each once");
+    assert_eq!(builder.subject(&Resource::new("a", ResourceKind::VM)), 0, "each once");
     builder.push_named(one, "cpu.time", AT, 1.0);
     builder.push_named(one, "memory.usage", AT, f64::NAN);
     builder.push_named(other, "memory.usage", AT, 2.0);
     assert_eq!((builder.len(), builder.not_finite(), builder.is_empty()), (2, 1, false));
     let mut more = BatchBuilder::new("test");
-    let c = more.subject(&Resource::new("c", ResourceKind::Vm));
-    let b = more.subject(&Resource::new("b", ResourceKind::Vm));
+    let c = more.subject(&Resource::new("c", ResourceKind::VM));
+    let b = more.subject(&Resource::new("b", ResourceKind::VM));
     more.push_named(c, "memory.usage", AT, 3.0);
     more.push_named(b, "cpu.time", AT, f64::INFINITY);
     more.push_named(b, "cpu.time", AT, 4.0);
@@ -295,7 +295,7 @@ fn samples_move_to_another_epoch_in_order() {
     let moved = |samples: &[(u32, i64)], last: i64| {
         let mut builder = BatchBuilder::new("test");
         for id in ["a", "b"] {
-            builder.subject(&Resource::new(id, ResourceKind::Vm));
+            builder.subject(&Resource::new(id, ResourceKind::VM));
         }
         for &(subject, second) in samples {
             builder.push_named(subject, "cpu.time", Timestamp::from_seconds(second), second as f64);

@@ -17,6 +17,7 @@ use axum::Router;
 use nilometer_agent::{Agent, Status};
 use nilometer_controller::Controller;
 use nilometer_engine::Engine;
+use nilometer_http::Surface;
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
@@ -100,7 +101,8 @@ struct Process {
     registry: Registry,
     registries: Vec<Registry>,
     readiness: Vec<Readiness>,
-    routes: Router,
+    surface: Surface,
+    scheduler: Router,
     agents: Crew,
     workers: Crew,
     ingesters: Crew,
@@ -125,15 +127,16 @@ pub(crate) async fn run(
     };
     let listener = bind(config.listen.http).await?;
     let address = listener.local_addr()?;
-    let accounts = access::open(&config, address, Arc::new(SystemClock)).await?.map(Arc::new);
+    let gate = access::gate(&config, address, Arc::new(SystemClock)).await?;
     let url = format!("http://{address}");
     let mut process = Process::new(config, url.clone());
     process.wire(roles, up.as_ref()).await?;
     let site = Site {
-        routes: std::mem::take(&mut process.routes),
+        surface: std::mem::take(&mut process.surface),
+        scheduler: std::mem::take(&mut process.scheduler),
         registries: process.registries.clone(),
         readiness: process.readiness.clone(),
-        accounts,
+        gate,
     };
     let cancel = process.servers.cancel.clone();
     process.servers.spawn("http", site.serve(listener, cancel));
@@ -155,7 +158,8 @@ impl Process {
             registries: vec![registry.clone()],
             registry,
             readiness: Vec::new(),
-            routes: Router::new(),
+            surface: Surface::new(),
+            scheduler: Router::new(),
             agents: Crew::default(),
             workers: Crew::default(),
             ingesters: Crew::default(),
@@ -181,8 +185,7 @@ impl Process {
                 false => self.follow(log.clone(), &storage).await?,
             };
             let engine = Engine::new(&storage, tables, self.config.limits())?;
-            self.routes =
-                std::mem::take(&mut self.routes).merge(nilometer_http::router(engine.clone()));
+            self.serve(nilometer_http::surface(&engine));
             self.shown.engine = Some(engine.clone());
             if roles.bill {
                 self.bill(engine, &storage, roles.name).await?;
@@ -228,6 +231,10 @@ impl Process {
         Ok(tables)
     }
 
+    fn serve(&mut self, surface: Surface) {
+        self.surface = std::mem::take(&mut self.surface).merge(surface);
+    }
+
     fn show_ingest(&mut self, metrics: &Metrics) {
         self.shown.ingest = Some(metrics.clone());
         let metrics = metrics.clone();
@@ -255,7 +262,7 @@ impl Process {
         let book = self.config.price_book()?;
         let ledger = Ledger::open(engine, storage, book, self.clock.clone(), &self.registry);
         let ledger = ledger.await.context("billing cannot start")?;
-        self.routes = std::mem::take(&mut self.routes).merge(ledger.router());
+        self.serve(ledger.surface());
         self.shown.ledger = Some(ledger.clone());
         let ready = ledger.clone();
         self.readiness.push(Arc::new(move || ready.readiness()));
@@ -270,7 +277,7 @@ impl Process {
         let config = self.config.scheduler();
         let prices = NodePrices::new(self.config.price_book()?, self.config.catalogue()?);
         let scheduler = Scheduler::new(log, config, prices, now, &self.registry)?;
-        self.routes = std::mem::take(&mut self.routes).merge(scheduler.router());
+        self.scheduler = scheduler.router();
         let ready = scheduler.clone();
         self.readiness.push(Arc::new(move || match ready.is_caught_up() {
             true => Ok(()),

@@ -36,6 +36,7 @@ const NEEDS: [Need; 14] = [
     Need { what: "keytool", package: "default-jre-headless" },
     Need { what: "mvn", package: "maven" },
     Need { what: "/usr/lib/postgresql/*/bin/initdb", package: "postgresql" },
+    Need { what: "python3", package: "python3-venv" },
     Need { what: "strace", package: "strace" },
     Need { what: "/usr/lib/*/faketime/libfaketimeMT.so.1", package: "libfaketime" },
 ];

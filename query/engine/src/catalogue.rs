@@ -11,7 +11,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use nilometer_contract::{MICROS_PER_SECOND, Meter, MeterKind, Origin, ResourceKind};
+use nilometer_contract::{MICROS_PER_SECOND, Meter, MeterKind, Origin, ResourceKind, Scope};
 use nilometer_ingest::Tables;
 
 fn text(name: &str) -> Field {
@@ -63,6 +63,8 @@ pub(crate) enum Of {
 pub(crate) struct CatalogueTable {
     pub(crate) of: Of,
     pub(crate) tables: Tables,
+    /// Who sees not all sees what is declared: what was learnt may be somebody else's.
+    pub(crate) scope: Scope,
 }
 
 impl std::fmt::Debug for CatalogueTable {
@@ -92,8 +94,8 @@ impl TableProvider for CatalogueTable {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = match self.of {
-            Of::Meters => meters(&self.tables)?,
-            Of::Kinds => kinds(&self.tables)?,
+            Of::Meters => meters(&self.tables, &self.scope)?,
+            Of::Kinds => kinds(&self.tables, &self.scope)?,
         };
         let source =
             MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
@@ -105,9 +107,11 @@ fn texts<T: AsRef<str>>(values: impl Iterator<Item = T>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
-fn meters(tables: &Tables) -> Result<RecordBatch> {
+fn meters(tables: &Tables, scope: &Scope) -> Result<RecordBatch> {
     let catalogue = tables.catalogue();
-    let all = || catalogue.meters().map(|meter| &**meter);
+    let is_seen =
+        |meter: &&Meter| scope.is_system() || !matches!(meter.origin, Origin::Learnt { .. });
+    let all = || catalogue.meters().map(|meter| &**meter).filter(is_seen);
     let attribute = |meter: &Meter| match &meter.kind {
         MeterKind::Allocation { attribute } => attribute.clone().unwrap_or_default(),
         _ => String::new(),
@@ -137,10 +141,11 @@ fn meters(tables: &Tables) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(meters_schema(), columns)?)
 }
 
-fn kinds(tables: &Tables) -> Result<RecordBatch> {
+fn kinds(tables: &Tables, scope: &Scope) -> Result<RecordBatch> {
     let catalogue = tables.catalogue();
     let declared = catalogue.kinds().map(|kind| kind.name.clone());
-    let names: BTreeSet<ResourceKind> = declared.chain(tables.kinds_in_use()).collect();
+    let in_use = if scope.is_system() { tables.kinds_in_use() } else { BTreeSet::new() };
+    let names: BTreeSet<ResourceKind> = declared.chain(in_use).collect();
     let all: Vec<_> = names.iter().map(|name| catalogue.kind(name)).collect();
     let flags = |flag: &dyn Fn(&nilometer_contract::Kind) -> bool| -> ArrayRef {
         Arc::new(all.iter().map(|kind| Some(flag(kind))).collect::<BooleanArray>())

@@ -9,6 +9,7 @@ mod damage;
 mod explanations;
 mod http;
 mod instants;
+mod intruder;
 mod invoices;
 mod open;
 mod orders;

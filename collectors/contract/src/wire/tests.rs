@@ -17,7 +17,7 @@ mod bounds;
 fn batch(count: usize) -> SampleBatch {
     let mut builder = BatchBuilder::new("test");
     for n in 0..count {
-        let subject = builder.subject(&Resource::new(format!("r{n}"), ResourceKind::Vm));
+        let subject = builder.subject(&Resource::new(format!("r{n}"), ResourceKind::VM));
         builder.push_named(subject, "cpu.time", Timestamp::from_seconds(1_795_000_000), 1.0);
     }
     builder.build()

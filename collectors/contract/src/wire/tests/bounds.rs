@@ -68,7 +68,7 @@ fn what_cannot_be_written_is_refused_before_it_is() {
 fn a_record_is_split_at_its_bounds() {
     let rows = |count: usize| {
         let mut builder = BatchBuilder::new("test");
-        let subject = builder.subject(&Resource::new("r", ResourceKind::Vm));
+        let subject = builder.subject(&Resource::new("r", ResourceKind::VM));
         for n in 0..count {
             builder.push_named(subject, "cpu.time", Timestamp(n as i64), 1.0);
         }
