@@ -28,12 +28,6 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
-
-    /// Equality whose time does not depend on where two texts differ.
-    pub fn is_equal(&self, other: &Secret) -> bool {
-        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
-    }
 }
 
 impl fmt::Debug for Secret {
@@ -97,7 +91,7 @@ impl Credentials {
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
     /// Nothing that this authenticator knows; another one may.
-    #[error("send `Authorization: Bearer …` with a key, or the token of listen.token")]
+    #[error("send `Authorization: Bearer …` with a key; `nilometer key create` makes one")]
     Unknown,
     /// Known, and not valid: wrong, expired or revoked.
     #[error("{0}")]
@@ -144,27 +138,6 @@ fn is_loopback_host(host: &str) -> bool {
     address || name.eq_ignore_ascii_case("localhost")
 }
 
-/// The one token of `listen.token`: whoever has it is the operator.
-#[derive(Clone, Debug)]
-pub struct StaticToken(Secret);
-
-impl StaticToken {
-    /// For a token that is not empty.
-    pub fn new(token: &str) -> Option<Self> {
-        (!token.is_empty()).then(|| StaticToken(Secret::new(token)))
-    }
-}
-
-#[async_trait]
-impl Authenticator for StaticToken {
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, Denied> {
-        match &credentials.bearer {
-            Some(bearer) if bearer.is_equal(&self.0) => Ok(Principal::operator("listen.token")),
-            _ => Err(Denied::Unknown),
-        }
-    }
-}
-
 /// Whoever asks is this principal.
 #[derive(Clone, Debug)]
 pub struct Trusted(pub Principal);
@@ -206,17 +179,6 @@ mod tests {
             let denied = Loopback.authenticate(&credentials).await;
             assert!(matches!(denied, Err(Denied::Unknown)), "{credentials:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn the_token_is_the_operator() {
-        let token = StaticToken::new("s3cret").unwrap();
-        let asked = async |bearer| token.authenticate(&from("10.0.0.7:1", None, bearer)).await;
-        assert!(asked(Some("s3cret")).await.is_ok());
-        for wrong in [None, Some(""), Some("s3cre"), Some("s3cret "), Some("S3cret")] {
-            assert!(asked(wrong).await.is_err(), "{wrong:?}");
-        }
-        assert!(StaticToken::new("").is_none());
     }
 
     #[test]
