@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use datafusion::error::DataFusionError;
+use nilometer_contract::Causes;
 use nilometer_contract::Timestamp;
 use nilometer_engine::{MeterError, QueryError};
 use nilometer_http::Problem;
@@ -128,7 +129,7 @@ impl From<InvoiceError> for LedgerError {
 
 impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
-        let known = |status, title: &str| Problem::new(status, title, chain(&error));
+        let known = |status, title: &str| Problem::new(status, title, Causes(&error).to_string());
         match &error {
             LedgerError::Period(_) => known(StatusCode::UNPROCESSABLE_ENTITY, "bad period"),
             LedgerError::NotFinal { .. }
@@ -146,17 +147,4 @@ impl From<LedgerError> for Problem {
             other => Problem::internal(other),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

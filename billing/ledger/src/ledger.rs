@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
-use nilometer_contract::{Timestamp, micros};
+use nilometer_contract::{Causes, Timestamp, micros};
 use nilometer_engine::Engine;
 use nilometer_rating::PriceBook;
 use nilometer_source::SharedClock;
@@ -140,7 +140,7 @@ impl Ledger {
             }
             if let Err(error) = self.settle(&cancel).await {
                 self.inner.metrics.failures.inc();
-                warn!(error = &error as &dyn std::error::Error, "settling failed, trying again");
+                warn!(error = %Causes(&error), "settling failed, trying again");
             }
         }
     }

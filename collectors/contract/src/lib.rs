@@ -10,6 +10,7 @@
 pub mod attribute;
 mod builder;
 mod catalogue;
+mod causes;
 mod epoch;
 mod event;
 mod gap;
@@ -28,6 +29,7 @@ mod wire;
 
 pub use builder::BatchBuilder;
 pub use catalogue::{Catalogue, CatalogueError, Conflict, Statement, catalogue};
+pub use causes::Causes;
 pub use epoch::{Epoch, EpochId};
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
 pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES, MAX_GAP_SOURCES};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::future::try_join_all;
-use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
+use nilometer_contract::{Causes, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
 use nilometer_source::SharedClock;
 use nilometer_store::{Add, CommitError, Position, Row, Storage, StoreError, Table, write_samples};
@@ -126,7 +126,7 @@ pub(crate) async fn flush(
         progress.refreshed = false;
         tools.metrics.commit_failures.inc();
         tools.metrics.uncommitted.set(1);
-        warn!(error = &failed as &dyn std::error::Error, "commit failed, trying again");
+        warn!(error = %Causes(&failed), "commit failed, trying again");
         failing.get_or_insert_with(|| (tools.clock.now(), told(&failed)));
         tokio::time::sleep(tools.retry_pause).await;
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{
-    Change, Epoch, HistoryBounds, LifecycleEvent, MeterKind, Resource, Statement, Timestamp, micros,
+    Causes, Change, Epoch, HistoryBounds, LifecycleEvent, MeterKind, Resource, Statement,
+    Timestamp, micros,
 };
 use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{DataFile, Description, StoreError, Table, rows_of};
@@ -238,7 +239,7 @@ pub(crate) fn unless_damaged<T>(
 ) -> Result<Option<T>, StoreError> {
     match read {
         Err(error) if error.is_damage() => {
-            warn!(file = file.path, error = &error as &dyn std::error::Error, "left out");
+            warn!(file = file.path, error = %Causes(&error), "left out");
             Ok(None)
         }
         read => read.map(Some),
@@ -269,7 +270,7 @@ pub(crate) async fn load_series_file(
             if let Err(error) = learnt {
                 warn!(
                     series = ids.value(row),
-                    error = &error as &dyn std::error::Error,
+                    error = %Causes(&error),
                     "left out"
                 );
                 continue;

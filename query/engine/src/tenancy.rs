@@ -34,7 +34,7 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 use futures::{StreamExt, stream};
-use nilometer_contract::{Scope, Timestamp};
+use nilometer_contract::{Causes, Scope, Timestamp};
 use tracing::error;
 
 use crate::filter::bounds;
@@ -213,7 +213,7 @@ fn unreadable(name: &str, error: DataFusionError) -> DataFusionError {
     if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
         return DataFusionError::ResourcesExhausted(format!("reading {name}"));
     }
-    error!(table = name, error = &error as &dyn std::error::Error, "rows cannot be read");
+    error!(table = name, error = %Causes(&error), "rows cannot be read");
     DataFusionError::Internal(format!("rows of {name} cannot be read"))
 }
 

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use datafusion::error::DataFusionError;
+use nilometer_contract::Causes;
 use nilometer_engine::QueryError;
 use serde::Serialize;
 
@@ -59,7 +60,7 @@ impl Problem {
 
     /// Our failure; the detail is for operators.
     pub fn internal(error: &dyn std::error::Error) -> Self {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", chain(error))
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", Causes(error).to_string())
     }
 
     /// The same about a parameter.
@@ -72,19 +73,6 @@ impl Problem {
         self.headers.get_or_insert_default().insert(name, value);
         self
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl From<QueryError> for Problem {
