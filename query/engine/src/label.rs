@@ -61,11 +61,7 @@ impl LabelExec {
         Self::over(input, labeler, Arc::new(statistics))
     }
 
-    fn over(
-        input: Arc<dyn ExecutionPlan>,
-        labeler: Labeler,
-        statistics: Arc<Statistics>,
-    ) -> Self {
+    fn over(input: Arc<dyn ExecutionPlan>, labeler: Labeler, statistics: Arc<Statistics>) -> Self {
         let of_input = input.properties();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(labeler.schema.clone()),
