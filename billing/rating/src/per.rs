@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn levels_of_time_and_energy_are_priced_by_their_time() {
         let catalogue = nilometer_contract::Catalogue::parse(
-            "default_hold_seconds = 300\n\
+            "[[kind]]\nname = 'vm'\n\
              [[meter]]\nname = 't'\nkind = 'gauge'\nunit = 'seconds'\ndescription = ''\n\
              resources = ['vm']\n\
              [[meter]]\nname = 'e'\nkind = 'gauge'\nunit = 'joules'\ndescription = ''\n\
@@ -198,8 +198,10 @@ mod tests {
         );
         let catalogue = catalogue.unwrap();
         let units = |meter: &str, text: &str| {
-            let meter = catalogue.get(catalogue.find(meter).unwrap());
-            Per::parse(text, meter).map(|per| per.units()).map_err(|error| error.to_string())
+            let usage_unit = &catalogue.find(meter).unwrap().usage_unit;
+            Per::parse(text, meter, usage_unit)
+                .map(|per| per.units())
+                .map_err(|error| error.to_string())
         };
         assert_eq!(units("t", "second*hour"), Ok(3_600));
         assert_eq!(units("e", "kJ*hour"), Ok(3_600_000));

@@ -267,9 +267,11 @@ impl MeterEntry {
         }
         let kind = match (self.kind.as_str(), &self.attribute) {
             ("allocation", attribute) => MeterKind::Allocation { attribute: attribute.clone() },
-            (_, Some(_)) => return Err(wrong("only an allocation has an attribute")),
-            (name, None) => MeterKind::sampled(name)
-                .ok_or_else(|| wrong("kind is one of counter, gauge, delta, allocation"))?,
+            (name, attribute) => match (MeterKind::sampled(name), attribute) {
+                (Some(kind), None) => kind,
+                (Some(_), Some(_)) => return Err(wrong("only an allocation has an attribute")),
+                (None, _) => return Err(wrong("kind is one of counter, gauge, delta, allocation")),
+            },
         };
         let unit: Unit = self.unit.parse().map_err(|error: crate::meter::InvalidUnit| {
             refused("meter", &self.name, error.to_string())

@@ -12,7 +12,9 @@ impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
         f.write_str(&text)?;
-        for cause in std::iter::successors(self.0.source(), |error| error.source()) {
+        let mut next_cause = self.0.source();
+        while let Some(cause) = next_cause {
+            next_cause = cause.source();
             let next = cause.to_string();
             if !text.contains(&next) {
                 write!(f, ": {next}")?;

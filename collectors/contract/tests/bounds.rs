@@ -39,11 +39,14 @@ fn before(at: Timestamp) -> Timestamp {
     at.plus_micros(-1)
 }
 
+/// Puts a text somewhere in a resource.
+type Edit = fn(&mut Resource, String);
+
 #[test]
 fn a_resource_holds_no_more_than_its_bounds() {
     let most = text(MAX_TEXT_BYTES);
     let more = text(MAX_TEXT_BYTES + 1);
-    let changes: [(&str, fn(&mut Resource, String)); 7] = [
+    let changes: [(&str, Edit); 7] = [
         ("id", |of, text| of.id = text),
         ("project", |of, text| of.project = text),
         ("name", |of, text| of.name = text),
@@ -200,7 +203,8 @@ fn a_catalogue_is_refused_for_each_of_its_rules() {
         )
     };
     let parsed = |entries: &[String]| {
-        let text = format!("default_hold_seconds = 300\n{}", entries.concat());
+        let text =
+            format!("default_hold_seconds = 300\n[[kind]]\nname = 'vm'\n{}", entries.concat());
         Catalogue::parse(&text).map_err(|error| error.to_string())
     };
     let refusal = |kind: &str, more: &str, resources: &str| {
@@ -214,20 +218,20 @@ fn a_catalogue_is_refused_for_each_of_its_rules() {
     }
     assert!(refusal("level", "", "'vm'").contains("kind is one of"));
     assert!(refusal("level", "attribute = 'a'", "'vm'").contains("kind is one of"));
-    assert!(refusal("gauge", "", "").contains("no kind of resource"));
+    assert_eq!(refusal("gauge", "", ""), "", "of any kind");
+    assert!(refusal("gauge", "", "'vn'").contains("no kind vn is declared"));
     for (seconds, is_taken) in [(0, false), (1, true), (86_400, true), (86_401, false)] {
         let found = refusal("gauge", &format!("hold_seconds = {seconds}"), "'vm'");
         assert_eq!(found.is_empty(), is_taken, "{seconds}: {found}");
     }
     let named = |name: &str| entry(name, "gauge", "", "'vm'");
-    assert!(parsed(&[named("a"), named("a")]).unwrap_err().contains("named twice"));
+    assert!(parsed(&[named("a"), named("a")]).unwrap_err().contains("declared twice"));
     let many = |count: usize| (0..count).map(|n| named(&n.to_string())).collect::<Vec<_>>();
-    assert!(parsed(&many(4_096)).is_ok());
-    assert!(parsed(&many(4_097)).unwrap_err().contains("one too many"));
+    assert!(parsed(&many(65_536)).is_ok());
+    assert!(parsed(&many(65_537)).unwrap_err().contains("one too many"));
     let two = parsed(&[named("a"), entry("b", "counter", "hold_seconds = 7", "'vm'")]).unwrap();
-    let meters: Vec<_> = two.iter().map(|(id, meter)| (id.0, meter.name.as_str())).collect();
-    assert_eq!(meters, [(0, "a"), (1, "b")]);
-    let hold = |name| two.get(two.find(name).unwrap()).hold_micros;
+    assert_eq!(two.meters().map(|meter| &*meter.name).collect::<Vec<_>>(), ["a", "b"]);
+    let hold = |name| two.find(name).unwrap().hold_micros;
     assert_eq!((hold("a"), hold("b")), (300 * MICROS_PER_SECOND, 7 * MICROS_PER_SECOND));
     assert_eq!(two.find("c"), None);
 }
@@ -240,12 +244,12 @@ fn units_of_usage_follow_from_kind_and_base_unit() {
     for (kind, expected) in kinds {
         for (unit, expected) in units.into_iter().zip(expected) {
             let text = format!(
-                "default_hold_seconds = 1\n[[meter]]\nname = 'm'\nkind = '{kind}'\n\
+                "default_hold_seconds = 1\n[[kind]]\nname = 'vm'\n[[meter]]\nname = 'm'\nkind = '{kind}'\n\
                  unit = '{unit}'\ndescription = ''\nresources = ['vm']\n"
             );
             let catalogue = Catalogue::parse(&text).unwrap();
-            let meter = catalogue.get(catalogue.find("m").unwrap());
-            assert_eq!(meter.usage_unit(), expected, "{kind} {unit}");
+            let meter = catalogue.find("m").unwrap();
+            assert_eq!(&*meter.usage_unit, expected, "{kind} {unit}");
             assert_eq!((meter.kind.as_str(), meter.unit.as_str()), (kind, unit));
             assert_eq!(meter.unit.to_string(), unit);
         }

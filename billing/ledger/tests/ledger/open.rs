@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nilometer_contract::{
-    BatchBuilder, Catalogue, Labels, MeterKind, Origin, Resource, Statement, Subject, catalogue,
-    encode, partition_of,
+    BatchBuilder, Catalogue, Labels, MeterKind, Origin, Resource, Scope, Statement, Subject,
+    catalogue, encode, partition_of,
 };
 use nilometer_engine::Selection;
 use nilometer_ingest::IngestConfig;
@@ -50,12 +50,21 @@ async fn what_nobody_declared_is_stored_asked_for_metered_priced_and_billed() {
     assert_eq!(site.csv(meters).await.lines().nth(1), Some("delta,tokens,learnt,gateway"));
     let kinds = "SELECT declared FROM kinds WHERE kind = 'model'";
     assert_eq!(site.csv(kinds).await.lines().nth(1), Some("false"));
-    let usage = site.engine.meter().usage(window(0, 1), &Selection::default()).await.unwrap();
+    let usage = site
+        .engine
+        .meter()
+        .usage(&Scope::system(), window(0, 1), &Selection::default())
+        .await
+        .unwrap();
     let usage: Vec<_> =
         usage.iter().map(|row| (row.labels.as_str(), row.quantity.to_string())).collect();
     let expected = [("{\"tier\":\"basic\"}", "2000"), ("{\"tier\":\"gold-plus\"}", "1000")];
     assert_eq!(usage, expected.map(|(labels, quantity)| (labels, quantity.to_owned())));
-    let draft = site.ledger.draft("acme", &period(0, 1), Detail::Resources).await.unwrap();
+    let draft = site
+        .ledger
+        .draft(&Scope::system(), "acme", &period(0, 1), Detail::Resources)
+        .await
+        .unwrap();
     let lines = draft.lines.iter().map(|line| (line.quantity.to_string(), line.amount.to_string()));
     let expected = [("2000", "4.00"), ("1000", "3.00")];
     let expected = expected.map(|(quantity, amount)| (quantity.to_owned(), amount.to_owned()));
@@ -91,8 +100,12 @@ async fn a_sample_counts_for_as_long_as_its_meter_holds() {
     for (from, upto, held) in
         [(0, 1, 3_600), (1, 2, 3_600), (2, 3, 3_600), (3, 4, 3_600), (4, 5, 60)]
     {
-        let of =
-            site.engine.meter().usage(window(from, upto), &Selection::default()).await.unwrap();
+        let of = site
+            .engine
+            .meter()
+            .usage(&Scope::system(), window(from, upto), &Selection::default())
+            .await
+            .unwrap();
         let sum: i128 = of.iter().map(|row| row.quantity.0).sum();
         assert_eq!(sum, held * 10 * 1_000_000_000_000, "hour {from}");
     }

@@ -190,7 +190,10 @@ fn dictionaries_that_grow_are_refused() {
     let mut writer =
         StreamWriter::try_new_with_options(&mut bytes, &rows.schema(), options).unwrap();
     let column = |meters: Vec<&str>, keys: Vec<u16>| -> ArrayRef {
-        let values = Arc::new(StringArray::from(meters));
+        let texts = |texts: Vec<&str>| Arc::new(StringArray::from(texts)) as ArrayRef;
+        let stated = vec![""; meters.len()];
+        let columns = vec![texts(meters), texts(stated.clone()), texts(stated)];
+        let values = Arc::new(StructArray::new(METER_FIELDS.clone(), columns, None));
         Arc::new(DictionaryArray::<UInt16Type>::new(UInt16Array::from(keys), values))
     };
     for meter in [column(vec!["a"], vec![0, 0, 0]), column(vec!["a", "b"], vec![0, 1, 1])] {
@@ -226,7 +229,8 @@ fn other_columns_are_refused() {
     check("another name", &stream(renamed, rows.columns().to_vec()), "unexpected schema: fields");
 
     let texts = || StringArray::from(vec!["a", "b", "c"]);
-    let meters = || Arc::new(StringArray::from(vec!["cpu.time"])) as ArrayRef;
+    let texts_alone = || Arc::new(StringArray::from(vec!["cpu.time"])) as ArrayRef;
+    let meters = || rows.column(1).as_dictionary::<UInt16Type>().values().clone();
     let of = |column: ArrayRef| column;
     let plain = "a plain field has another type";
     let dictionary = "a dictionary field has another type";
@@ -238,7 +242,8 @@ fn other_columns_are_refused() {
     let large = DictionaryArray::<UInt16Type>::new(vec![0, 0, 0].into(), Arc::new(large));
     let subjects = rows.column(2).as_dictionary::<UInt32Type>().values().clone();
     let narrow = DictionaryArray::<UInt16Type>::new(vec![0, 1, 2].into(), subjects);
-    let untold = DictionaryArray::<UInt32Type>::new(vec![0, 0, 0].into(), meters());
+    let untold = DictionaryArray::<UInt32Type>::new(vec![0, 0, 0].into(), texts_alone());
+    let unnamed = DictionaryArray::<UInt16Type>::new(vec![0, 0, 0].into(), texts_alone());
     let keyed = DictionaryArray::<UInt16Type>::new(
         vec![0, 0, 0].into(),
         Arc::new(Float64Array::from(vec![1.0])),
@@ -255,6 +260,7 @@ fn other_columns_are_refused() {
         ("large texts", 1, of(Arc::new(large)), dictionary),
         ("narrow keys of resources", 2, of(Arc::new(narrow)), dictionary),
         ("resources that are texts", 2, of(Arc::new(untold)), dictionary),
+        ("meters that are texts", 1, of(Arc::new(unnamed)), dictionary),
     ] {
         check(name, &with_column(at, column), expected);
     }
@@ -275,18 +281,23 @@ fn resources_of_another_shape_are_refused() {
     let text = || Arc::new(StringArray::from(vec!["a"])) as ArrayRef;
     let number = Arc::new(Int32Array::from(vec![1])) as ArrayRef;
     let nested = DictionaryArray::<UInt16Type>::new(vec![0].into(), text());
-    let expected = "resource is not four texts";
+    let expected = "a dictionary has other texts";
     check("three", &subject(vec![text(), text(), text()]), expected);
-    check("five", &subject(vec![text(), text(), text(), text(), text()]), expected);
-    check("a number", &subject(vec![text(), text(), text(), number]), expected);
-    check("nested", &subject(vec![text(), text(), text(), Arc::new(nested)]), expected);
-    let names = subject(vec![text(), text(), text(), text()]);
+    let more = |column: ArrayRef| vec![text(), text(), text(), text(), column];
+    check("six", &subject([more(text()), vec![text()]].concat()), expected);
+    check("a number", &subject(more(number)), expected);
+    check("nested", &subject(more(Arc::new(nested))), expected);
+    let names = subject(more(text()));
     check("other names", &names, "unexpected schema: fields");
 }
 
 #[test]
 fn nulls_are_refused() {
-    let nulls = StringArray::from(vec![Some("cpu.time"), None]);
+    let nulls = || Arc::new(StringArray::from(vec![Some("cpu.time"), None])) as ArrayRef;
+    let names = ["name", "kind", "unit"];
+    let fields: Fields =
+        names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    let nulls = StructArray::new(fields, vec![nulls(), nulls(), nulls()], None);
     let meters = DictionaryArray::<UInt16Type>::new(vec![0, 0, 0].into(), Arc::new(nulls));
     check("in a dictionary", &with_column(1, Arc::new(meters)), "or nulls");
     check("counted", &patched(3, in_node(0, 8), &1_i64.to_le_bytes()), "or nulls");

@@ -14,17 +14,24 @@ fn dictionaries_and_texts_hold_no_more_than_their_bounds() {
     let texts = |count: usize, text: &str| StringArray::from(vec![text; count]);
     let subjects = |count: usize, text: &str| {
         let text = texts(count, text);
-        Subjects { id: text.clone(), kind: text.clone(), project: text.clone(), node: text }
+        let labels = texts(count, "");
+        let (kind, project, node) = (text.clone(), text.clone(), text.clone());
+        Subjects { id: text, kind, project, node, labels }
     };
+    let meters = |names: Vec<String>| {
+        let unstated = texts(names.len(), "");
+        Meters { name: StringArray::from(names), kind: unstated.clone(), unit: unstated }
+    };
+    let many = |count: usize| (0..count).map(|n| format!("m{n}")).collect::<Vec<_>>();
     let most = MAX_SUBJECTS;
     let long = "x".repeat(MAX_TEXT_BYTES);
     let longer = "x".repeat(MAX_TEXT_BYTES + 1);
     let accepted: [Vec<u8>; 5] = [
         unchecked(|batch| batch.subjects = subjects(most, "a")),
-        unchecked(|batch| batch.meters = texts(most, "a")),
+        unchecked(|batch| batch.meters = meters(many(MAX_METERS))),
         unchecked(|batch| batch.source = long.clone()),
         unchecked(|batch| batch.subjects = subjects(1, &long)),
-        unchecked(|batch| batch.meters = texts(1, &long)),
+        unchecked(|batch| batch.meters = meters(vec![long.clone()])),
     ];
     for bytes in accepted {
         assert_eq!(refusal(&bytes), "accepted");
@@ -41,13 +48,50 @@ fn dictionaries_and_texts_hold_no_more_than_their_bounds() {
     for column in 0..4 {
         check("a long text", &one_long(column), &text);
     }
-    check("a long meter", &unchecked(|batch| batch.meters = texts(1, &longer)), &text);
+    let long_name = unchecked(|batch| batch.meters = meters(vec![longer.clone()]));
+    check("a long meter", &long_name, &text);
+    let long_labels = unchecked(|batch| {
+        batch.subjects.labels = texts(1, &"x".repeat(MAX_LABELS_BYTES + 1));
+    });
+    let labels = format!("bytes of labels {}, more than {MAX_LABELS_BYTES}", MAX_LABELS_BYTES + 1);
+    check("long labels", &long_labels, &labels);
     check("a long source", &unchecked(|batch| batch.source = longer.clone()), &source);
+    let beyond = "rows 4097, more than 4096";
+    check("meters", &unchecked(|batch| batch.meters = meters(many(MAX_METERS + 1))), beyond);
     let beyond = "rows 16385, more than 16384";
-    check("meters", &unchecked(|batch| batch.meters = texts(most + 1, "a")), beyond);
     check("resources", &unchecked(|batch| batch.subjects = subjects(most + 1, "a")), beyond);
     let nameless = unchecked(|batch| batch.subjects.id = texts(1, ""));
     check("no id", &nameless, "a resource has no id");
+}
+
+#[test]
+fn what_is_stated_of_meters_and_labels_is_checked() {
+    let stated = |kind: &str, unit: &str| {
+        unchecked(|batch| {
+            batch.meters.kind = StringArray::from(vec![kind]);
+            batch.meters.unit = StringArray::from(vec![unit]);
+        })
+    };
+    for (kind, unit) in [("", ""), ("counter", "seconds"), ("gauge", "1"), ("delta", "req/s")] {
+        assert_eq!(refusal(&stated(kind, unit)), "accepted");
+    }
+    let kinds = "a kind of meter is not counter, gauge or delta";
+    check("an allocation", &stated("allocation", ""), kinds);
+    check("a kind", &stated("Counter", ""), kinds);
+    let units = "a unit is not 1 to 32 bytes without spaces";
+    check("a unit with spaces", &stated("", "a b"), units);
+    check("a long unit", &stated("", &"x".repeat(33)), units);
+    let twice = unchecked(|batch| {
+        let texts = |text: &str| StringArray::from(vec![text; 2]);
+        batch.meters = Meters { name: texts("a"), kind: texts(""), unit: texts("") };
+    });
+    check("a meter twice", &twice, "a meter is named twice");
+    let labelled =
+        |text: &str| unchecked(|batch| batch.subjects.labels = StringArray::from(vec![text]));
+    assert_eq!(refusal(&labelled(r#"{"a":"b"}"#)), "accepted");
+    for text in ["{}", r#"{"a": "b"}"#, r#"{"b":"1","a":"2"}"#, "x"] {
+        check(text, &labelled(text), "the labels of a series are refused");
+    }
 }
 
 #[test]
@@ -56,10 +100,10 @@ fn what_cannot_be_written_is_refused_before_it_is() {
     long.source = "x".repeat(MAX_TEXT_BYTES + 1);
     assert!(matches!(encode(&long), Err(WireError::Bound { what: "bytes of source", .. })));
     let mut many = batch(1);
-    many.meters = StringArray::from(vec!["a"; MAX_SUBJECTS + 1]);
-    let expected = format!("meters {}, more than {MAX_SUBJECTS}", MAX_SUBJECTS + 1);
-    assert_eq!(encode(&many).unwrap_err().to_string(), expected);
-    many.meters = StringArray::from(vec!["a"; MAX_SUBJECTS]);
+    let names = |count: usize| (0..count).map(|n| format!("m{n}")).collect::<Vec<_>>();
+    let unstated = StringArray::from(vec![""; MAX_METERS]);
+    let name = StringArray::from(names(MAX_METERS));
+    many.meters = Meters { name, kind: unstated.clone(), unit: unstated };
     assert_eq!(encode(&many).unwrap().len(), 1);
     assert_eq!(encode(&batch(0)).unwrap(), Vec::<Vec<u8>>::new());
 }
