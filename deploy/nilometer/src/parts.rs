@@ -12,7 +12,6 @@ use nilometer_engine::Limits;
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
 use nilometer_rating::PriceBook;
-use nilometer_source::SharedClock;
 use nilometer_store::{LeaseConfig, Storage, StorageConfig};
 
 use crate::config::{Config, Lease, Second};

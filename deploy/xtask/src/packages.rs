@@ -20,7 +20,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 15] = [
     Need { what: "cc", package: "gcc" },
     Need { what: "containerd", package: "containerd" },
     Need { what: "runc", package: "runc" },
