@@ -7,12 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use nilometer_http::gate::{Credentials, Peer};
+use axum::response::Response;
+use nilometer_http::gate::Peer;
 use nilometer_http::tls::{Tls, TlsListener};
 use nilometer_http::{Access, Answer, Call, Format, Gate, Problem, Route, Surface};
 use prometheus::{Registry, TextEncoder};
@@ -54,8 +51,6 @@ static OPEN_METRICS: Route = health("/metrics", "Metrics for Prometheus", Access
 pub(crate) struct Site {
     /// Routes of the roles.
     pub(crate) surface: Surface,
-    /// Routes of the scheduler.
-    pub(crate) scheduler: Router,
     /// Metrics of the roles.
     pub(crate) registries: Vec<Registry>,
     /// Readiness of the roles.
@@ -82,7 +77,6 @@ impl Site {
         listener: TcpListener,
         cancel: CancellationToken,
     ) -> anyhow::Result<()> {
-        let gate = Arc::new(self.gate);
         let (registries, readiness) = (self.registries, self.readiness);
         let of_metrics = match self.metrics {
             Readers::Operator => &METRICS,
@@ -99,9 +93,7 @@ impl Site {
                 let metrics = metrics(&registries, &call);
                 async move { metrics }
             });
-        let scheduler = self.scheduler.layer(from_fn_with_state(gate.clone(), guard));
-        let site = surface.router(gate).merge(scheduler);
-        let site = site.into_make_service_with_connect_info::<Peer>();
+        let site = surface.router(self.gate).into_make_service_with_connect_info::<Peer>();
         let stop = cancel.cancelled_owned();
         let served = match self.tls {
             None => axum::serve(listener, site).with_graceful_shutdown(stop).await,
@@ -111,19 +103,6 @@ impl Site {
             }
         };
         served.context("the HTTP server failed")
-    }
-}
-
-async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer);
-    let credentials = Credentials::of(request.headers(), peer);
-    match gate.principal(&credentials).await {
-        Ok(principal) if Access::SCHEDULER.admits(principal.role) => next.run(request).await,
-        Ok(principal) => {
-            let detail = format!("not for the role {}", principal.role);
-            Problem::new(StatusCode::FORBIDDEN, "not allowed", detail).into_response()
-        }
-        Err(problem) => problem.into_response(),
     }
 }
 

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use nilometer_agent::{Agent, Status};
 use nilometer_controller::Controller;
 use nilometer_engine::Engine;
@@ -102,7 +101,6 @@ pub(crate) struct Process {
     pub(crate) registries: Vec<Registry>,
     pub(crate) readiness: Vec<Readiness>,
     pub(crate) surface: Surface,
-    pub(crate) scheduler: Router,
     agents: Crew,
     workers: Crew,
     ingesters: Crew,
@@ -152,7 +150,6 @@ impl Process {
             registry,
             readiness: Vec::new(),
             surface: Surface::new(),
-            scheduler: Router::new(),
             agents: Crew::default(),
             workers: Crew::default(),
             ingesters: Crew::default(),
@@ -270,7 +267,7 @@ impl Process {
         let config = self.config.scheduler();
         let prices = NodePrices::new(self.config.price_book()?, self.config.catalogue()?);
         let scheduler = Scheduler::new(log, config, prices, now, &self.registry)?;
-        self.scheduler = scheduler.router();
+        self.serve(scheduler.surface());
         let ready = scheduler.clone();
         self.readiness.push(Arc::new(move || match ready.is_caught_up() {
             true => Ok(()),

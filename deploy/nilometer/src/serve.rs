@@ -24,7 +24,6 @@ impl Process {
         let tls = self.config.listen.tls_files().map(Tls::open).transpose()?;
         let site = Site {
             surface: std::mem::take(&mut self.surface),
-            scheduler: std::mem::take(&mut self.scheduler),
             registries: self.registries.clone(),
             readiness: self.readiness.clone(),
             metrics: self.config.listen.metrics,
