@@ -45,7 +45,7 @@ pub use sample::{Meters, SampleBatch, Subject, Subjects};
 pub use time::{
     InvalidTimestamp, MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp, micros,
 };
-pub use topic::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
+pub use topic::{AUDIT, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
 pub use wire::{
     MAX_METERS, MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError,
     decode, encode, encode_parts,

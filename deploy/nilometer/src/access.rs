@@ -9,8 +9,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use nilometer_accounts::{Accounts, Directory, ExposeSecret, Location, SecretString};
 use nilometer_contract::Principal;
-use nilometer_http::Gate;
-use nilometer_http::gate::{Authenticator, Credentials, Denied, Loopback, NoAudit, Rate};
+use nilometer_http::gate::{Authenticator, ClientCertificates, Credentials, Denied, Loopback};
 use nilometer_source::SharedClock;
 use tracing::debug;
 
@@ -25,23 +24,21 @@ pub(crate) async fn directory(config: &Config, clock: SharedClock) -> anyhow::Re
     Ok(Directory::open(&location, clock).await?)
 }
 
-/// What every request to an address passes: who has a valid key or token comes in, and on loopback
-/// without `listen.token` everybody who presents nothing.
+/// Who comes in at an address: who has a valid key, token or certificate, and on loopback without
+/// `listen.token` everybody who presents nothing.
 ///
 /// If there never was a key of an address that others can reach, one of an operator is made and
 /// written to stderr, once; not to the log, which others may read and keep.
-pub(crate) async fn gate(
+pub(crate) async fn authenticators(
     config: &Config,
     address: SocketAddr,
     clock: SharedClock,
-) -> anyhow::Result<Gate> {
+) -> anyhow::Result<Vec<Arc<dyn Authenticator>>> {
     let token = &config.listen.token;
     let no_token = token.expose_secret().is_empty();
-    let gate = |authenticator: Arc<dyn Authenticator>, clock| {
-        Gate::new(vec![authenticator], Rate::UNLIMITED, Arc::new(NoAudit), clock)
-    };
+    let certificates: Arc<dyn Authenticator> = Arc::new(ClientCertificates);
     if address.ip().is_loopback() && no_token {
-        return Ok(gate(Arc::new(Loopback), clock));
+        return Ok(vec![certificates, Arc::new(Loopback)]);
     }
     let directory = directory(config, clock.clone()).await?;
     if no_token && let Some(first) = directory.keys.create_first().await? {
@@ -53,7 +50,7 @@ pub(crate) async fn gate(
         )?;
     }
     let accounts = Accounts::new(directory, &config.accounts, token, Vec::new())?;
-    Ok(gate(Arc::new(Keys(accounts)), clock))
+    Ok(vec![certificates, Arc::new(Keys(accounts))])
 }
 
 /// Whoever presents a key or token that the accounts know.

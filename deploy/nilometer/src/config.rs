@@ -6,16 +6,16 @@
 mod values;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nilometer_accounts::SecretString;
 use nilometer_contract::Timestamp;
 use serde::Deserialize;
 
 use self::values::{duration, fsync, instant, period, size};
+
+use crate::listen::{ClientSettings, Listen};
 
 /// Every key with its default, documented.
 pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
@@ -25,6 +25,7 @@ pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
 pub(crate) struct Config {
     pub(crate) listen: Listen,
     pub(crate) accounts: nilometer_accounts::Config,
+    pub(crate) client: ClientSettings,
     pub(crate) data: Data,
     pub(crate) catalogue: CatalogueFiles,
     pub(crate) kafka: Kafka,
@@ -37,14 +38,6 @@ pub(crate) struct Config {
     pub(crate) bill: Bill,
     pub(crate) schedule: Schedule,
     pub(crate) control: Control,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Listen {
-    pub(crate) http: SocketAddr,
-    #[serde(deserialize_with = "nilometer_accounts::deserialize_secret")]
-    pub(crate) token: SecretString,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -252,6 +245,7 @@ impl Config {
 
     fn check(&self) -> anyhow::Result<()> {
         self.accounts.check()?;
+        self.listen.check()?;
         if !(1..=1_024).contains(&self.log.partitions) {
             bail!("log.partitions is 1 to 1024, not {}", self.log.partitions);
         }

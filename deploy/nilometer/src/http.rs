@@ -7,17 +7,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use nilometer_http::gate::{Credentials, Peer};
+use axum::response::Response;
+use nilometer_http::gate::Peer;
+use nilometer_http::tls::{Tls, TlsListener};
 use nilometer_http::{Access, Answer, Call, Format, Gate, Problem, Route, Surface};
 use prometheus::{Registry, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::listen::Readers;
 
 /// Whether a role is ready; else what it waits for.
 pub(crate) type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -45,19 +45,22 @@ const fn health(path: &'static str, summary: &'static str, access: Access) -> Ro
 static HEALTHZ: Route = health("/healthz", "Whether the process answers", Access::Everyone);
 static READYZ: Route = health("/readyz", "Whether it does all its work", Access::Everyone);
 static METRICS: Route = health("/metrics", "Metrics for Prometheus", Access::OPERATOR);
+static OPEN_METRICS: Route = health("/metrics", "Metrics for Prometheus", Access::Everyone);
 
 /// Everything to serve.
 pub(crate) struct Site {
     /// Routes of the roles.
     pub(crate) surface: Surface,
-    /// Routes of the scheduler.
-    pub(crate) scheduler: Router,
     /// Metrics of the roles.
     pub(crate) registries: Vec<Registry>,
     /// Readiness of the roles.
     pub(crate) readiness: Vec<Readiness>,
+    /// Who may read the metrics.
+    pub(crate) metrics: Readers,
     /// What every request passes.
     pub(crate) gate: Gate,
+    /// Certificates; without them it is plain HTTP.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// Takes the address; fails with advice when it is in use.
@@ -74,8 +77,11 @@ impl Site {
         listener: TcpListener,
         cancel: CancellationToken,
     ) -> anyhow::Result<()> {
-        let gate = Arc::new(self.gate);
         let (registries, readiness) = (self.registries, self.readiness);
+        let of_metrics = match self.metrics {
+            Readers::Operator => &METRICS,
+            Readers::Everyone => &OPEN_METRICS,
+        };
         let surface = self
             .surface
             .with(&HEALTHZ, |call: Call| async move { Ok(call.answer("ok\n".to_owned())) })
@@ -83,29 +89,20 @@ impl Site {
                 let ready = ready(&readiness, &call);
                 async move { ready }
             })
-            .with(&METRICS, move |call| {
+            .with(of_metrics, move |call| {
                 let metrics = metrics(&registries, &call);
                 async move { metrics }
             });
-        let scheduler = self.scheduler.layer(from_fn_with_state(gate.clone(), guard));
-        let site = surface.router(gate).merge(scheduler);
-        axum::serve(listener, site.into_make_service_with_connect_info::<Peer>())
-            .with_graceful_shutdown(cancel.cancelled_owned())
-            .await
-            .context("the HTTP server failed")
-    }
-}
-
-async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer);
-    let credentials = Credentials::of(request.headers(), peer);
-    match gate.principal(&credentials).await {
-        Ok(principal) if Access::SCHEDULER.admits(principal.role) => next.run(request).await,
-        Ok(principal) => {
-            let detail = format!("not for the role {}", principal.role);
-            Problem::new(StatusCode::FORBIDDEN, "not allowed", detail).into_response()
-        }
-        Err(problem) => problem.into_response(),
+        let site = surface.router(self.gate).into_make_service_with_connect_info::<Peer>();
+        let stop = cancel.cancelled_owned();
+        let served = match self.tls {
+            None => axum::serve(listener, site).with_graceful_shutdown(stop).await,
+            Some(tls) => {
+                let listener = TlsListener::new(listener, tls)?;
+                axum::serve(listener, site).with_graceful_shutdown(stop).await
+            }
+        };
+        served.context("the HTTP server failed")
     }
 }
 

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use nilometer_agent::{Agent, Status};
 use nilometer_controller::Controller;
 use nilometer_engine::Engine;
@@ -36,7 +35,7 @@ use crate::config::Config;
 use crate::crew::Crew;
 use crate::demo::{Demo, Progress};
 use crate::folder;
-use crate::http::{Readiness, Site, bind};
+use crate::http::{Readiness, bind};
 use crate::screen::{Screen, Shown};
 use crate::sources::{Missing, discover, look_again};
 
@@ -95,18 +94,17 @@ impl Roles {
 }
 
 /// A process being wired.
-struct Process {
-    config: Config,
-    clock: SharedClock,
-    registry: Registry,
-    registries: Vec<Registry>,
-    readiness: Vec<Readiness>,
-    surface: Surface,
-    scheduler: Router,
+pub(crate) struct Process {
+    pub(crate) config: Config,
+    pub(crate) clock: SharedClock,
+    pub(crate) registry: Registry,
+    pub(crate) registries: Vec<Registry>,
+    pub(crate) readiness: Vec<Readiness>,
+    pub(crate) surface: Surface,
     agents: Crew,
     workers: Crew,
     ingesters: Crew,
-    servers: Crew,
+    pub(crate) servers: Crew,
     shown: Shown,
 }
 
@@ -117,6 +115,7 @@ pub(crate) async fn run(
     up: Option<Up>,
     screen: bool,
 ) -> anyhow::Result<ExitCode> {
+    config.listen.check()?;
     std::fs::create_dir_all(&config.data.dir)
         .with_context(|| format!("cannot make the data folder {}", config.data.dir.display()))?;
     // Before anything is bound, claimed or written: a start that fails leaves others at work.
@@ -127,19 +126,11 @@ pub(crate) async fn run(
     };
     let listener = bind(config.listen.http).await?;
     let address = listener.local_addr()?;
-    let gate = access::gate(&config, address, Arc::new(SystemClock)).await?;
-    let url = format!("http://{address}");
+    let authenticators = access::authenticators(&config, address, Arc::new(SystemClock)).await?;
+    let url = config.listen.url(address);
     let mut process = Process::new(config, url.clone());
-    process.wire(roles, up.as_ref()).await?;
-    let site = Site {
-        surface: std::mem::take(&mut process.surface),
-        scheduler: std::mem::take(&mut process.scheduler),
-        registries: process.registries.clone(),
-        readiness: process.readiness.clone(),
-        gate,
-    };
-    let cancel = process.servers.cancel.clone();
-    process.servers.spawn("http", site.serve(listener, cancel));
+    let log = process.wire(roles, up.as_ref()).await?;
+    process.serve_http(listener, log, authenticators)?;
     let shown = process.shown.clone();
     let cancel = process.workers.cancel.clone();
     let screen = Screen::new(shown, screen);
@@ -159,7 +150,6 @@ impl Process {
             registry,
             readiness: Vec::new(),
             surface: Surface::new(),
-            scheduler: Router::new(),
             agents: Crew::default(),
             workers: Crew::default(),
             ingesters: Crew::default(),
@@ -168,7 +158,7 @@ impl Process {
         }
     }
 
-    async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<()> {
+    async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<Arc<dyn Log>> {
         let log = self.config.open_log()?;
         let demo = up.filter(|up| up.demo);
         let demo = demo
@@ -200,7 +190,7 @@ impl Process {
         if let Some(demo) = demo {
             self.demo(demo)?;
         }
-        Ok(())
+        Ok(log)
     }
 
     async fn ingest(
@@ -277,7 +267,7 @@ impl Process {
         let config = self.config.scheduler();
         let prices = NodePrices::new(self.config.price_book()?, self.config.catalogue()?);
         let scheduler = Scheduler::new(log, config, prices, now, &self.registry)?;
-        self.scheduler = scheduler.router();
+        self.serve(scheduler.surface());
         let ready = scheduler.clone();
         self.readiness.push(Arc::new(move || match ready.is_caught_up() {
             true => Ok(()),

@@ -21,7 +21,9 @@ use crate::problem::Problem;
 use crate::route::Route;
 
 pub use audit::{Audit, AuditRecord, NoAudit};
-pub use credentials::{Authenticator, Credentials, Denied, Loopback, Peer, Secret, Trusted};
+pub use credentials::{
+    Authenticator, ClientCertificates, Credentials, Denied, Loopback, Peer, Secret, Trusted,
+};
 pub use limit::{Rate, RateLimiter};
 
 /// What every request passes.

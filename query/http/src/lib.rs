@@ -24,6 +24,7 @@ mod route;
 mod stream;
 mod surface;
 mod table;
+pub mod tls;
 
 pub use call::{Call, Page, check};
 pub use encode::render;

@@ -1,8 +1,10 @@
 //! What a real process serves over HTTP, as clients meet it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod authority;
 #[path = "../shared/process.rs"]
 mod process;
+mod secure;
 
 use std::time::Duration;
 

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use axum::extract::connect_info::Connected;
 use axum::http::{HeaderMap, header};
 use axum::serve::IncomingStream;
-use nilometer_contract::Principal;
+use nilometer_contract::{Principal, Role, Scope};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 /// Longest secret that is looked at.
@@ -136,6 +137,25 @@ fn is_loopback_host(host: &str) -> bool {
     };
     let address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     address || name.eq_ignore_ascii_case("localhost")
+}
+
+/// Whoever has proven to have a certificate of `listen.tls.client_ca` is an agent: it sends, and
+/// reads nothing. Its name is the digest of the certificate.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientCertificates;
+
+#[async_trait]
+impl Authenticator for ClientCertificates {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, Denied> {
+        let certificate = match (&credentials.bearer, &credentials.certificate) {
+            (None, Some(certificate)) => certificate,
+            _ => return Err(Denied::Unknown),
+        };
+        let digest = Sha256::digest(certificate);
+        let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let (name, scope) = (format!("certificate:{digest}").into(), Scope::projects([]));
+        Ok(Principal { name, role: Role::Agent, account: None, scope })
+    }
 }
 
 /// Whoever asks is this principal.
