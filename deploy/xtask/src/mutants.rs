@@ -43,12 +43,17 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if !version.is_ok_and(|output| output.status.success()) {
         bail!("cargo-mutants is not installed; run `cargo install cargo-mutants --locked`");
     }
-    let tree = root.join(FOLDER).join("tree");
+    let folder = root.join(FOLDER);
+    fs::create_dir_all(&folder)?;
+    // Two runs in one copy would judge each other's mutants.
+    let lock = fs::File::create(folder.join("lock"))?;
+    lock.try_lock().with_context(|| format!("another run works in {}", folder.display()))?;
+    let tree = folder.join("tree");
     copy(root, &tree)?;
     let mut failed = 0;
     let mut reports = Vec::new();
     for package in packages(&options.package) {
-        let results = root.join(FOLDER).join(&package);
+        let results = folder.join(&package);
         mutate(&tree, &results, &package, options)?;
         let outcome = Outcome::read(&results.join("mutants.out"))?;
         failed += usize::from(!outcome.is_enough());
