@@ -27,7 +27,7 @@ fn bill(month: &str, next: &str, seconds: &[i64]) -> Invoice {
             meter: catalogue().find("cpu.time").expect("a meter").clone(),
             labels: Labels::none(),
             project: Arc::from("acme"),
-            quantity: Quantity::from_units(*seconds),
+            quantity: Quantity(i128::from(*seconds) * 1_000_000_000_000),
             observed_micros: HOUR,
         }
     };
