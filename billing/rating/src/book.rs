@@ -119,14 +119,6 @@ impl PriceEntry {
         BigUint::from(PICO) * self.per.units()
     }
 
-    fn has_selector_of(&self, other: &PriceEntry) -> bool {
-        self.meter == other.meter
-            && self.kind == other.kind
-            && self.matches == other.matches
-            && self.labels == other.labels
-            && self.without == other.without
-    }
-
     fn is_valid_at(&self, at: Timestamp) -> bool {
         self.start.is_none_or(|start| start <= at) && self.end.is_none_or(|end| at < end)
     }

@@ -90,6 +90,7 @@ fn corrections_bring_what_was_billed_to_what_is_known() {
     assert_ne!(known.id, november.id);
     let found = corrections(&november, &[], &known).unwrap();
     assert_eq!(texts(&found), ["1800 seconds 0.02"]);
+    assert_eq!(found[0].count, "", "a correction counts nothing");
     let corrected = found[0].corrects.clone().unwrap();
     assert_eq!(
         (corrected.invoice, corrected.line),
