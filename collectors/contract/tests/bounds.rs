@@ -233,6 +233,26 @@ fn a_catalogue_is_refused_for_each_of_its_rules() {
 }
 
 #[test]
+fn units_of_usage_follow_from_kind_and_base_unit() {
+    let units = ["seconds", "bytes", "joules", "1"];
+    let level = ["second_seconds", "byte_seconds", "joule_seconds", "seconds"];
+    let kinds = [("counter", units), ("delta", units), ("gauge", level), ("allocation", level)];
+    for (kind, expected) in kinds {
+        for (unit, expected) in units.into_iter().zip(expected) {
+            let text = format!(
+                "default_hold_seconds = 1\n[[meter]]\nname = 'm'\nkind = '{kind}'\n\
+                 unit = '{unit}'\ndescription = ''\nresources = ['vm']\n"
+            );
+            let catalogue = Catalogue::parse(&text).unwrap();
+            let meter = catalogue.get(catalogue.find("m").unwrap());
+            assert_eq!(meter.usage_unit(), expected, "{kind} {unit}");
+            assert_eq!((meter.kind.as_str(), meter.unit.as_str()), (kind, unit));
+            assert_eq!(meter.unit.to_string(), unit);
+        }
+    }
+}
+
+#[test]
 fn instants_are_read_and_moved_exactly() {
     assert_eq!(Timestamp::from_nanos(1_999), Timestamp(1));
     assert_eq!(Timestamp::from_nanos(-1), Timestamp(-1));
