@@ -43,7 +43,8 @@ fn before(at: Timestamp) -> Timestamp {
 fn a_resource_holds_no_more_than_its_bounds() {
     let most = text(MAX_TEXT_BYTES);
     let more = text(MAX_TEXT_BYTES + 1);
-    let changes: [(&str, fn(&mut Resource, String)); 7] = [
+    type SetText = fn(&mut Resource, String);
+    let changes: [(&str, SetText); 7] = [
         ("id", |of, text| of.id = text),
         ("project", |of, text| of.project = text),
         ("name", |of, text| of.name = text),
@@ -62,6 +63,11 @@ fn a_resource_holds_no_more_than_its_bounds() {
         };
         assert_eq!((field, bytes), (name, MAX_TEXT_BYTES + 1));
     }
+    for kind in ResourceKind::ALL {
+        assert_eq!(kind.as_str().parse(), Ok(kind));
+    }
+    let unknown = "planet".to_owned();
+    assert_eq!(unknown.parse::<ResourceKind>(), Err(InvalidResource::UnknownKind(unknown)));
     let with = |count: usize| {
         let mut resource = Resource::new("r", ResourceKind::Vm);
         resource.attributes = (0..count).map(|n| (n.to_string(), String::new())).collect();

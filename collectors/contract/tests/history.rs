@@ -131,6 +131,8 @@ fn a_life_that_goes_on_keeps_its_beginning() {
     again.apply(event(6, Change::Changed, "a"));
     assert!(again.get("vm-1").unwrap().at(Timestamp(7)).is_none(), "a report does not revive");
     history.apply(event(60, Change::Deleted, "d"));
+    history.forget_before(Timestamp(60));
+    assert!(!history.is_empty(), "it ended at the horizon");
     history.forget_before(Timestamp(61));
     assert!(history.is_empty(), "what ended is forgotten");
 }
