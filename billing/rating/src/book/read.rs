@@ -77,9 +77,13 @@ pub(super) fn read(text: &str, catalogue: &Catalogue) -> Result<Read, BookError>
         let entry = Some((position + 1, meter.unwrap_or_default().to_owned()));
         let scope = Scope { text, table, offset, entry, prefix: "" };
         let entry = scope.entry(position, currency, catalogue)?;
-        let (matches, without) = (entry.matches.clone(), entry.without.clone());
-        let of = (entry.meter.clone(), entry.kind.clone(), entry.labels.clone());
-        let selector = (of, matches, without);
+        let selector = (
+            entry.meter.clone(),
+            entry.kind.clone(),
+            entry.matches.clone(),
+            entry.labels.clone(),
+            entry.without.clone(),
+        );
         let same: &mut Vec<usize> = by_selector.entry(selector).or_default();
         if let Some(&other) = same.iter().find(|&&other| entries[other].overlaps(&entry)) {
             let line = line_of(text, offsets[other]);
@@ -116,6 +120,7 @@ impl<'t> Scope<'t> {
             id: String::new(),
             meter: name.into(),
             usage_unit,
+            states_unit: self.table.contains_key("unit"),
             kind,
             matches: self.matches("match")?,
             labels: self.matches("labels")?,
