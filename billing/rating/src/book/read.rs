@@ -120,7 +120,6 @@ impl<'t> Scope<'t> {
             id: String::new(),
             meter: name.into(),
             usage_unit,
-            states_unit: self.table.contains_key("unit"),
             kind,
             matches: self.matches("match")?,
             labels: self.matches("labels")?,
