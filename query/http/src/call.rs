@@ -125,8 +125,11 @@ impl Call {
         }
     }
 
-    /// The body.
+    /// The body, which is an object: a list of its values is none, though serde would take it.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if self.body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::bad_request("the body is no JSON object"));
+        }
         serde_json::from_slice(&self.body).map_err(|error| {
             let mut problem =
                 Problem::bad_request(format!("the body is not as asked for: {error}"));

@@ -14,9 +14,11 @@ use nilometer_placement::place::Placement;
 use nilometer_placement::request::Request;
 use nilometer_placement::score::Score;
 use nilometer_placement::snapshot::{Dimension, NodeState};
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use crate::extender::Arguments;
 use crate::routes::{self, MAX_NAMED};
 use crate::scheduler::Scheduler;
 
@@ -26,7 +28,7 @@ struct PlacementBody {
     workloads: Vec<WorkloadBody>,
     #[serde(default)]
     nodes: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     seed: u64,
 }
 
@@ -42,10 +44,18 @@ struct WorkloadBody {
     kind: ResourceKind,
     #[serde(default)]
     vcpus: f64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     memory_bytes: u64,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
+}
+
+/// A whole number, however it is written: to JSON 2.0 is one.
+fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let number = serde_json::Number::deserialize(from)?;
+    let whole = number.as_f64().filter(|it| it.fract() == 0.0 && (0.0..9.1e15).contains(it));
+    let integer = number.as_u64().or(whole.map(|it| it as u64));
+    integer.ok_or_else(|| D::Error::custom(format!("{number} is no whole number from 0 on")))
 }
 
 fn vm() -> ResourceKind {
@@ -112,14 +122,22 @@ fn plan(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
 }
 
 fn filter(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
-    let filtered = scheduler.filter(call.json()?);
+    let filtered = scheduler.filter(arguments(call)?);
     Ok(call.answer_json(&json!(filtered)))
+}
+
+fn arguments(call: &Call) -> Result<Arguments, Problem> {
+    let arguments: Arguments = call.json()?;
+    match arguments.fault() {
+        None => Ok(arguments),
+        Some(part) => Err(Problem::bad_request(format!("{part} is no object")).about(part)),
+    }
 }
 
 /// kube-scheduler takes any answer but 200 as a failure of the extender, and goes on without it
 /// where it is configured as ignorable.
 fn prioritize(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
-    let priorities = scheduler.prioritize(&call.json()?);
+    let priorities = scheduler.prioritize(&arguments(call)?);
     Ok(call.answer_json(&json!(priorities)))
 }
 

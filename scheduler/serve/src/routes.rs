@@ -20,6 +20,7 @@ const fn post(
     summary: &'static str,
     body: Body,
     schema: fn() -> Value,
+    quiet: bool,
 ) -> Route {
     Route {
         method: Method::POST,
@@ -31,7 +32,7 @@ const fn post(
         body: Some(body),
         answer: Answer { status: 200, formats: JSON, schema },
         access: Access::SCHEDULER,
-        quiet: false,
+        quiet,
     }
 }
 
@@ -64,6 +65,7 @@ pub(crate) static PLACEMENTS: Route = post(
     "Where workloads should run, with reasons",
     Body { max_bytes: MAX_PLACEMENT_BYTES, schema: placements_schema },
     || json!({"type": "object", "required": ["id", "placements"]}),
+    false,
 );
 
 pub(crate) static PLAN: Route = Route {
@@ -84,26 +86,22 @@ pub(crate) static PLAN: Route = Route {
 };
 
 /// kube-scheduler asks for each pod; the table `decisions` has what it was answered.
-pub(crate) static FILTER: Route = Route {
-    quiet: true,
-    ..post(
-        "/scheduler/filter",
-        "Which nodes a pod fits on: kube-scheduler's extender protocol",
-        Body { max_bytes: MAX_EXTENDER_BYTES, schema: extender_schema },
-        || json!({"type": "object"}),
-    )
-};
+pub(crate) static FILTER: Route = post(
+    "/scheduler/filter",
+    "Which nodes a pod fits on: kube-scheduler's extender protocol",
+    Body { max_bytes: MAX_EXTENDER_BYTES, schema: extender_schema },
+    || json!({"type": "object"}),
+    true,
+);
 
 /// See [`FILTER`].
-pub(crate) static PRIORITIZE: Route = Route {
-    quiet: true,
-    ..post(
-        "/scheduler/prioritize",
-        "Ranks of nodes for a pod: kube-scheduler's extender protocol",
-        Body { max_bytes: MAX_EXTENDER_BYTES, schema: extender_schema },
-        || json!({"type": "array", "items": {"type": "object"}}),
-    )
-};
+pub(crate) static PRIORITIZE: Route = post(
+    "/scheduler/prioritize",
+    "Ranks of nodes for a pod: kube-scheduler's extender protocol",
+    Body { max_bytes: MAX_EXTENDER_BYTES, schema: extender_schema },
+    || json!({"type": "array", "items": {"type": "object"}}),
+    true,
+);
 
 fn placements_schema() -> Value {
     let text = json!({"type": "string"});

@@ -208,6 +208,7 @@ async fn bodies_and_formats_are_checked_alike() {
         ("text/plain", "*/*", good(), 415),
         ("application/json", "image/png", good(), 406),
         ("application/json", "*/*", "{".to_owned(), 400),
+        ("application/json", "*/*", r#"["SELECT 1"]"#.to_owned(), 400),
         ("application/json", "*/*", r#"{"query":1}"#.to_owned(), 400),
         ("application/json", "*/*", r#"{"query":"SELECT 1","x":1}"#.to_owned(), 400),
         ("application/json", "*/*", "\u{0}".to_owned(), 400),
