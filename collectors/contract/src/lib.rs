@@ -8,6 +8,7 @@
 //! This crate does no IO and has no clock.
 
 pub mod attribute;
+mod audit;
 mod builder;
 mod catalogue;
 mod causes;
@@ -27,6 +28,7 @@ mod time;
 mod topic;
 mod wire;
 
+pub use audit::{AuditRecord, InvalidAudit, MAX_AUDIT_BYTES};
 pub use builder::BatchBuilder;
 pub use catalogue::{Catalogue, CatalogueError, Conflict, Statement, catalogue};
 pub use causes::Causes;

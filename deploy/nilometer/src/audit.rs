@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nilometer_contract::AUDIT;
-use nilometer_http::gate::{Audit, AuditRecord};
+use nilometer_contract::{AUDIT, AuditRecord};
+use nilometer_http::gate::Audit;
 use nilometer_log::{Log, LogError, TopicConfig, TopicPartition};
 use prometheus::{IntCounter, Registry};
 use tokio::sync::mpsc;
@@ -53,7 +53,7 @@ pub(crate) fn audit_log(
 
 impl Audit for AuditLog {
     fn record(&self, record: AuditRecord) {
-        let kept = serde_json::to_vec(&record).ok();
+        let kept = record.encode().ok();
         if kept.is_none_or(|bytes| self.waiting.try_send(bytes.into()).is_err()) {
             self.lost.inc();
         }

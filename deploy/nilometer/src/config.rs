@@ -120,6 +120,8 @@ pub(crate) struct Retention {
     #[serde(deserialize_with = "period")]
     pub(crate) decisions: Option<Duration>,
     #[serde(deserialize_with = "period")]
+    pub(crate) audit: Option<Duration>,
+    #[serde(deserialize_with = "period")]
     pub(crate) gaps: Option<Duration>,
     #[serde(deserialize_with = "period")]
     pub(crate) dead_letters: Option<Duration>,

@@ -137,6 +137,7 @@ impl Config {
             (&nilometer_store::CHARGES, kept.charges),
             (&nilometer_store::INVOICES, kept.invoices),
             (&nilometer_store::DECISIONS, kept.decisions),
+            (&nilometer_store::AUDIT, kept.audit),
             (&nilometer_store::GAPS, kept.gaps),
             (&nilometer_store::DEAD_LETTERS, kept.dead_letters),
             (&nilometer_store::COMMITS, kept.commits),

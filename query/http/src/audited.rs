@@ -10,7 +10,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use crate::gate::{AuditRecord, Gate};
+use nilometer_contract::AuditRecord;
+
+use crate::gate::Gate;
 use crate::note::Note;
 
 /// The same answer; its record is written when the body ended or was dropped.
@@ -64,7 +66,7 @@ impl Drop for Audited {
     fn drop(&mut self) {
         let Some(mut record) = self.record.take() else { return };
         let took = self.gate.clock.steady().saturating_sub(self.start);
-        record.micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        record.micros = i64::try_from(took.as_micros()).unwrap_or(i64::MAX) as u64;
         record.rows = self.note.rows();
         record.query = self.note.query();
         record.failure = match (self.note.failure(), self.is_complete) {

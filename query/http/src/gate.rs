@@ -20,7 +20,8 @@ use nilometer_source::SharedClock;
 use crate::problem::Problem;
 use crate::route::Route;
 
-pub use audit::{Audit, AuditRecord, NoAudit};
+pub use audit::{Audit, NoAudit};
+pub(crate) use audit::{begun, set_principal};
 pub use credentials::{
     Authenticator, ClientCertificates, Credentials, Denied, Loopback, Peer, Secret, Trusted,
 };

@@ -35,7 +35,7 @@ impl Note {
 
     /// Says that the answer broke off, and why.
     pub fn set_failure(&self, why: &str) {
-        *locked(&self.0.failure) = Some(why.to_owned());
+        *locked(&self.0.failure) = Some(why.chars().take(MAX_QUERY_CHARS).collect());
     }
 
     /// Rows that were sent.

@@ -16,13 +16,13 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures::future::BoxFuture;
-use nilometer_contract::{Principal, Role, Scope};
+use nilometer_contract::{AuditRecord, Principal, Role, Scope};
 use tracing::error;
 
 use crate::audited::audited;
 use crate::call::Call;
 use crate::format::Format;
-use crate::gate::{AuditRecord, Credentials, Gate, Peer};
+use crate::gate::{Credentials, Gate, Peer, begun, set_principal};
 use crate::note::Note;
 use crate::openapi::{DOCUMENT, document};
 use crate::problem::Problem;
@@ -140,7 +140,7 @@ async fn dispatch(
     };
     let (start, peer) = (gate.clock.steady(), peer(request.extensions()));
     let from = peer.map_or_else(String::new, |peer| peer.address.to_string());
-    let mut record = AuditRecord::of(gate.clock.now(), from, route.name());
+    let mut record = begun(gate.clock.now(), from, route.name());
     let note = Note::default();
     let answered = answer(gate, route, handler, (in_path, request), &note, &mut record).await;
     let mut response = answered.unwrap_or_else(|problem| hide(problem, &record).into_response());
@@ -183,7 +183,7 @@ async fn answer(
         Access::Everyone => nobody(),
         Access::Roles(_) => gate.principal(&credentials).await?,
     };
-    record.set_principal(&principal);
+    set_principal(record, &principal);
     gate.admit(&principal, route)?;
     let format = Format::negotiate(&head.headers, route.answer.formats)?;
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());

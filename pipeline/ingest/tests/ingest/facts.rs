@@ -1,11 +1,11 @@
-//! What is not a sample: dead letters, gaps, events, decisions.
+//! What is not a sample: dead letters, gaps, events, decisions, the audit.
 
 use std::time::Duration;
 
 use arrow::array::StringArray;
 use nilometer_contract::{
-    BatchBuilder, Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, MeterKind, Resource, ResourceKind,
-    SAMPLES, Statement, Timestamp, encode,
+    AUDIT, AuditRecord, BatchBuilder, Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, MeterKind,
+    Resource, ResourceKind, SAMPLES, Statement, Timestamp, encode,
 };
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
@@ -17,7 +17,7 @@ use crate::place::{Place, T0, batch, event, eventually, gap, hasty, lines, patie
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
 const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
 
-everywhere!(gaps_and_decisions_land_in_their_tables);
+everywhere!(gaps_decisions_and_the_audit_land_in_their_tables);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
@@ -32,16 +32,18 @@ async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
     place.append(SAMPLES, 0, encode(&odd).unwrap().remove(0)).await;
     place.append(EVENTS, 1, "{}").await;
     place.append(DECISIONS, 0, "[]").await;
+    place.append(AUDIT, 0, r#"{"at":"soon"}"#).await;
     place.samples(0, &[A]).await;
     let running = place.start(hasty()).await;
-    eventually("letters are copied", async || place.records_of(DEAD_LETTERS).await.len() >= 6)
+    eventually("letters are copied", async || place.records_of(DEAD_LETTERS).await.len() >= 7)
         .await;
-    assert_eq!(running.metrics.dead_letters.get(), 6);
-    assert_eq!(place.seen(&running.tables, "dead_letters").await.len(), 6);
+    assert_eq!(running.metrics.dead_letters.get(), 7);
+    assert_eq!(place.seen(&running.tables, "dead_letters").await.len(), 7);
     running.stop().await.unwrap();
     assert_eq!(place.stored_in("samples").await, lines(&[A, B]));
     let letters = place.stored_in("dead_letters").await;
     for (letter, expected) in letters.iter().zip([
+        "nilometer.audit 0 0 -1 not an audit record: ",
         "nilometer.decisions 0 0 -1 ",
         "nilometer.events 1 0 -1 not a CloudEvent",
         "nilometer.samples 0 0 -1 not an Arrow IPC stream",
@@ -136,18 +138,20 @@ async fn events_are_stored_once_and_history_comes_back() {
     assert_eq!(place.stored_in("events").await.len(), 3);
 }
 
-async fn gaps_and_decisions_land_in_their_tables(place: Place) {
+async fn gaps_decisions_and_the_audit_land_in_their_tables(place: Place) {
     let gap = gap("spool full");
     place.append(GAPS, 0, gap.encode().unwrap()).await;
     let at = Timestamp::from_seconds(T0);
     let decision = format!(r#"{{"at":"{at}","id":"d1","kind":"placement","choice":"n"}}"#);
     place.append(DECISIONS, 0, decision.clone()).await;
+    place.append(AUDIT, 0, audit("GET /v1/tables").encode().unwrap()).await;
     place.ingest(patient()).await;
     assert_eq!(
         place.stored().await,
         [
             "gaps nilometer.samples -1 6 spool full".to_owned(),
             format!("decisions {at} d1 placement {decision}"),
+            "audit user:alice GET /v1/tables x=1 200 1500 7".to_owned(),
         ]
     );
 }
@@ -249,4 +253,21 @@ async fn what_contradicts_a_meter_is_a_dead_letter_also_after_a_restart() {
         ]
     );
     assert_eq!(place.stored_in("samples").await.len(), 2);
+}
+
+/// A request that was answered.
+pub(crate) fn audit(route: &str) -> AuditRecord {
+    AuditRecord {
+        at: Timestamp::from_seconds(T0),
+        principal: "user:alice".to_owned(),
+        role: "viewer".to_owned(),
+        account: "acme".to_owned(),
+        from: "10.0.0.7:50000".to_owned(),
+        route: route.to_owned(),
+        query: "x=1".to_owned(),
+        status: 200,
+        micros: 1_500,
+        rows: 7,
+        failure: String::new(),
+    }
 }
