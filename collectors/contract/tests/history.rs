@@ -50,15 +50,15 @@ fn lifetimes() {
 fn those_of_a_kind_that_live_at_an_instant_are_listed() {
     let mut history = History::default();
     let mut pod = event(3, Change::Created, "a");
-    (pod.resource.id, pod.resource.kind) = ("pod-1".to_owned(), ResourceKind::Pod);
+    (pod.resource.id, pod.resource.kind) = ("pod-1".to_owned(), ResourceKind::POD);
     history.apply_all(vec![event(1, Change::Created, "a"), pod, event(9, Change::Deleted, "a")]);
-    let ids = |kind, at| -> Vec<String> {
-        history.alive(kind, Timestamp(at)).map(|segment| segment.state.id.clone()).collect()
+    let ids = |kind: ResourceKind, at| -> Vec<String> {
+        history.alive(&kind, Timestamp(at)).map(|segment| segment.state.id.clone()).collect()
     };
-    assert_eq!(ids(ResourceKind::Vm, 5), ["vm-1"]);
+    assert_eq!(ids(ResourceKind::VM, 5), ["vm-1"]);
     assert_eq!(history.get("vm-1").unwrap().start(), Some(Timestamp(1)));
-    assert_eq!(ids(ResourceKind::Pod, 5), ["pod-1"]);
-    assert!(ids(ResourceKind::Pod, 2).is_empty() && ids(ResourceKind::Vm, 9).is_empty());
+    assert_eq!(ids(ResourceKind::POD, 5), ["pod-1"]);
+    assert!(ids(ResourceKind::POD, 2).is_empty() && ids(ResourceKind::VM, 9).is_empty());
     let mut known: Vec<&str> = history.iter().map(|(id, _)| id).collect();
     known.sort_unstable();
     assert_eq!((known, history.len(), history.is_empty()), (vec!["pod-1", "vm-1"], 2, false));

@@ -207,9 +207,8 @@ mod tests {
         let (first, past) = (Timestamp::MIN.0, Timestamp::MAX.0);
         let at = [first - 2, first - 1, first, first + 1, past - 1, past, past + 1];
         let points = Points::collect(at.map(|at| (at, 1.0))).unwrap();
-        let catalogue = nilometer_contract::catalogue();
-        let (id, meter) = catalogue.iter().next().unwrap();
-        let series = points.series(id, meter);
+        let meter = nilometer_contract::catalogue().find("memory.usage").unwrap();
+        let series = points.series(meter);
         assert_eq!(series.plausible().0, [first, first + 1, past - 1]);
         assert_eq!(series.extent(), Some((first, past - 1)));
     }

@@ -17,7 +17,7 @@ mod bounds;
 fn batch(count: usize) -> SampleBatch {
     let mut builder = BatchBuilder::new("test");
     for n in 0..count {
-        let subject = builder.subject(&Resource::new(format!("r{n}"), ResourceKind::Vm));
+        let subject = builder.subject(&Resource::new(format!("r{n}"), ResourceKind::VM));
         builder.push_named(subject, "cpu.time", Timestamp::from_seconds(1_795_000_000), 1.0);
     }
     builder.build()
@@ -54,6 +54,13 @@ fn with_column(at: usize, column: ArrayRef) -> Vec<u8> {
     fields[at] = Field::new(fields[at].name(), column.data_type().clone(), false);
     columns[at] = column;
     stream(fields, columns)
+}
+
+/// The values of a dictionary of meters that state nothing but their names.
+fn meters_named(names: StringArray) -> ArrayRef {
+    let stated = Arc::new(StringArray::from(vec![""; names.len()]));
+    let columns: Vec<ArrayRef> = vec![Arc::new(names), stated.clone(), stated];
+    Arc::new(StructArray::new(METER_FIELDS.clone(), columns, None))
 }
 
 fn refusal(bytes: &[u8]) -> String {
@@ -190,7 +197,7 @@ fn dictionaries_that_grow_are_refused() {
     let mut writer =
         StreamWriter::try_new_with_options(&mut bytes, &rows.schema(), options).unwrap();
     let column = |meters: Vec<&str>, keys: Vec<u16>| -> ArrayRef {
-        let values = Arc::new(StringArray::from(meters));
+        let values = meters_named(StringArray::from(meters));
         Arc::new(DictionaryArray::<UInt16Type>::new(UInt16Array::from(keys), values))
     };
     for meter in [column(vec!["a"], vec![0, 0, 0]), column(vec!["a", "b"], vec![0, 1, 1])] {
@@ -226,7 +233,7 @@ fn other_columns_are_refused() {
     check("another name", &stream(renamed, rows.columns().to_vec()), "unexpected schema: fields");
 
     let texts = || StringArray::from(vec!["a", "b", "c"]);
-    let meters = || Arc::new(StringArray::from(vec!["cpu.time"])) as ArrayRef;
+    let meters = || meters_named(StringArray::from(vec!["cpu.time"]));
     let of = |column: ArrayRef| column;
     let plain = "a plain field has another type";
     let dictionary = "a dictionary field has another type";
@@ -234,11 +241,12 @@ fn other_columns_are_refused() {
     let floats = arrow::array::Float32Array::from(vec![1.0, 2.0, 3.0]);
     let signed = DictionaryArray::<Int16Type>::new(vec![0, 0, 0].into(), meters());
     let wide = DictionaryArray::<UInt32Type>::new(vec![0, 0, 0].into(), meters());
-    let large = arrow::array::LargeStringArray::from(vec!["cpu.time"]);
-    let large = DictionaryArray::<UInt16Type>::new(vec![0, 0, 0].into(), Arc::new(large));
+    let plain_text = Arc::new(StringArray::from(vec!["cpu.time"]));
+    let unnamed = DictionaryArray::<UInt16Type>::new(vec![0, 0, 0].into(), plain_text);
     let subjects = rows.column(2).as_dictionary::<UInt32Type>().values().clone();
     let narrow = DictionaryArray::<UInt16Type>::new(vec![0, 1, 2].into(), subjects);
     let untold = DictionaryArray::<UInt32Type>::new(vec![0, 0, 0].into(), meters());
+    let other = "a dictionary has other texts";
     let keyed = DictionaryArray::<UInt16Type>::new(
         vec![0, 0, 0].into(),
         Arc::new(Float64Array::from(vec![1.0])),
@@ -252,9 +260,9 @@ fn other_columns_are_refused() {
         ("meters without a dictionary", 1, of(Arc::new(texts())), "no dictionary"),
         ("signed keys", 1, of(Arc::new(signed)), dictionary),
         ("wide keys of meters", 1, of(Arc::new(wide)), dictionary),
-        ("large texts", 1, of(Arc::new(large)), dictionary),
+        ("meters that are texts", 1, of(Arc::new(unnamed)), dictionary),
         ("narrow keys of resources", 2, of(Arc::new(narrow)), dictionary),
-        ("resources that are texts", 2, of(Arc::new(untold)), dictionary),
+        ("meters for resources", 2, of(Arc::new(untold)), other),
     ] {
         check(name, &with_column(at, column), expected);
     }
@@ -275,18 +283,25 @@ fn resources_of_another_shape_are_refused() {
     let text = || Arc::new(StringArray::from(vec!["a"])) as ArrayRef;
     let number = Arc::new(Int32Array::from(vec![1])) as ArrayRef;
     let nested = DictionaryArray::<UInt16Type>::new(vec![0].into(), text());
-    let expected = "resource is not four texts";
-    check("three", &subject(vec![text(), text(), text()]), expected);
-    check("five", &subject(vec![text(), text(), text(), text(), text()]), expected);
-    check("a number", &subject(vec![text(), text(), text(), number]), expected);
-    check("nested", &subject(vec![text(), text(), text(), Arc::new(nested)]), expected);
-    let names = subject(vec![text(), text(), text(), text()]);
+    let expected = "a dictionary has other texts";
+    let with = |last: ArrayRef| subject(vec![text(), text(), text(), text(), last]);
+    check("four", &subject(vec![text(), text(), text(), text()]), expected);
+    check("six", &subject(vec![text(), text(), text(), text(), text(), text()]), expected);
+    check("a number", &with(number), expected);
+    check("nested", &with(Arc::new(nested)), expected);
+    let large = arrow::array::LargeStringArray::from(vec!["a"]);
+    check("large texts", &with(Arc::new(large)), expected);
+    let names = with(text());
     check("other names", &names, "unexpected schema: fields");
 }
 
 #[test]
 fn nulls_are_refused() {
     let nulls = StringArray::from(vec![Some("cpu.time"), None]);
+    let fields: Fields =
+        METER_FIELDS.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let stated = || Arc::new(StringArray::from(vec!["", ""])) as ArrayRef;
+    let nulls = StructArray::new(fields, vec![Arc::new(nulls), stated(), stated()], None);
     let meters = DictionaryArray::<UInt16Type>::new(vec![0, 0, 0].into(), Arc::new(nulls));
     check("in a dictionary", &with_column(1, Arc::new(meters)), "or nulls");
     check("counted", &patched(3, in_node(0, 8), &1_i64.to_le_bytes()), "or nulls");
