@@ -3,8 +3,8 @@
 
 use nilometer_contract::{
     BatchBuilder, Catalogue, Change, Epoch, Gap, GapKind, InvalidResource, LifecycleEvent,
-    MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_GAP_BYTES, MAX_TEXT_BYTES, MICROS_PER_SECOND, Resource,
-    ResourceKind, Timestamp, micros,
+    MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_GAP_BYTES, MAX_TEXT_BYTES, MICROS_PER_DAY,
+    MICROS_PER_HOUR, MICROS_PER_SECOND, Resource, ResourceKind, Timestamp, micros,
 };
 
 const AT: Timestamp = Timestamp(1_795_000_000_000_000);
@@ -237,6 +237,7 @@ fn a_catalogue_is_refused_for_each_of_its_rules() {
     let hold = |name| two.find(name).unwrap().hold_micros;
     assert_eq!((hold("a"), hold("b")), (300 * MICROS_PER_SECOND, 7 * MICROS_PER_SECOND));
     assert_eq!(two.find("c"), None);
+    assert!(two.has_kind(&ResourceKind::VM) && !two.has_kind(&ResourceKind::POD));
 }
 
 #[test]
@@ -261,6 +262,7 @@ fn units_of_usage_follow_from_kind_and_base_unit() {
 
 #[test]
 fn instants_are_read_and_moved_exactly() {
+    assert_eq!((MICROS_PER_HOUR, MICROS_PER_DAY), (3_600_000_000, 86_400_000_000));
     assert_eq!(Timestamp::from_nanos(1_999), Timestamp(1));
     assert_eq!(Timestamp::from_nanos(-1), Timestamp(-1));
     assert_eq!(Timestamp::from_seconds(-2), Timestamp(-2_000_000));
