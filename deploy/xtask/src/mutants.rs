@@ -110,6 +110,10 @@ fn remove_others(tree: &Path, folder: &Path, wanted: &BTreeSet<&str>) -> Result<
     for path in entries.into_iter().filter(|path| *path != tree.join("target")) {
         if path.is_dir() {
             remove_others(tree, &path, wanted)?;
+            // An empty folder where a crate was would be taken for a member of the workspace.
+            if fs::read_dir(&path)?.next().is_none() {
+                fs::remove_dir(&path)?;
+            }
         } else if !path.strip_prefix(tree)?.to_str().is_some_and(|path| wanted.contains(path)) {
             fs::remove_file(&path)?;
         }
@@ -236,7 +240,7 @@ mod tests {
     #[test]
     fn what_is_gone_from_the_tree_is_removed_from_the_copy() {
         let tree = tempfile::tempdir().unwrap();
-        for path in ["a/kept.rs", "a/gone.rs", "target/built"] {
+        for path in ["a/kept.rs", "a/gone.rs", "b/src/gone.rs", "target/built"] {
             let path = tree.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -244,5 +248,6 @@ mod tests {
         remove_others(tree.path(), tree.path(), &BTreeSet::from(["a/kept.rs"])).unwrap();
         let exists = |path: &str| tree.path().join(path).exists();
         assert!(exists("a/kept.rs") && !exists("a/gone.rs") && exists("target/built"));
+        assert!(!exists("b"), "an empty folder");
     }
 }

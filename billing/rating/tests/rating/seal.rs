@@ -33,6 +33,8 @@ fn bill(month: &str, next: &str, seconds: &[i64]) -> Invoice {
     };
     let usage: Vec<UsageRow> = seconds.iter().enumerate().map(row).collect();
     let charges = rate(&usage, &book, |_| None).expect("charges");
+    assert!(charges.iter().all(|charge| charge.meter_name() == &*charge.usage.meter.name));
+    assert!(charges.iter().all(|charge| charge.row().meter == "cpu.time"));
     invoice("acme", &period, &charges, &book, Detail::Prices).expect("an invoice")
 }
 
@@ -91,6 +93,8 @@ fn corrections_bring_what_was_billed_to_what_is_known() {
     let found = corrections(&november, &[], &known).unwrap();
     assert_eq!(texts(&found), ["1800 seconds 0.02"]);
     assert_eq!(found[0].count, "", "a correction counts nothing");
+    let exact = known.lines[0].amount_exact.plus(&november.lines[0].amount_exact.negated());
+    assert_eq!(found[0].amount_exact, exact);
     let corrected = found[0].corrects.clone().unwrap();
     assert_eq!(
         (corrected.invoice, corrected.line),
