@@ -37,7 +37,7 @@ pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
 pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES, MAX_GAP_SOURCES};
 pub use history::{Applied, History, HistoryBounds};
 pub use kind::{Kind, ResourceKind};
-pub use labels::{InvalidLabels, Labels, MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES};
+pub use labels::{InvalidLabels, Labels, MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES, pairs_of};
 pub use lifetime::{Lifetime, Segment};
 pub use meter::{InvalidUnit, MAX_UNIT_BYTES, Meter, MeterKind, Origin, Unit, usage_unit};
 pub use name::{InvalidName, MAX_NAME_BYTES, check_name};

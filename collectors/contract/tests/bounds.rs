@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use nilometer_contract::{
-    BatchBuilder, Catalogue, Change, Epoch, Gap, GapKind, InvalidResource, LifecycleEvent,
+    BatchBuilder, Catalogue, Change, Epoch, Gap, GapKind, InvalidResource, Labels, LifecycleEvent,
     MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_GAP_BYTES, MAX_TEXT_BYTES, MICROS_PER_SECOND, Resource,
-    ResourceKind, Timestamp, micros,
+    ResourceKind, Subject, Timestamp, micros,
 };
 
 const AT: Timestamp = Timestamp(1_795_000_000_000_000);
@@ -343,4 +343,22 @@ fn samples_move_to_another_epoch_in_order() {
     assert_eq!(of(&[(0, 10), (1, 15), (0, 20)], 3), [((1, 0), 15), ((0, 3), 20)], "but the last");
     assert_eq!(of(&[(0, 20), (0, 20)], 30), [((0, 30), 20)], "not before the next");
     assert_eq!(of(&[(0, 30), (1, 20)], 40), [((0, 40), 30), ((1, 40), 20)], "not after the last");
+}
+
+#[test]
+fn samples_of_series_that_differ_in_labels_move_apart() {
+    let epoch = Epoch { instance: "i".to_owned(), sequence: 2, start: AT };
+    let vm = Resource::new("a", ResourceKind::VM);
+    let mut builder = BatchBuilder::new("test");
+    for mode in ["user", "system"] {
+        let labels = Labels::new([("mode", mode)]).unwrap();
+        let subject = builder.subject(Subject { labels, ..Subject::from(&vm) });
+        for second in [10, 20] {
+            builder.push_named(subject, "cpu.time", Timestamp::from_seconds(second), second as f64);
+        }
+    }
+    let batch = builder.moved_to(&epoch, AT.plus_micros(100 * MICROS_PER_SECOND)).build();
+    let seconds = batch.at.iter().map(|at| (at - AT.0) / MICROS_PER_SECOND);
+    let moved: Vec<(u32, i64)> = batch.resource.iter().copied().zip(seconds).collect();
+    assert_eq!(moved, [(0, 90), (0, 100), (1, 90), (1, 100)]);
 }

@@ -262,11 +262,11 @@ pub(crate) async fn load_series_file(
             (batch["meter_kind"].as_string::<i32>(), batch["unit"].as_string::<i32>());
         for row in 0..batch.num_rows() {
             let series = Description::of(|column| columns.get(column).value(row));
-            let stated = Statement {
+            let stated = || Statement {
                 kind: MeterKind::sampled(kinds.value(row)),
                 unit: units.value(row).parse().ok(),
             };
-            let learnt = index.learn(series.meter, &stated, series.source);
+            let learnt = index.learn(series.meter, stated, series.source);
             if let Err(error) = learnt {
                 warn!(
                     series = ids.value(row),

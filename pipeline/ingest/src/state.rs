@@ -182,7 +182,7 @@ impl State {
         series.kind.parse::<ResourceKind>().map_err(|error| error.to_string())?;
         let room = self.bounds.series(index, &series);
         room.map_err(|beyond| beyond.refused(&self.metrics))?;
-        let learnt = index.learn(series.meter, content.stated(row), series.source);
+        let learnt = index.learn(series.meter, || content.stated(row).clone(), series.source);
         learnt.map_err(|error| error.to_string())?;
         let met = index.insert(content.series(row), &series);
         let (slot, _) = met.map_err(|error| error.to_string())?;

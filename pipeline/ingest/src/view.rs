@@ -103,7 +103,7 @@ impl Tables {
     /// Whether a kind is declared or any resource of it is known.
     pub fn knows_kind(&self, kind: &ResourceKind) -> bool {
         let index = self.shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if index.catalogue().has_kind(kind) || index.has(SeriesColumn::Kind, kind.as_str()) {
+        if index.catalogue().kind(kind).is_some() || index.has(SeriesColumn::Kind, kind.as_str()) {
             return true;
         }
         let history = self.shared.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());

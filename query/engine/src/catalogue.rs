@@ -11,7 +11,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use nilometer_contract::{MICROS_PER_SECOND, Meter, MeterKind, Origin, ResourceKind, Scope};
+use nilometer_contract::{Kind, MICROS_PER_SECOND, Meter, MeterKind, Origin, ResourceKind, Scope};
 use nilometer_ingest::Tables;
 
 fn text(name: &str) -> Field {
@@ -146,21 +146,20 @@ fn kinds(tables: &Tables, scope: &Scope) -> Result<RecordBatch> {
     let declared = catalogue.kinds().map(|kind| kind.name.clone());
     let in_use = if scope.is_system() { tables.kinds_in_use() } else { BTreeSet::new() };
     let names: BTreeSet<ResourceKind> = declared.chain(in_use).collect();
-    let all: Vec<_> = names.iter().map(|name| catalogue.kind(name)).collect();
-    let flags = |flag: &dyn Fn(&nilometer_contract::Kind) -> bool| -> ArrayRef {
-        Arc::new(all.iter().map(|kind| Some(flag(kind))).collect::<BooleanArray>())
-    };
-    let parent = |kind: &nilometer_contract::Kind| {
-        kind.parent.as_ref().map(ToString::to_string).unwrap_or_default()
+    let all: Vec<Option<&Kind>> = names.iter().map(|name| catalogue.kind(name)).collect();
+    let flags = |flag: fn(&Kind) -> bool| -> ArrayRef {
+        Arc::new(all.iter().map(|kind| Some(kind.is_some_and(flag))).collect::<BooleanArray>())
     };
     let columns: Vec<ArrayRef> = vec![
-        texts(all.iter().map(|kind| kind.name.as_str())),
-        flags(&|kind| catalogue.has_kind(&kind.name)),
-        flags(&|kind| kind.computes),
-        flags(&|kind| kind.contains),
-        flags(&|kind| kind.costs_idle),
-        texts(all.iter().map(parent)),
-        texts(all.iter().map(|kind| &kind.description)),
+        texts(names.iter().map(ResourceKind::as_str)),
+        flags(|_| true),
+        flags(|kind| kind.computes),
+        flags(|kind| kind.contains),
+        flags(|kind| kind.costs_idle),
+        texts(all.iter().map(|kind| {
+            kind.and_then(|kind| kind.parent.as_ref()).map_or("", ResourceKind::as_str)
+        })),
+        texts(all.iter().map(|kind| kind.map_or("", |kind| &kind.description))),
     ];
     Ok(RecordBatch::try_new(kinds_schema(), columns)?)
 }

@@ -171,10 +171,11 @@ impl Meter {
         let parents: HashSet<Arc<str>> =
             out.by_parent.iter().map(|row| row.parent.clone()).collect();
         let host = |subject: &&Subject| {
-            catalogue.kind(&subject.kind).costs_idle || parents.contains(&subject.resource)
+            catalogue.kind(&subject.kind).is_some_and(|kind| kind.costs_idle)
+                || parents.contains(&subject.resource)
         };
         for subject in plan.subjects.iter().filter(host) {
-            let contains = catalogue.kind(&subject.kind).contains;
+            let contains = catalogue.kind(&subject.kind).is_some_and(|kind| kind.contains);
             if let Some(tenure) = subject.tenure.as_ref().filter(|_| contains) {
                 capacity_usage(tenure, meter, window, view.newest, &mut capacity);
             }
@@ -182,7 +183,7 @@ impl Meter {
         let hosts: HashSet<&Arc<str>> =
             plan.subjects.iter().filter(host).map(|subject| &subject.resource).collect();
         out.rows.retain(|row| hosts.contains(&row.resource));
-        out.by_parent.retain(|row| catalogue.kind(&row.kind).computes);
+        out.by_parent.retain(|row| catalogue.kind(&row.kind).is_some_and(|kind| kind.computes));
         conserve(&capacity, &out.rows, &out.by_parent).map_err(MeterError::Negative)
     }
 }

@@ -174,7 +174,7 @@ impl<'t> Scope<'t> {
         let Some(name) = self.text("kind")? else { return Ok(None) };
         let kind: ResourceKind =
             name.parse().map_err(|error| self.error("kind", Problem::Name(error)))?;
-        if !catalogue.has_kind(&kind) {
+        if catalogue.kind(&kind).is_none() {
             let declared = || catalogue.kinds().map(|kind| kind.name.as_str());
             let suggestion = nearest(&name, declared());
             if suggestion.is_empty() {
