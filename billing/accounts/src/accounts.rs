@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
-use crate::database::{Database, instant, maybe_instant, select};
+use crate::database::{Database, instant, maybe_instant, select, set_disabled};
 use crate::error::AccountsError;
 use crate::name::{check_name, check_text};
 
@@ -98,15 +98,12 @@ impl AccountTable {
     pub async fn set_enabled(&self, name: &str, enabled: bool) -> Result<(), AccountsError> {
         let mut turn = self.database.write().await?;
         known(&mut turn, name).await?;
-        let since = (!enabled).then(|| self.clock.now().0);
-        sqlx::query(
-            "UPDATE accounts SET disabled_at = CASE WHEN $1 IS NULL THEN NULL \
-             ELSE COALESCE(disabled_at, $1) END WHERE name = $2",
-        )
-        .bind(since)
-        .bind(name)
-        .execute(&mut *turn)
-        .await?;
+        let since = (!enabled).then(|| self.clock.now());
+        sqlx::query(set_disabled!("accounts"))
+            .bind(since.map(|at| at.0))
+            .bind(name)
+            .execute(&mut *turn)
+            .await?;
         Ok(turn.commit().await?)
     }
 
@@ -120,13 +117,14 @@ impl AccountTable {
         if let Some(name) = account {
             known(&mut turn, name).await?;
         }
-        let rows = sqlx::query(select!(ownerships "ORDER BY project, start_at"))
-            .fetch_all(&mut *turn)
-            .await?;
-        let all: Result<Vec<Ownership>, _> = rows.iter().map(ownership).collect();
-        let mut all = all?;
-        all.retain(|owned| account.is_none_or(|name| owned.account == name));
-        Ok(all)
+        let query = match account {
+            None => sqlx::query(select!(ownerships "ORDER BY project, start_at")),
+            Some(name) => {
+                sqlx::query(select!(ownerships "WHERE account = $1 ORDER BY project, start_at"))
+                    .bind(name)
+            }
+        };
+        query.fetch_all(&mut *turn).await?.iter().map(ownership).collect()
     }
 
     /// Gives a project to an account over a period. With `transfer`, what others own of the project

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nilometer_contract::{Principal, Role, Scope, Timestamp};
+use nilometer_contract::{Causes, Principal, Role, Scope, Timestamp};
 use nilometer_source::SharedClock;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
@@ -198,8 +198,7 @@ impl StoredKeys {
         match tokio::time::timeout(RECORD_MAX, self.0.keys.used(id, now)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, key = id, "the last use of a key is not recorded");
+                warn!(error = %Causes(&error), key = id, "the last use of a key is not recorded");
             }
             Err(_) => warn!(key = id, "the last use of a key is not recorded in time"),
         }

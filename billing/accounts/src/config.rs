@@ -64,7 +64,6 @@ pub struct Rule {
     /// Its value, or one of its values.
     pub value: String,
     /// What the token may do.
-    #[serde(deserialize_with = "role")]
     pub role: Role,
     /// The account of the token.
     #[serde(default)]
@@ -190,10 +189,6 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     humantime::parse_duration(&text)
         .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
-}
-
-fn role<'de, D: Deserializer<'de>>(from: D) -> Result<Role, D::Error> {
-    String::deserialize(from)?.parse().map_err(de::Error::custom)
 }
 
 fn algorithms() -> Vec<String> {

@@ -51,6 +51,20 @@ macro_rules! select {
 }
 pub(crate) use select;
 
+/// A statement that sets since when a row named `$2` is disabled, `$1`, or that it is not where
+/// that is null; one that is disabled already stays so since when it was.
+macro_rules! set_disabled {
+    ($table:literal) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET disabled_at = CASE WHEN $1 IS NULL THEN NULL \
+             ELSE COALESCE(disabled_at, $1) END WHERE name = $2"
+        )
+    };
+}
+pub(crate) use set_disabled;
+
 /// Where users, accounts and keys are kept.
 #[derive(Clone, Debug)]
 pub enum Location {

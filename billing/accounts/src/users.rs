@@ -4,10 +4,10 @@ use nilometer_contract::{Role, Timestamp};
 use nilometer_source::SharedClock;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row, Transaction};
+use sqlx::{Any, Executor, Row, Transaction};
 
 use crate::accounts;
-use crate::database::{Database, instant, maybe_instant, role, select};
+use crate::database::{Database, instant, maybe_instant, role, select, set_disabled};
 use crate::error::{AccountsError, check_role};
 use crate::name::{check_name, check_text};
 
@@ -94,7 +94,7 @@ impl UserTable {
             accounts::known(&mut turn, name).await?;
         }
         if let Some(Binding { issuer, subject }) = &new.binding
-            && let Some(other) = bound(&mut turn, issuer, subject).await?
+            && let Some(other) = bound(&mut *turn, issuer, subject).await?
         {
             let (issuer, subject) = (issuer.clone(), subject.clone());
             return Err(AccountsError::Bound { issuer, subject, user: other.name });
@@ -143,15 +143,12 @@ impl UserTable {
     pub async fn set_enabled(&self, name: &str, enabled: bool) -> Result<(), AccountsError> {
         let mut turn = self.database.write().await?;
         known(&mut turn, name).await?;
-        let since = (!enabled).then(|| self.clock.now().0);
-        sqlx::query(
-            "UPDATE users SET disabled_at = CASE WHEN $1 IS NULL THEN NULL \
-             ELSE COALESCE(disabled_at, $1) END WHERE name = $2",
-        )
-        .bind(since)
-        .bind(name)
-        .execute(&mut *turn)
-        .await?;
+        let since = (!enabled).then(|| self.clock.now());
+        sqlx::query(set_disabled!("users"))
+            .bind(since.map(|at| at.0))
+            .bind(name)
+            .execute(&mut *turn)
+            .await?;
         Ok(turn.commit().await?)
     }
 
@@ -161,9 +158,7 @@ impl UserTable {
         issuer: &str,
         subject: &str,
     ) -> Result<Option<User>, AccountsError> {
-        let query = sqlx::query(select!(users "WHERE issuer = $1 AND subject = $2"));
-        let found = query.bind(issuer).bind(subject).fetch_optional(self.database.pool()).await?;
-        found.as_ref().map(user).transpose()
+        bound(self.database.pool(), issuer, subject).await
     }
 }
 
@@ -192,13 +187,13 @@ pub(crate) async fn known(
     found.ok_or_else(|| AccountsError::Unknown { what: "user", name: name.to_owned() })
 }
 
-async fn bound(
-    turn: &mut Transaction<'static, Any>,
+async fn bound<'e>(
+    executor: impl Executor<'e, Database = Any>,
     issuer: &str,
     subject: &str,
 ) -> Result<Option<User>, AccountsError> {
     let query = sqlx::query(select!(users "WHERE issuer = $1 AND subject = $2"));
-    let found = query.bind(issuer).bind(subject).fetch_optional(&mut **turn).await?;
+    let found = query.bind(issuer).bind(subject).fetch_optional(executor).await?;
     found.as_ref().map(user).transpose()
 }
 

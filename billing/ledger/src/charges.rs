@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nilometer_contract::{MICROS_PER_HOUR, Resource, Timestamp};
+use nilometer_contract::{MICROS_PER_HOUR, Resource, Scope, Timestamp};
 use nilometer_engine::Selection;
 use nilometer_rating::{Charge, PriceBook, rate};
 use nilometer_usage::{UsageRow, Window};
@@ -25,16 +25,18 @@ impl Ledger {
     /// state changes, so a resize takes effect at its instant.
     pub async fn charges(
         &self,
+        scope: &Scope,
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<Charge>, LedgerError> {
-        let usage = self.usage(window, selection).await?;
+        let usage = self.usage(scope, window, selection).await?;
         self.rated(&usage, &self.inner.book)
     }
 
     /// Usage of whole hours in rows of one state each, in canonical order.
     pub async fn usage(
         &self,
+        scope: &Scope,
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, LedgerError> {
@@ -43,9 +45,11 @@ impl Ledger {
         let mut rows = self.stored_usage(&archive, window, Known::Newest, selection).await?;
         for open in archive.usage.open(window, Known::Newest) {
             let meter = self.inner.engine.meter();
-            let found = meter.usage_by_state(open, selection).await.map_err(LedgerError::Meter)?;
+            let found =
+                meter.usage_by_state(scope, open, selection).await.map_err(LedgerError::Meter)?;
             rows.extend(found);
         }
+        rows.retain(|row| scope.admits(&row.project, row.start));
         rows.sort_unstable();
         Ok(rows)
     }

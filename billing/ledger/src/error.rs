@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use datafusion::error::DataFusionError;
+use nilometer_contract::Causes;
 use nilometer_contract::Timestamp;
 use nilometer_engine::{MeterError, QueryError};
 use nilometer_http::Problem;
@@ -88,6 +89,9 @@ pub enum LedgerError {
     /// No such invoice was issued.
     #[error("no invoice {0} was issued; GET /v1/invoices lists those that were")]
     NoInvoice(String),
+    /// No such project in the period, as far as who asks may know.
+    #[error("no project {0} in all of that period, or not one of yours")]
+    NoProject(String),
     /// No such line.
     #[error(
         "no line {0} on any issued invoice or current draft; for a line of another draft give \
@@ -125,9 +129,9 @@ impl From<InvoiceError> for LedgerError {
 
 impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
-        let known = |status, title: &str| Problem::new(status, title, chain(&error));
+        let known = |status, title: &str| Problem::new(status, title, Causes(&error).to_string());
         match &error {
-            LedgerError::Period(_) => known(StatusCode::BAD_REQUEST, "bad period"),
+            LedgerError::Period(_) => known(StatusCode::UNPROCESSABLE_ENTITY, "bad period"),
             LedgerError::NotFinal { .. }
             | LedgerError::Invoice(InvoiceError::PeriodOpen { .. }) => {
                 known(StatusCode::CONFLICT, "too early")
@@ -137,22 +141,10 @@ impl From<LedgerError> for Problem {
             LedgerError::LostInvoices(_) => known(StatusCode::CONFLICT, "invoices are missing"),
             LedgerError::Overlaps { .. } => known(StatusCode::CONFLICT, "billed already"),
             LedgerError::NoInvoice(_) => known(StatusCode::NOT_FOUND, "no such invoice"),
+            LedgerError::NoProject(_) => known(StatusCode::NOT_FOUND, "no such project"),
             LedgerError::NoLine(_) => known(StatusCode::NOT_FOUND, "no such line"),
             LedgerError::Explain(_) => known(StatusCode::CONFLICT, "cannot be explained"),
             other => Problem::internal(other),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

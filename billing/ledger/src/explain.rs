@@ -8,7 +8,7 @@
 //! Every step is a query that anybody may run on the documented tables; what is shown of it is
 //! what that very query gave, cut after [`MAX_SHOWN`] rows.
 
-use nilometer_contract::{MeterKind, SAMPLES, partition_of};
+use nilometer_contract::{MeterKind, SAMPLES, Scope, partition_of};
 use nilometer_engine::Rows;
 use nilometer_http::{Format, render};
 use nilometer_rating::{Charge, Query, explain, samples_query};
@@ -53,12 +53,16 @@ pub struct Explanation {
 impl Ledger {
     /// Explains a line of an issued invoice, of the draft of `bill`, or of a draft of the current
     /// month.
+    ///
+    /// Each step is asked within the scope. Offsets of the log are of records that many share, so
+    /// only the operator is shown them; others get the question.
     pub async fn explain(
         &self,
+        scope: &Scope,
         line: &str,
         bill: Option<&Bill>,
     ) -> Result<Explanation, LedgerError> {
-        let sheet = self.sheet_with(line, bill).await?;
+        let sheet = self.sheet_with(scope, line, bill).await?;
         let explained =
             explain(line, &sheet.invoice, &sheet.charges, &self.inner.engine.tables().catalogue());
         let explained = explained.map_err(LedgerError::Explain)?;
@@ -67,7 +71,9 @@ impl Ledger {
             let all_of_it = matches!(query.finds, "samples" | "events");
             steps.push(match all_of_it {
                 true => asked(&format!("all {} behind the line", query.finds), &query.sql),
-                false => self.step(&format!("{} of the line", query.finds), &query.sql).await?,
+                false => {
+                    self.step(scope, &format!("{} of the line", query.finds), &query.sql).await?
+                }
             });
         }
         let first = explained.charges.first();
@@ -79,13 +85,18 @@ impl Ledger {
             })
         });
         if let Some(charge) = charge {
-            self.walk_down(charge, &mut steps).await?;
+            self.walk_down(scope, charge, &mut steps).await?;
         }
         Ok(Explanation { line: explained, steps })
     }
 
     /// From one charge to what it was made from, and to the log.
-    async fn walk_down(&self, charge: &Charge, steps: &mut Vec<Step>) -> Result<(), LedgerError> {
+    async fn walk_down(
+        &self,
+        scope: &Scope,
+        charge: &Charge,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), LedgerError> {
         let Query { finds, sql } = samples_query(charge);
         let of = format!(
             "{finds} of the first charge: {} of {} from {} to {}",
@@ -94,7 +105,7 @@ impl Ledger {
             charge.usage.start,
             charge.usage.end
         );
-        steps.push(self.step(&of, &sql).await?);
+        steps.push(self.step(scope, &of, &sql).await?);
         let meter = &charge.usage.meter;
         if matches!(meter.kind, MeterKind::Allocation { .. }) {
             // Events carry their own offsets.
@@ -111,7 +122,10 @@ impl Ledger {
              ORDER BY start_offset"
         );
         let of = format!("offsets of the log with those samples, in partition {partition}");
-        steps.push(self.step(&of, &sql).await?);
+        steps.push(match scope.is_system() {
+            true => self.step(scope, &of, &sql).await?,
+            false => asked(&format!("{of}, which the operator can look up"), &sql),
+        });
         Ok(())
     }
 
@@ -125,7 +139,7 @@ impl Ledger {
             "SELECT coalesce(max(partition) + 1, 0) AS partitions FROM commits \
              WHERE topic = '{SAMPLES}'"
         );
-        let rows = self.inner.engine.query(&sql).await?;
+        let rows = self.inner.engine.query(&Scope::system(), &sql).await?;
         let mut found = None;
         for batch in &rows.batches {
             found = found.into_iter().chain(integers(batch, "partitions")?).max();
@@ -133,9 +147,9 @@ impl Ledger {
         Ok(found.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0))
     }
 
-    async fn step(&self, finds: &str, sql: &str) -> Result<Step, LedgerError> {
+    async fn step(&self, scope: &Scope, finds: &str, sql: &str) -> Result<Step, LedgerError> {
         let bounded = format!("{sql} LIMIT {}", MAX_SHOWN + 1);
-        let Rows { schema, batches, missing } = self.inner.engine.query(&bounded).await?;
+        let Rows { schema, batches, missing } = self.inner.engine.query(scope, &bounded).await?;
         let count: usize = batches.iter().map(|batch| batch.num_rows()).sum();
         let mut left = MAX_SHOWN;
         let shown = batches.iter().map(|batch| {

@@ -1,7 +1,7 @@
 //! Finds the invoice that a line is on, and the charges that the line was drawn up from.
 
 use datafusion::logical_expr::{col, lit};
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Scope, Timestamp};
 use nilometer_engine::Selection;
 use nilometer_rating::{Charge, Detail, Invoice, Period};
 
@@ -25,6 +25,13 @@ pub struct Bill {
     pub period: Period,
 }
 
+impl Bill {
+    /// Whether a scope sees it: the project for all of the period.
+    pub(crate) fn is_in(&self, scope: &Scope) -> bool {
+        scope.covers(&self.project, self.period.start(), self.period.end())
+    }
+}
+
 /// An invoice and the charges that it was drawn up from.
 pub(crate) struct Sheet {
     pub(crate) invoice: Invoice,
@@ -36,16 +43,17 @@ impl Ledger {
     /// drawn up lately, else of the month (UTC) of the newest sample.
     pub(crate) async fn sheet_with(
         &self,
+        scope: &Scope,
         line: &str,
         bill: Option<&Bill>,
     ) -> Result<Sheet, LedgerError> {
-        if let Some(sheet) = self.issued_with(line).await? {
+        if let Some(sheet) = self.issued_with(scope, line).await? {
             return Ok(sheet);
         }
         let bills = bill.map_or_else(|| self.remembered(), |bill| vec![bill.clone()]);
-        for bill in &bills {
+        for bill in bills.iter().filter(|bill| bill.is_in(scope)) {
             let of = Selection { project: Some(bill.project.clone()), ..Selection::default() };
-            let charges = self.charges(window_of(&bill.period), &of).await?;
+            let charges = self.charges(scope, window_of(&bill.period), &of).await?;
             if let Some(sheet) = self.draft_with(line, &bill.project, &bill.period, charges).await?
             {
                 return Ok(sheet);
@@ -53,7 +61,7 @@ impl Ledger {
         }
         let found = match bill {
             Some(_) => None,
-            None => self.current_with(line).await?,
+            None => self.current_with(scope, line).await?,
         };
         found.ok_or_else(|| LedgerError::NoLine(line.to_owned()))
     }
@@ -71,7 +79,7 @@ impl Ledger {
         recent.iter().cloned().collect()
     }
 
-    async fn issued_with(&self, line: &str) -> Result<Option<Sheet>, LedgerError> {
+    async fn issued_with(&self, scope: &Scope, line: &str) -> Result<Option<Sheet>, LedgerError> {
         let archive = self.archive();
         let ids = self.invoices_with(line).await?;
         let Some(id) = ids.first() else { return Ok(None) };
@@ -79,6 +87,9 @@ impl Ledger {
         let texts = documents(&self.inner.engine, &archive.invoices, wanted).await?;
         let Some(text) = texts.first() else { return Ok(None) };
         let issued = nilometer_rating::IssuedInvoice::from_json(text)?;
+        if !scope.covers(&issued.project, issued.start, issued.end) {
+            return Ok(None);
+        }
         let book = self.book_of(&issued).await?;
         let of = Selection { project: Some(issued.project.clone()), ..Selection::default() };
         let window = nilometer_usage::Window { start: issued.start, end: issued.end };
@@ -90,7 +101,7 @@ impl Ledger {
     async fn invoices_with(&self, line: &str) -> Result<Vec<String>, LedgerError> {
         let quoted = line.replace('\'', "''");
         let sql = format!("SELECT DISTINCT id FROM invoices WHERE line = '{quoted}' ORDER BY id");
-        let rows = self.inner.engine.query(&sql).await?;
+        let rows = self.inner.engine.query(&Scope::system(), &sql).await?;
         let mut found = Vec::new();
         for batch in &rows.batches {
             let ids = crate::rows_read::text(batch, "id")?;
@@ -117,10 +128,12 @@ impl Ledger {
         Ok(None)
     }
 
-    async fn current_with(&self, line: &str) -> Result<Option<Sheet>, LedgerError> {
+    async fn current_with(&self, scope: &Scope, line: &str) -> Result<Option<Sheet>, LedgerError> {
         let Some(period) = month_of(self.inner.engine.meter().newest()) else { return Ok(None) };
-        let charges = self.charges(window_of(&period), &Selection::default()).await?;
-        for (project, charges) in by_project(charges).into_iter().take(MAX_SEARCHED) {
+        let charges = self.charges(scope, window_of(&period), &Selection::default()).await?;
+        let projects = by_project(charges).into_iter();
+        let ours = projects.filter(|(it, _)| scope.covers(it, period.start(), period.end()));
+        for (project, charges) in ours.take(MAX_SEARCHED) {
             if let Some(sheet) = self.draft_with(line, &project, &period, charges).await? {
                 return Ok(Some(sheet));
             }

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/charges?start&end&project&resource&meter&kind&limit&offset` | charges of full hours |
+//! | `GET /v1/charges?start&end&tz&project&resource&meter&kind` | charges of full hours |
 //! | `GET /v1/invoices?project&start&end&tz&detail` | the bill of a period: issued, or a draft |
 //! | `GET /v1/invoices?project` | invoices that were issued |
 //! | `POST /v1/invoices {"project","start","end","tz","detail"}` | issues, once |
@@ -10,20 +10,17 @@
 //! | `GET /v1/explain/{line}?project&start&end&tz` | where a line comes from |
 //! | `GET /v1/price-book` | the price book in force |
 //!
-//! JSON, CSV or text for people, as `Accept` says. Errors are problems as RFC 9457 describes them.
+//! [`routes`] has the parameters of each.
 
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use nilometer_contract::InvalidName;
+use axum::response::Response;
+use nilometer_contract::{InvalidName, Scope};
 use nilometer_engine::{Rows, Selection};
-use nilometer_http::{Format, Problem, render, say_missing};
+use nilometer_http::{
+    Call, Format, Kind, Page, Problem, Surface, TOTAL_ROWS, check, say_missing, send_rows,
+};
 use nilometer_rating::{Detail, Invoice, IssuedInvoice, Period};
 use nilometer_store::{CHARGES, Missing};
 use nilometer_usage::Window;
@@ -34,166 +31,134 @@ use crate::error::LedgerError;
 use crate::find::Bill;
 use crate::invoices::window_of;
 use crate::ledger::Ledger;
+use crate::routes;
 use crate::rows::{batch, charge_columns};
-
-/// Most charges in one answer, and how many come unasked.
-const PAGE: usize = 10_000;
-const MAX_BODY_BYTES: usize = 64 << 10;
 
 impl Ledger {
     /// The HTTP surface.
-    pub fn router(&self) -> Router {
-        Router::new()
-            .route("/v1/charges", get(charges))
-            .route("/v1/invoices", get(bill).post(issue))
-            .route("/v1/invoices/{id}", get(issued))
-            .route("/v1/explain/{line}", get(explained))
-            .route("/v1/price-book", get(price_book))
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .with_state(self.clone())
+    pub fn surface(&self) -> Surface {
+        let ledger = || self.clone();
+        let (one, two, three) = (ledger(), ledger(), ledger());
+        let (four, five, six) = (ledger(), ledger(), ledger());
+        Surface::new()
+            .with(&routes::CHARGES, move |call| charges(one.clone(), call))
+            .with(&routes::INVOICES, move |call| bill(two.clone(), call))
+            .with(&routes::ISSUE, move |call| issue(three.clone(), call))
+            .with(&routes::INVOICE, move |call| issued(four.clone(), call))
+            .with(&routes::EXPLAIN, move |call| explained(five.clone(), call))
+            .with(&routes::PRICE_BOOK, move |call| price_book(six.clone(), call))
     }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ChargesRequest {
+struct IssueRequest {
+    project: String,
     start: String,
     end: String,
-    tz: Option<String>,
-    project: Option<String>,
-    resource: Option<String>,
-    meter: Option<String>,
-    kind: Option<String>,
-    limit: Option<usize>,
-    offset: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BillRequest {
-    project: Option<String>,
-    start: Option<String>,
-    end: Option<String>,
     tz: Option<String>,
     detail: Option<String>,
 }
 
-async fn charges(
-    State(ledger): State<Ledger>,
-    headers: HeaderMap,
-    request: Result<Query<ChargesRequest>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let period = period(&request.start, &request.end, request.tz.as_deref())?;
-    let kind = request.kind.map(|kind| kind.parse()).transpose();
-    let kind = kind.map_err(|error: InvalidName| Problem::bad_request(error.to_string()))?;
-    let (project, resource, meter) = (request.project, request.resource, request.meter);
+async fn charges(ledger: Ledger, call: Call) -> Result<Response, Problem> {
+    let period = period(call.required("start"), call.required("end"), call.get("tz"))?;
+    let kind = call.get("kind").map(str::parse).transpose();
+    let kind = kind.map_err(|error: InvalidName| {
+        Problem::unprocessable("no such kind", error.to_string()).about("kind")
+    })?;
+    let (project, resource, meter) =
+        (call.text("project"), call.text("resource"), call.text("meter"));
     if let Some(name) = meter.as_deref().filter(|name| ledger.is_unpriced(name)) {
         let detail = format!(
             "the price book has no price for a meter {name:?}; it prices {}",
             ledger.priced_meters()
         );
-        return Err(Problem::bad_request(detail));
+        return Err(Problem::unprocessable("no price", detail).about("meter"));
     }
     let selection = Selection { project, resource, meter, kind };
-    let known = selection.check(ledger.inner.engine.tables());
-    known.map_err(|error| Problem::bad_request(error.to_string()))?;
-    let found = ledger.charges(window_of(&period), &selection).await?;
-    let offset = request.offset.unwrap_or(0).min(found.len());
-    let limit = request.limit.unwrap_or(PAGE).min(PAGE);
-    let page = &found[offset..found.len().min(offset + limit)];
+    let known = selection.check(ledger.inner.engine.tables(), call.scope());
+    known
+        .map_err(|error| Problem::unprocessable("no such kind", error.to_string()).about("kind"))?;
+    let found = ledger.charges(call.scope(), window_of(&period), &selection).await?;
+    let page = call.page().of(&found);
     let columns = charge_columns(page);
     let schema = CHARGES.file_schema();
     let schema = Arc::new(Schema::new(schema.fields()[..columns.len()].to_vec()));
     let rows =
         Rows { schema: schema.clone(), batches: vec![batch(schema, columns)], missing: Vec::new() };
-    let mut response = respond(&rows, format_of(&headers))?;
-    response.headers_mut().insert("x-total-rows", found.len().into());
-    Ok(ledger.say_missing(response, window_of(&period)))
+    let response = in_pages(&call, send_rows(&call, &rows)?, found.len());
+    Ok(ledger.say_missing(response, window_of(&period), call.scope()))
 }
 
-async fn bill(
-    State(ledger): State<Ledger>,
-    headers: HeaderMap,
-    request: Result<Query<BillRequest>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let detail = detail(request.detail.as_deref())?;
-    let Some(bill) = request.bill()? else {
-        let issued = ledger.issued(request.project.as_deref()).await?;
-        let mut response = list(&issued, format_of(&headers));
+fn in_pages(call: &Call, mut response: Response, total: usize) -> Response {
+    response.headers_mut().insert(TOTAL_ROWS, total.into());
+    call.link_next(&mut response, call.page().has_more(total));
+    response
+}
+
+async fn bill(ledger: Ledger, call: Call) -> Result<Response, Problem> {
+    let detail = detail(call.get("detail"));
+    let Some(bill) = bill_of(&call)? else {
+        let issued = ledger.issued(call.scope(), call.get("project")).await?;
+        let response = call.answer(list(&issued, call.page(), call.format));
+        call.note.add_rows(call.page().of(&issued).len());
+        let mut response = in_pages(&call, response, issued.len());
         let missing: Vec<Missing> = ledger.archive().lost_invoices().cloned().collect();
-        say_missing(response.headers_mut(), &missing);
+        say_missing(response.headers_mut(), &missing, call.scope());
         return Ok(response);
     };
-    let issued = ledger.issued(Some(&bill.project)).await?;
+    let issued = ledger.issued(call.scope(), Some(&bill.project)).await?;
     let period = (bill.period.start(), bill.period.end());
     match issued.iter().find(|it| (it.start, it.end) == period) {
-        Some(issued) => Ok(sheet(issued, format_of(&headers))),
+        Some(issued) => Ok(sheet(&call, issued)),
         None => {
-            let draft = ledger.draft(&bill.project, &bill.period, detail).await?;
-            let draft = sheet(&draft, format_of(&headers));
-            Ok(ledger.say_missing(draft, window_of(&bill.period)))
+            let draft = ledger.draft(call.scope(), &bill.project, &bill.period, detail).await?;
+            let draft = sheet(&call, &draft);
+            Ok(ledger.say_missing(draft, window_of(&bill.period), call.scope()))
         }
     }
 }
 
-async fn issue(
-    State(ledger): State<Ledger>,
-    headers: HeaderMap,
-    body: Result<Json<BillRequest>, JsonRejection>,
-) -> Result<Response, Problem> {
-    let Json(request) = body.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let detail = detail(request.detail.as_deref())?;
-    let Some(bill) = request.bill()? else {
-        return Err(Problem::bad_request("to issue, give project, start and end"));
-    };
+async fn issue(ledger: Ledger, call: Call) -> Result<Response, Problem> {
+    let request: IssueRequest = call.json()?;
+    let bill = request.bill()?;
+    call.note.set_query(&format!("project={} period={}", bill.project, bill.period));
     let now = ledger.inner.clock.now();
+    let detail = detail(request.detail.as_deref());
     let issued = ledger.issue(&bill.project, &bill.period, detail, now).await?;
-    let issued = (StatusCode::CREATED, sheet(&issued, format_of(&headers))).into_response();
-    Ok(ledger.say_missing(issued, window_of(&bill.period)))
+    Ok(ledger.say_missing(sheet(&call, &issued), window_of(&bill.period), call.scope()))
 }
 
-async fn issued(
-    State(ledger): State<Ledger>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let issued = ledger.issued_invoice(&id).await?;
-    Ok(sheet(&issued, format_of(&headers)))
+async fn issued(ledger: Ledger, call: Call) -> Result<Response, Problem> {
+    let issued = ledger.issued_invoice(call.scope(), call.required("id")).await?;
+    Ok(sheet(&call, &issued))
 }
 
-async fn explained(
-    State(ledger): State<Ledger>,
-    headers: HeaderMap,
-    Path(line): Path<String>,
-    request: Result<Query<BillRequest>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let explanation = ledger.explain(&line, request.bill()?.as_ref()).await?;
-    Ok(match format_of(&headers) {
-        Format::Table => text(explanation.to_text()),
-        _ => typed(Format::Json, explanation.to_json()),
-    })
+async fn explained(ledger: Ledger, call: Call) -> Result<Response, Problem> {
+    let (line, bill) = (call.required("line"), bill_of(&call)?);
+    let explanation = ledger.explain(call.scope(), line, bill.as_ref()).await?;
+    Ok(call.answer(match call.format {
+        Format::Table => explanation.to_text(),
+        _ => explanation.to_json(),
+    }))
 }
 
-async fn price_book(State(ledger): State<Ledger>, headers: HeaderMap) -> Response {
+async fn price_book(ledger: Ledger, call: Call) -> Result<Response, Problem> {
     let (book, heading) = (ledger.book(), ledger.book().heading());
-    match format_of(&headers) {
-        Format::Table => text(book.canonical_text().to_owned()),
-        _ => Json(json!({
+    Ok(match call.format {
+        Format::Table => call.answer(book.canonical_text().to_owned()),
+        _ => call.answer_json(&json!({
             "name": heading.name, "version": heading.version, "digest": heading.digest,
             "currency": heading.currency.to_string(), "entries": book.entries().len(),
             "text": book.canonical_text(),
-        }))
-        .into_response(),
-    }
+        })),
+    })
 }
 
 impl Ledger {
     /// Says in an answer about a period which rows it lacks because their files are damaged: of
     /// samples and lifetimes, and of what was settled.
-    fn say_missing(&self, mut response: Response, window: Window) -> Response {
+    fn say_missing(&self, mut response: Response, window: Window, scope: &Scope) -> Response {
         let archive = self.archive();
         let settled = [&archive.usage, &archive.charges].into_iter().flat_map(|statements| {
             statements.view.files.missing(window.start.0, window.end.0).cloned()
@@ -201,7 +166,7 @@ impl Ledger {
         let mut missing = self.inner.engine.meter().missing(window);
         missing.extend(settled);
         missing.extend(archive.lost_invoices().cloned());
-        say_missing(response.headers_mut(), &missing);
+        say_missing(response.headers_mut(), &missing, scope);
         response
     }
 
@@ -214,17 +179,29 @@ impl Ledger {
     }
 }
 
-impl BillRequest {
-    /// The bill meant; none when nothing of a period was given.
-    fn bill(&self) -> Result<Option<Bill>, Problem> {
-        match (&self.project, &self.start, &self.end) {
-            (Some(project), Some(start), Some(end)) => {
-                let period = period(start, end, self.tz.as_deref())?;
-                Ok(Some(Bill { project: project.clone(), period }))
-            }
-            (_, None, None) => Ok(None),
-            _ => Err(Problem::bad_request("a bill needs project, start and end")),
+impl IssueRequest {
+    fn bill(&self) -> Result<Bill, Problem> {
+        check("project", Kind::Text, &self.project)?;
+        check("start", Kind::Edge, &self.start)?;
+        check("end", Kind::Edge, &self.end)?;
+        check("tz", Kind::Text, self.tz.as_deref().unwrap_or_default())?;
+        if let Some(detail) = &self.detail {
+            check("detail", Kind::Choice(routes::DETAILS), detail)?;
         }
+        let period = period(&self.start, &self.end, self.tz.as_deref())?;
+        Ok(Bill { project: self.project.clone(), period })
+    }
+}
+
+/// The bill meant; none when nothing of a period was given.
+fn bill_of(call: &Call) -> Result<Option<Bill>, Problem> {
+    match (call.get("project"), call.get("start"), call.get("end")) {
+        (Some(project), Some(start), Some(end)) => {
+            let period = period(start, end, call.get("tz"))?;
+            Ok(Some(Bill { project: project.to_owned(), period }))
+        }
+        (_, None, None) => Ok(None),
+        _ => Err(Problem::unprocessable("no bill", "a bill needs project, start and end")),
     }
 }
 
@@ -233,38 +210,25 @@ fn period(start: &str, end: &str, zone: Option<&str>) -> Result<Period, Problem>
     period.map_err(|error| LedgerError::Period(error).into())
 }
 
-fn detail(text: Option<&str>) -> Result<Detail, Problem> {
+fn detail(text: Option<&str>) -> Detail {
     match text {
-        None | Some("prices") => Ok(Detail::Prices),
-        Some("resources") => Ok(Detail::Resources),
-        Some(other) => Err(Problem::bad_request(format!(
-            "detail is prices (a line for each price) or resources (a line for each resource and \
-             price), not {other:?}"
-        ))),
+        Some("resources") => Detail::Resources,
+        _ => Detail::Prices,
     }
 }
 
-fn format_of(headers: &HeaderMap) -> Format {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    Format::of_accept(accept.unwrap_or(""))
+/// An invoice in the format asked for.
+fn sheet(call: &Call, invoice: &Invoice) -> Response {
+    call.note.add_rows(invoice.lines.len());
+    call.answer(match call.format {
+        Format::Table => invoice.to_text(),
+        Format::Csv => invoice.to_csv(),
+        Format::Json | Format::Arrow => invoice.to_json(),
+    })
 }
 
-fn respond(rows: &Rows, format: Format) -> Result<Response, Problem> {
-    let bytes = render(rows, format).map_err(|error| Problem::internal(&error))?;
-    Ok(([(header::CONTENT_TYPE, format.content_type())], bytes).into_response())
-}
-
-/// An invoice in the form asked for; there is none in Arrow, which gets JSON.
-fn sheet(invoice: &Invoice, format: Format) -> Response {
-    match format {
-        Format::Table => text(invoice.to_text()),
-        Format::Csv => typed(Format::Csv, invoice.to_csv()),
-        Format::Json | Format::Arrow => typed(Format::Json, invoice.to_json()),
-    }
-}
-
-/// A list of issued invoices: what each is about and comes to.
-fn list(issued: &[IssuedInvoice], format: Format) -> Response {
+/// A page of issued invoices: what each is about and comes to.
+fn list(issued: &[IssuedInvoice], page: Page, format: Format) -> String {
     const COLUMNS: [&str; 7] = ["id", "project", "start", "end", "issued_at", "currency", "total"];
     let cells = |invoice: &IssuedInvoice| {
         [
@@ -277,26 +241,26 @@ fn list(issued: &[IssuedInvoice], format: Format) -> Response {
             invoice.total.to_string(),
         ]
     };
-    let rows: Vec<[String; 7]> = issued.iter().map(cells).collect();
+    let rows: Vec<[String; 7]> = page.of(issued).iter().map(cells).collect();
     match format {
         Format::Json | Format::Arrow => {
             let object = |row: &[String; 7]| -> Value {
                 COLUMNS.iter().zip(row).map(|(name, cell)| (*name, json!(cell))).collect()
             };
-            Json(json!({ "invoices": rows.iter().map(object).collect::<Vec<_>>() })).into_response()
+            json!({ "invoices": rows.iter().map(object).collect::<Vec<_>>() }).to_string()
         }
         Format::Csv => {
             let quoted = |cell: &String| format!("\"{}\"", cell.replace('"', "\"\""));
             let line = |row: &[String; 7]| row.iter().map(quoted).collect::<Vec<_>>().join(",");
             let lines = rows.iter().map(|row| line(row) + "\r\n");
-            typed(Format::Csv, COLUMNS.join(",") + "\r\n" + &lines.collect::<String>())
+            COLUMNS.join(",") + "\r\n" + &lines.collect::<String>()
         }
-        Format::Table if rows.is_empty() => text(
+        Format::Table if issued.is_empty() => {
             "No invoice was issued. Give project, start and end to see a draft; POST them to \
              issue it.\n"
-                .to_owned(),
-        ),
-        Format::Table => text(aligned(&COLUMNS, &rows)),
+                .to_owned()
+        }
+        Format::Table => aligned(&COLUMNS, &rows),
     }
 }
 
@@ -313,12 +277,4 @@ fn aligned<const N: usize>(columns: &[&str; N], rows: &[[String; N]]) -> String 
         cells.collect::<Vec<_>>().join("  ") + "\n"
     };
     all().map(line).collect()
-}
-
-fn text(body: String) -> Response {
-    typed(Format::Table, body)
-}
-
-fn typed(format: Format, body: String) -> Response {
-    ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use datafusion::logical_expr::{col, lit};
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Scope, Timestamp};
 use nilometer_engine::Selection;
 use nilometer_rating::{
     Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, PriceBook, corrections, invoice,
@@ -16,7 +16,7 @@ use crate::archive::documents;
 use crate::error::LedgerError;
 use crate::find::Bill;
 use crate::ledger::{Ledger, used_book};
-use crate::rows_read::{instants, integers, text};
+use crate::rows_read::{instants, text};
 use crate::state::{Archive, Known};
 
 /// Most issued invoices of a project that a later one corrects: the newest.
@@ -26,15 +26,23 @@ impl Ledger {
     /// What a project owes for a period, as known now. Changes nothing.
     ///
     /// Carries the corrections of invoices issued before, and tells what is known to be missing.
+    ///
+    /// A scope that does not have the project for all of the period gets the same answer as for one
+    /// that there never was.
     pub async fn draft(
         &self,
+        scope: &Scope,
         project: &str,
         period: &Period,
         detail: Detail,
     ) -> Result<Invoice, LedgerError> {
         let selection = Selection { project: Some(project.to_owned()), ..Selection::default() };
-        let charges = self.charges(window_of(period), &selection).await?;
-        self.remember(Bill { project: project.to_owned(), period: *period });
+        let bill = Bill { project: project.to_owned(), period: *period };
+        if !bill.is_in(scope) {
+            return Err(LedgerError::NoProject(bill.project));
+        }
+        let charges = self.charges(scope, window_of(period), &selection).await?;
+        self.remember(bill);
         self.drawn(&self.archive(), project, period, detail, &charges).await
     }
 
@@ -54,9 +62,15 @@ impl Ledger {
         Ok(draft)
     }
 
-    /// Issued invoices, of one project or all, by period and project.
-    pub async fn issued(&self, project: Option<&str>) -> Result<Vec<IssuedInvoice>, LedgerError> {
-        self.issued_in(&self.archive(), project).await
+    /// Issued invoices of a scope, of one project or all, by period and project.
+    pub async fn issued(
+        &self,
+        scope: &Scope,
+        project: Option<&str>,
+    ) -> Result<Vec<IssuedInvoice>, LedgerError> {
+        let mut issued = self.issued_in(&self.archive(), project).await?;
+        issued.retain(|it| scope.covers(&it.project, it.start, it.end));
+        Ok(issued)
     }
 
     pub(crate) async fn issued_in(
@@ -76,13 +90,16 @@ impl Ledger {
     }
 
     /// An issued invoice by its id.
-    pub async fn issued_invoice(&self, id: &str) -> Result<IssuedInvoice, LedgerError> {
+    pub async fn issued_invoice(
+        &self,
+        scope: &Scope,
+        id: &str,
+    ) -> Result<IssuedInvoice, LedgerError> {
         let wanted = col("document").is_not_null().and(col("id").eq(lit(id)));
         let documents = documents(&self.inner.engine, &self.archive().invoices, wanted).await?;
-        match documents.first() {
-            Some(text) => Ok(IssuedInvoice::from_json(text)?),
-            None => Err(LedgerError::NoInvoice(id.to_owned())),
-        }
+        let issued = documents.first().map(|text| IssuedInvoice::from_json(text)).transpose()?;
+        let ours = issued.filter(|it| scope.covers(&it.project, it.start, it.end));
+        ours.ok_or_else(|| LedgerError::NoInvoice(id.to_owned()))
     }
 
     /// The book that an invoice was made with.
@@ -112,7 +129,7 @@ impl Ledger {
             let of = Period::parse(&one.start.to_string(), &one.end.to_string(), &one.time_zone)?;
             let book = self.book_of(one).await?;
             let selection = Selection { project: Some(project.to_owned()), ..Selection::default() };
-            let usage = self.usage(window_of(&of), &selection).await?;
+            let usage = self.usage(&Scope::system(), window_of(&of), &selection).await?;
             let now = invoice(project, &of, &self.rated(&usage, &book)?, &book, one.detail)?;
             let lines = corrections(one, &others, &now)?;
             if one.currency != self.inner.book.currency() {
@@ -127,29 +144,25 @@ impl Ledger {
 
     /// Gaps that overlap a period and concern a project: on nodes where it had resources, or of
     /// the log as a whole. A damaged file of billing itself is none: of what is billed nothing is
-    /// missing with it.
+    /// missing with it. How many samples a gap cost is not said: others had theirs on the node too.
     async fn gaps(&self, project: &str, period: &Period) -> Result<Vec<String>, LedgerError> {
         let nodes = self.nodes_of(project, window_of(period));
-        let rows = self
-            .inner
-            .engine
-            .query(&format!(
-                "SELECT DISTINCT \"start\", \"end\", node, reason, samples FROM gaps \
-                 WHERE kind <> 'late' AND of_topic NOT IN ('{}', '{}', '{}') \
-                 AND \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
-                 ORDER BY \"start\", \"end\", node, reason, samples",
-                USAGE.name,
-                CHARGES.name,
-                INVOICES.name,
-                period.end(),
-                period.start()
-            ))
-            .await?;
+        let sql = format!(
+            "SELECT DISTINCT \"start\", \"end\", node, reason FROM gaps \
+             WHERE kind <> 'late' AND of_topic NOT IN ('{}', '{}', '{}') \
+             AND \"start\" < TIMESTAMP '{}' AND \"end\" > TIMESTAMP '{}' \
+             ORDER BY \"start\", \"end\", node, reason",
+            USAGE.name,
+            CHARGES.name,
+            INVOICES.name,
+            period.end(),
+            period.start()
+        );
+        let rows = self.inner.engine.query(&Scope::system(), &sql).await?;
         let (mut texts, mut more) = (Vec::new(), 0);
         for batch in &rows.batches {
             let (start, end) = (instants(batch, "start")?, instants(batch, "end")?);
             let (node, reason) = (text(batch, "node")?, text(batch, "reason")?);
-            let samples = integers(batch, "samples")?;
             for row in 0..batch.num_rows() {
                 let node = node.value(row);
                 if !node.is_empty() && !nodes.contains(node) {
@@ -161,11 +174,7 @@ impl Ledger {
                 }
                 let (start, end) = (Timestamp(start[row]), Timestamp(end[row]));
                 let at = if node.is_empty() { "log".to_owned() } else { format!("node {node}") };
-                let lost = match samples[row] {
-                    0 => String::new(),
-                    samples => format!(", {samples} samples"),
-                };
-                texts.push(format!("{at} from {start} to {end}: {}{lost}", reason.value(row)));
+                texts.push(format!("{at} from {start} to {end}: {}", reason.value(row)));
             }
         }
         if more > 0 {

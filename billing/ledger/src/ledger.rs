@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
-use nilometer_contract::{Timestamp, micros};
+use nilometer_contract::{Causes, Timestamp, micros};
 use nilometer_engine::Engine;
 use nilometer_rating::PriceBook;
 use nilometer_source::SharedClock;
@@ -140,7 +140,7 @@ impl Ledger {
             }
             if let Err(error) = self.settle(&cancel).await {
                 self.inner.metrics.failures.inc();
-                warn!(error = &error as &dyn std::error::Error, "settling failed, trying again");
+                warn!(error = %Causes(&error), "settling failed, trying again");
             }
         }
     }
@@ -246,7 +246,7 @@ pub(crate) async fn used_book(storage: &Storage, digest: &str) -> Result<PriceBo
     let found = storage.object_store().get(&book_path(storage, digest)).await;
     let bytes = found.map_err(LedgerError::Object)?.bytes().await.map_err(LedgerError::Object)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| lost())?;
-    let book = PriceBook::parse(text).map_err(|_| lost())?;
+    let book = PriceBook::parse_canonical(text).map_err(|_| lost())?;
     match book.heading().digest == digest {
         true => Ok(book),
         false => Err(lost()),

@@ -29,6 +29,7 @@ mod ledger;
 mod look;
 mod mend;
 mod metrics;
+mod routes;
 mod rows;
 mod rows_read;
 mod settle;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
-use nilometer_contract::{EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
+use nilometer_contract::{EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Scope, Timestamp};
 use nilometer_ingest::{MAINTENANCE, TableView, View};
 use nilometer_store::Position;
 use tokio::time::Instant;
@@ -175,12 +175,15 @@ impl Ledger {
             let rows = self
                 .inner
                 .engine
-                .query(&format!(
-                    "SELECT DISTINCT date_bin(INTERVAL '1 hour', first_at) AS low, \
+                .query(
+                    &Scope::system(),
+                    &format!(
+                        "SELECT DISTINCT date_bin(INTERVAL '1 hour', first_at) AS low, \
                      date_bin(INTERVAL '1 hour', last_at) AS high FROM commits \
                      WHERE topic = '{SAMPLES}' AND ({})",
-                    later_than(&since, "end_offset >")
-                ))
+                        later_than(&since, "end_offset >")
+                    ),
+                )
                 .await?;
             for batch in &rows.batches {
                 let (low, high) = (instants(batch, "low")?, instants(batch, "high")?);
@@ -211,10 +214,13 @@ impl Ledger {
             let rows = self
                 .inner
                 .engine
-                .query(&format!(
-                    "SELECT date_bin(INTERVAL '1 hour', min(at)) AS low FROM events WHERE {}",
-                    later_than(&since, "\"offset\" >=")
-                ))
+                .query(
+                    &Scope::system(),
+                    &format!(
+                        "SELECT date_bin(INTERVAL '1 hour', min(at)) AS low FROM events WHERE {}",
+                        later_than(&since, "\"offset\" >=")
+                    ),
+                )
                 .await?;
             for batch in rows.batches.iter().filter(|batch| batch.num_rows() > 0) {
                 earliest = earliest.into_iter().chain(instants(batch, "low")?).min();
@@ -252,7 +258,7 @@ impl Ledger {
                     "SELECT start, \"end\", CAST(of_topic IN ('{SAMPLES}', 'samples') AS BIGINT) AS ends \
                      FROM gaps WHERE {of} AND ({later})"
                 );
-                for batch in &self.inner.engine.query(&sql).await?.batches {
+                for batch in &self.inner.engine.query(&Scope::system(), &sql).await?.batches {
                     let (low, high) = (instants(batch, "start")?, instants(batch, "end")?);
                     let spans = low.into_iter().zip(high).zip(integers(batch, "ends")?);
                     for ((low, high), ends) in spans {
@@ -274,7 +280,7 @@ impl Ledger {
         of: &'static str,
         sql: &str,
     ) -> Result<Vec<(Stream, i64)>, LedgerError> {
-        let rows = self.inner.engine.query(sql).await?;
+        let rows = self.inner.engine.query(&Scope::system(), sql).await?;
         let mut found = Vec::new();
         for batch in &rows.batches {
             let (partitions, logs) = (integers(batch, "partition")?, text(batch, "log")?);

@@ -13,7 +13,7 @@
 //! can be computed no more: it stays missing. So do issued invoices, which are nowhere else; while
 //! some are missing, none is issued.
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Scope, Timestamp};
 use nilometer_engine::Engine;
 use nilometer_ingest::own_up;
 use nilometer_rating::IssuedInvoice;
@@ -133,7 +133,7 @@ impl Ledger {
             self.publish(Archive { invoices, ..(*self.archive()).clone() });
         }
         loop {
-            let read = self.issued(Some(project)).await;
+            let read = self.issued(&Scope::system(), Some(project)).await;
             if read.is_ok() || desk.mender.own_up(&mut desk.invoices).await? == 0 {
                 return read;
             }

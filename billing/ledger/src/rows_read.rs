@@ -18,7 +18,9 @@ pub(crate) struct Reader {
     names: Names,
     catalogue: Arc<Catalogue>,
     /// Meters by name and usage unit.
-    meters: HashMap<(String, String), Arc<Meter>>,
+    meters: HashMap<String, HashMap<String, Arc<Meter>>>,
+    /// Labels by text.
+    labels: HashMap<String, Labels>,
 }
 
 /// Entries of a price book by id.
@@ -33,16 +35,22 @@ impl Entries {
 impl Reader {
     /// A reader of rows about the meters of a catalogue.
     pub(crate) fn new(catalogue: Arc<Catalogue>) -> Self {
-        Reader { names: Names::default(), catalogue, meters: HashMap::new() }
+        Reader {
+            names: Names::default(),
+            catalogue,
+            meters: HashMap::new(),
+            labels: HashMap::new(),
+        }
     }
 
     /// The meter of a row: of the catalogue, or, if that has another or none by now, what the row
     /// says of it.
     fn meter(&mut self, name: &str, usage_unit: &str) -> Arc<Meter> {
-        let key = (name.to_owned(), usage_unit.to_owned());
+        if let Some(meter) = self.meters.get(name).and_then(|meters| meters.get(usage_unit)) {
+            return meter.clone();
+        }
         let declared = self.catalogue.find(name);
-        let declared = declared.filter(|meter| *meter.usage_unit == *usage_unit);
-        let meter = self.meters.entry(key).or_insert_with(|| match declared {
+        let meter = match declared.filter(|meter| *meter.usage_unit == *usage_unit) {
             Some(meter) => meter.clone(),
             None => Arc::new(Meter {
                 name: name.into(),
@@ -55,8 +63,23 @@ impl Reader {
                 resources: Vec::new(),
                 origin: Origin::Learnt { source: "".into() },
             }),
-        });
-        meter.clone()
+        };
+        let meters = self.meters.entry(name.to_owned()).or_default();
+        meters.insert(usage_unit.to_owned(), meter.clone());
+        meter
+    }
+
+    /// The labels of a text that a row has; none if it is no text of labels.
+    fn labels(&mut self, text: &str) -> Option<Labels> {
+        if text.is_empty() {
+            return Some(Labels::none());
+        }
+        if let Some(labels) = self.labels.get(text) {
+            return Some(labels.clone());
+        }
+        let labels = Labels::parse(text).ok()?;
+        self.labels.insert(text.to_owned(), labels.clone());
+        Some(labels)
     }
 
     /// Rows of `usage` or `charges` as usage, appended to `out`.
@@ -86,7 +109,7 @@ impl Reader {
                 resource: self.names.get(resource.value(row)),
                 kind,
                 meter: self.meter(meter.value(row), unit.value(row)),
-                labels: Labels::parse(labels).map_err(|_| unknown("labels", labels))?,
+                labels: self.labels(labels).ok_or_else(|| unknown("labels", labels))?,
                 project: self.names.get(project.value(row)),
                 quantity: Quantity(quantity.value(row)),
                 observed_micros: observed.value(row),

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use nilometer_contract::{Labels, MICROS_PER_HOUR, Meter, MeterKind, Timestamp};
+use nilometer_contract::{Labels, MICROS_PER_HOUR, Meter, MeterKind, Scope, Timestamp};
 use nilometer_engine::Selection;
 use nilometer_rating::Charge;
 use nilometer_store::{Add, Position, Table};
@@ -155,7 +155,12 @@ impl Ledger {
         let computed = match why {
             Why::Compute => {
                 let meter = self.inner.engine.meter();
-                Some(meter.usage_by_state(run, &all).await.map_err(LedgerError::Meter)?)
+                Some(
+                    meter
+                        .usage_by_state(&Scope::system(), run, &all)
+                        .await
+                        .map_err(LedgerError::Meter)?,
+                )
             }
             Why::Rate => None,
         };

@@ -23,8 +23,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
-use nilometer_engine::{Selection, bounds, equals};
+use nilometer_contract::{MICROS_PER_HOUR, Scope, Timestamp};
+use nilometer_engine::{RowRule, Selection, bounds, equals};
 use nilometer_store::{CHARGES, INVOICES, TableDef, USAGE};
 use nilometer_usage::Window;
 
@@ -57,8 +57,11 @@ pub(crate) fn register(ledger: &Ledger) {
         let fields = def.file_schema().fields().iter().filter(shown).cloned().collect::<Vec<_>>();
         let schema = Arc::new(Schema::new(fields));
         let inner = Arc::downgrade(&ledger.inner);
+        // An invoice tells of its whole period, a row of usage or charges of an hour at most.
+        let until = (def.name == INVOICES.name).then_some("end");
+        let rule = RowRule::Project { project: "project", at: "start", until };
         let table = LedgerTable { name, def, form, schema, inner };
-        ledger.inner.engine.register(name, Arc::new(table));
+        ledger.inner.engine.register(name, Arc::new(table), rule);
     }
 }
 
@@ -114,12 +117,12 @@ impl LedgerTable {
         for open in said.open(window, Known::Newest) {
             match self.name {
                 "usage" => {
-                    let rows = ledger.usage(open, selection).await?;
+                    let rows = ledger.usage(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(usage_columns);
                     batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
                 }
                 _ => {
-                    let rows = ledger.charges(open, selection).await?;
+                    let rows = ledger.charges(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(charge_columns);
                     batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
                 }

@@ -3,6 +3,7 @@
 //! The owner's generation is in each transaction, so that one that was frozen past its term
 //! commits nothing. Maintenance of the tables is the ingester's.
 
+use nilometer_contract::Causes;
 use std::sync::{PoisonError, RwLock};
 
 use nilometer_store::{Claimant, Holder, Lease, LeaseConfig, Position, Taken};
@@ -66,8 +67,7 @@ impl Ledger {
         };
         given_back.cancel();
         if let Err(error) = kept.await {
-            let error = &error as &dyn std::error::Error;
-            warn!(error, "billing is not given back, the next owner waits for the term");
+            warn!(error = %Causes(&error), "billing is not given back, the next owner waits for the term");
         }
         done
     }
@@ -101,8 +101,7 @@ impl Ledger {
                 tokio::time::sleep(self.inner.config.interval).await;
                 let mut desk = self.inner.desk.lock().await;
                 if let Err(error) = self.refresh(&mut desk).await {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(error, "what the owner of billing states cannot be read");
+                    warn!(error = %Causes(&error), "what the owner of billing states cannot be read");
                 }
             }
         };

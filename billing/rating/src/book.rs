@@ -59,8 +59,6 @@ pub struct PriceEntry {
     pub meter: Arc<str>,
     /// Unit of the usage priced; usage of a meter of this name in another unit is not.
     pub usage_unit: Arc<str>,
-    /// Whether the book states that unit, as it must for a meter that nobody declared.
-    pub states_unit: bool,
     /// Kind of resource, when the price is for one kind only.
     pub kind: Option<ResourceKind>,
     /// Patterns on attributes (and on `project`) that must all match.
@@ -119,14 +117,6 @@ impl PriceEntry {
         BigUint::from(PICO) * self.per.units()
     }
 
-    fn has_selector_of(&self, other: &PriceEntry) -> bool {
-        self.meter == other.meter
-            && self.kind == other.kind
-            && self.matches == other.matches
-            && self.labels == other.labels
-            && self.without == other.without
-    }
-
     fn is_valid_at(&self, at: Timestamp) -> bool {
         self.start.is_none_or(|start| start <= at) && self.end.is_none_or(|end| at < end)
     }
@@ -177,7 +167,12 @@ impl PriceBook {
         Self::parse_with(text, catalogue())
     }
 
-    /// Reads a book in TOML about meters of a catalogue.
+    /// Reads the canonical text of a book that was in use, whatever the catalogue says by now.
+    pub fn parse_canonical(text: &str) -> Result<Self, BookError> {
+        Self::parse_with(text, &Catalogue::empty())
+    }
+
+    /// Reads a book in TOML about meters of a catalogue, and others whose unit it states.
     pub fn parse_with(text: &str, catalogue: &Catalogue) -> Result<Self, BookError> {
         let read = read::read(text, catalogue)?;
         let text = canonical::text(&read);

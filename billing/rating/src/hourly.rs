@@ -1,7 +1,7 @@
 //! What a resource costs per hour as it stands: its allocations over one hour, rated like any usage.
 
 use nilometer_contract::{
-    Change, History, LifecycleEvent, MICROS_PER_HOUR, Resource, Timestamp, catalogue,
+    Catalogue, Change, History, LifecycleEvent, MICROS_PER_HOUR, Resource, Timestamp,
 };
 use nilometer_usage::{Names, Tenure, Window, allocation_usage};
 
@@ -13,9 +13,15 @@ impl PriceBook {
     /// The price of holding `resource` as it stands for one hour, at the prices in force at `at`.
     ///
     /// The sum over its allocation meters, also those of size 1 such as `lifetime`; what it
-    /// consumes besides is not known beforehand and left out. `None` where no entry of the book
+    /// consumes besides is not known beforehand and left out. The catalogue says what is allocated.
+    /// `None` where no entry of the book
     /// prices an allocation of it.
-    pub fn hourly_price(&self, resource: &Resource, at: Timestamp) -> Option<Fraction> {
+    pub fn hourly_price(
+        &self,
+        resource: &Resource,
+        at: Timestamp,
+        catalogue: &Catalogue,
+    ) -> Option<Fraction> {
         let start = Timestamp(at.0 - at.0.rem_euclid(MICROS_PER_HOUR));
         let end = start.plus_micros(MICROS_PER_HOUR);
         let mut history = History::default();
@@ -30,7 +36,7 @@ impl PriceBook {
         let tenure = Tenure::announced(id, lifetime, &mut Names::default());
         let mut usage = Vec::new();
         for meter in self.meters() {
-            let Some(meter) = catalogue().find(meter) else { continue };
+            let Some(meter) = catalogue.find(meter) else { continue };
             allocation_usage(&tenure, meter, Window { start, end }, end, &mut usage);
         }
         let charges = rate(&usage, self, |_| Some(resource)).ok()?;
@@ -40,7 +46,7 @@ impl PriceBook {
 
 #[cfg(test)]
 mod tests {
-    use nilometer_contract::ResourceKind;
+    use nilometer_contract::{ResourceKind, catalogue};
 
     use super::*;
 
@@ -58,7 +64,8 @@ mod tests {
         let attributes = attributes.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         resource.attributes = attributes.collect();
         let book = PriceBook::parse(BOOK).unwrap();
-        book.hourly_price(&resource, at.parse().unwrap()).map(|price| price.to_string())
+        book.hourly_price(&resource, at.parse().unwrap(), catalogue())
+            .map(|price| price.to_string())
     }
 
     #[test]

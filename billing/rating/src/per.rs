@@ -188,6 +188,38 @@ mod tests {
     }
 
     #[test]
+    fn levels_of_time_and_energy_are_priced_by_their_time() {
+        let units = |usage_unit: &str, text: &str| {
+            let per = Per::parse(text, "m", usage_unit);
+            per.map(|per| per.units()).map_err(|error| error.to_string())
+        };
+        assert_eq!(units("second_seconds", "second*hour"), Ok(3_600));
+        assert_eq!(units("joule_seconds", "kJ*hour"), Ok(3_600_000));
+        assert!(units("second_seconds", "hour").unwrap_err().contains("write \"second*hour\""));
+        assert!(units("joule_seconds", "J").unwrap_err().contains("write \"J*hour\""));
+    }
+
+    #[test]
+    fn units_are_what_si_and_iec_say() {
+        let units =
+            |usage_unit: &str, text: &str| Per::parse(text, "m", usage_unit).unwrap().units();
+        for (n, prefix) in ["k", "M", "G", "T", "P"].into_iter().enumerate() {
+            let power = n as u32 + 1;
+            assert_eq!(units("bytes", &format!("{prefix}B")), 1_000_u128.pow(power));
+            let binary = format!("{}iB", prefix.to_uppercase());
+            assert_eq!(units("bytes", &binary), 1_024_u128.pow(power));
+        }
+        let times = [("second", 1), ("minute", 60), ("hour", 3_600), ("day", 86_400)];
+        for (text, seconds) in times.into_iter().chain([("week", 7 * 86_400)]) {
+            assert_eq!(units("seconds", text), seconds);
+        }
+        for (text, joules) in [("J", 1), ("kJ", 1_000), ("MJ", 1_000_000), ("Wh", 3_600)] {
+            assert_eq!(units("joules", text), joules);
+        }
+        assert_eq!(units("joules", "kWh"), 3_600_000);
+    }
+
+    #[test]
     fn wrong_units_say_what_would_be_right() {
         let cases = [
             ("cpu.time", "month", "no constant length"),

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nilometer_contract::{LifecycleEvent, Timestamp};
+use nilometer_contract::{Causes, LifecycleEvent, Timestamp};
 use nilometer_log::{Log, TopicConfig};
 use nilometer_source::{Clock, EpochClock, Observation, Source};
 use prometheus::Registry;
@@ -200,7 +200,7 @@ impl Kept {
         let for_events = config.spool_max_bytes / EVENTS_SHARE;
         let replay = |entry: &Entry| match LifecycleEvent::decode(&entry.payload) {
             Ok(event) => known.replay(&event),
-            Err(error) => tracing::error!(%error, "cannot read a spooled event"),
+            Err(error) => tracing::error!(error = %Causes(&error), "cannot read a spooled event"),
         };
         let (events, damaged) =
             open_queue(config, &config.events, for_events, &mut gaps, now, replay)?;

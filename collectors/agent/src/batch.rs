@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, Labels, LifecycleEvent, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp,
+    BatchBuilder, Causes, Labels, LifecycleEvent, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp,
     check_name, encode_parts, partition_of,
 };
 
@@ -37,7 +37,7 @@ pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
         let (payload, kept) = match event.encode() {
             Ok(bytes) => (Bytes::from(bytes), true),
             Err(error) => {
-                tracing::error!(%error, resource = event.resource.id, "an event cannot be reported");
+                tracing::error!(error = %Causes(&error), resource = event.resource.id, "an event cannot be reported");
                 (Bytes::new(), false)
             }
         };
@@ -68,7 +68,7 @@ pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Records {
             records.refused.push(entry(partition, &batch, refused, source, Bytes::new()));
         }
         if let Err(error) = add(&mut records.entries, partition, &batch, source) {
-            tracing::error!(%error, source = batch.source, "samples cannot be reported");
+            tracing::error!(error = %Causes(&error), source = batch.source, "samples cannot be reported");
             records.refused.push(entry(partition, &batch, batch.len(), source, Bytes::new()));
         }
     }

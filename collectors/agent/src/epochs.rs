@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nilometer_contract::{Epoch, Timestamp};
+use nilometer_contract::{Causes, Epoch, Timestamp};
 use nilometer_source::{Clock, EpochClock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -55,8 +55,10 @@ impl Epochs {
         let path = dir.join("epoch.json");
         let known = file::read(&path)?.and_then(|bytes| {
             let read = serde_json::from_slice::<Form>(&bytes);
-            read.inspect_err(|error| tracing::error!(%error, path = %path.display(), "damaged"))
-                .ok()
+            read.inspect_err(
+                |error| tracing::error!(error = %Causes(&error), path = %path.display(), "damaged"),
+            )
+            .ok()
         });
         let before = if known.is_some() { file::changed(&path)? } else { None };
         let form = known.unwrap_or_else(|| Form {
@@ -89,7 +91,7 @@ impl Epochs {
         match kept.await.map_err(io::Error::other).flatten() {
             Ok(next) => Some(self.begin(next)),
             Err(error) => {
-                tracing::error!(%error, path = %self.path.display(), "no new epoch can be begun");
+                tracing::error!(error = %Causes(&error), path = %self.path.display(), "no new epoch can be begun");
                 None
             }
         }
@@ -106,7 +108,7 @@ impl Epochs {
         // In no hurry, and without it the next start only says more than there was.
         drop(tokio::task::spawn_blocking(move || {
             if let Err(error) = file::set_changed(&path, at) {
-                tracing::debug!(%error, path = %path.display(), "an instant is not kept");
+                tracing::debug!(error = %Causes(&error), path = %path.display(), "an instant is not kept");
             }
         }));
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use nilometer_contract::{Gap, GapKind, MAX_GAP_SOURCES, Timestamp};
+use nilometer_contract::{Causes, Gap, GapKind, MAX_GAP_SOURCES, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
@@ -74,7 +74,7 @@ impl Gaps {
             Ok(None) => {}
             Ok(Some(bytes)) => gaps.load(&bytes, topic, now),
             Err(error) => {
-                tracing::error!(%error, path = %gaps.path.display(), "cannot read pending gaps");
+                tracing::error!(error = %Causes(&error), path = %gaps.path.display(), "cannot read pending gaps");
                 gaps.load(b"unreadable\n", topic, now);
             }
         }
@@ -216,7 +216,8 @@ impl Gaps {
     pub(crate) fn front(&mut self) -> Vec<Bytes> {
         let some = self.pending.iter().take(MAX_SENT);
         let encoded = some.map_while(|gap| {
-            let failed = |error| tracing::error!(%error, "a gap cannot be encoded");
+            let failed =
+                |error| tracing::error!(error = %Causes(&error), "a gap cannot be encoded");
             gap.encode().map(Bytes::from).map_err(failed).ok()
         });
         let encoded: Vec<Bytes> = encoded.collect();
@@ -251,14 +252,14 @@ impl Gaps {
         let mut bytes = Vec::new();
         for line in [head].into_iter().chain(lines) {
             if let Err(error) = lines::write(&line, &mut bytes) {
-                tracing::error!(%error, "a pending gap cannot be written");
+                tracing::error!(error = %Causes(&error), "a pending gap cannot be written");
             }
         }
         bytes.extend_from_within(..);
         match file::replace(&self.path, &bytes) {
             Ok(()) => self.unsaved = false,
             Err(error) => {
-                tracing::error!(%error, path = %self.path.display(), "cannot keep pending gaps");
+                tracing::error!(error = %Causes(&error), path = %self.path.display(), "cannot keep pending gaps");
             }
         }
     }

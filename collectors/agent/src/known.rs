@@ -21,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nilometer_contract::attribute::BOOT_ID;
-use nilometer_contract::{Change, LifecycleEvent, Resource, Timestamp};
+use nilometer_contract::{Causes, Change, LifecycleEvent, Resource, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::gaps::Gaps;
@@ -101,7 +101,7 @@ impl Known {
     pub(crate) fn open(dir: &Path, topic: &str, gaps: &mut Gaps, now: Timestamp) -> Self {
         let path = dir.join("known");
         let bytes = file::read(&path).unwrap_or_else(|error| {
-            tracing::error!(%error, path = %path.display(), "cannot read known resources");
+            tracing::error!(error = %Causes(&error), path = %path.display(), "cannot read known resources");
             Some(b"unreadable\n".to_vec())
         });
         let mut known = Known {
@@ -344,7 +344,7 @@ impl Known {
         match written {
             Ok(()) => Some((self.path.clone(), bytes)),
             Err(error) => {
-                tracing::error!(%error, "known resources cannot be written");
+                tracing::error!(error = %Causes(&error), "known resources cannot be written");
                 None
             }
         }

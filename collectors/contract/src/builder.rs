@@ -56,14 +56,15 @@ impl BatchBuilder {
     /// The same samples in another epoch, as if the last had been read at `last` and the others as
     /// long before it as they were. Those of a series are in order: what then lies before the
     /// epoch, or not before the next of its series, is left out, but for the last of each series.
+    /// Resources that differ in further labels are different series.
     #[must_use]
     pub fn moved_to(self, epoch: &Epoch, last: Timestamp) -> Self {
         let shift = last.0.saturating_sub(self.at.last().copied().unwrap_or(0));
         let (mut next, mut kept) = (HashMap::new(), Vec::new());
         for row in (0..self.len()).rev() {
             let at = self.at[row].saturating_add(shift);
-            let resource = &self.subjects[self.resource[row] as usize].id;
-            let later = next.entry((self.meter[row], resource)).or_insert(i64::MAX);
+            let Subject { id, labels, .. } = &self.subjects[self.resource[row] as usize];
+            let later = next.entry((self.meter[row], id, labels)).or_insert(i64::MAX);
             let is_last = *later == i64::MAX;
             if is_last || (epoch.start.0..*later).contains(&at) {
                 *later = at.clamp(epoch.start.0, last.0.max(epoch.start.0));
@@ -112,6 +113,10 @@ impl BatchBuilder {
     /// The place of a meter as a record states it, for [`add`](Self::add); what is stated of one
     /// that is there already is left out.
     pub fn meter(&mut self, name: &str, stated: &Statement) -> u16 {
+        self.meter_or(name, || stated.clone())
+    }
+
+    fn meter_or(&mut self, name: &str, stated: impl FnOnce() -> Statement) -> u16 {
         if let Some(&place) = self.meter_places.get(name) {
             return place;
         }
@@ -119,7 +124,7 @@ impl BatchBuilder {
             panic!("a batch has at most {} meters", u16::MAX);
         });
         let name: Arc<str> = name.into();
-        self.meters.push((name.clone(), stated.clone()));
+        self.meters.push((name.clone(), stated()));
         self.meter_places.insert(name, place);
         place
     }
@@ -140,24 +145,16 @@ impl BatchBuilder {
 
     /// Adds one sample of a meter, which states what the meter is.
     pub fn push(&mut self, subject: u32, meter: &Meter, at: Timestamp, value: f64) {
-        let place = match self.meter_places.get(&meter.name) {
-            Some(&place) => place,
-            None => self.meter(&meter.name, &Statement::of(meter)),
-        };
+        let place = self.meter_or(&meter.name, || Statement::of(meter));
         self.add(subject, place, at, value);
     }
 
     /// Adds one sample by the name of its meter, which the catalogue of this version may or may
     /// not have.
     pub fn push_named(&mut self, subject: u32, meter: &str, at: Timestamp, value: f64) {
-        let place = match self.meter_places.get(meter) {
-            Some(&place) => place,
-            None => {
-                let known = catalogue().find(meter);
-                let stated = known.map(|meter| Statement::of(meter)).unwrap_or_default();
-                self.meter(meter, &stated)
-            }
-        };
+        let place = self.meter_or(meter, || {
+            catalogue().find(meter).map(|meter| Statement::of(meter)).unwrap_or_default()
+        });
         self.add(subject, place, at, value);
     }
 
@@ -195,11 +192,15 @@ impl BatchBuilder {
             .zip(&home)
             .map(|(subject, &partition)| parts[partition as usize].subject(subject))
             .collect();
+        let mut meters = vec![vec![None; self.meters.len()]; parts.len()];
         for row in 0..self.value.len() {
             let subject = self.resource[row] as usize;
-            let (name, stated) = &self.meters[usize::from(self.meter[row])];
-            let part = &mut parts[home[subject] as usize];
-            let meter = part.meter(name, stated);
+            let home = home[subject] as usize;
+            let (part, meter) = (&mut parts[home], usize::from(self.meter[row]));
+            let meter = *meters[home][meter].get_or_insert_with(|| {
+                let (name, stated) = &self.meters[meter];
+                part.meter(name, stated)
+            });
             part.add(places[subject], meter, Timestamp(self.at[row]), self.value[row]);
         }
         (0..).zip(parts).filter(|(_, p)| !p.is_empty()).map(|(n, p)| (n, p.build())).collect()

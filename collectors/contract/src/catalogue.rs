@@ -168,14 +168,9 @@ impl Catalogue {
         self.meters().filter(|meter| matches!(meter.origin, Origin::Learnt { .. }))
     }
 
-    /// What is known of a kind.
-    pub fn kind(&self, name: &ResourceKind) -> Kind {
-        self.kinds.get(name).cloned().unwrap_or_else(|| Kind::undeclared(name.clone()))
-    }
-
-    /// Whether a kind is declared.
-    pub fn has_kind(&self, name: &ResourceKind) -> bool {
-        self.kinds.contains_key(name)
+    /// What is declared of a kind; one that is not declared has none of the traits.
+    pub fn kind(&self, name: &ResourceKind) -> Option<&Kind> {
+        self.kinds.get(name)
     }
 
     /// All kinds that are declared, by name.
@@ -207,35 +202,33 @@ impl Catalogue {
         })
     }
 
-    /// The meter of this name; one that is not known becomes known as what is stated of it.
+    /// Makes a meter known as what is stated of it; one that is known stays as it is.
     pub fn learn(
         &mut self,
         name: &str,
-        stated: &Statement,
+        stated: Statement,
         source: &str,
-    ) -> Result<&Arc<Meter>, InvalidName> {
-        if !self.meters.contains_key(name) {
-            check_name("meter", name)?;
-            let name: Arc<str> = name.into();
-            let kind = stated.kind.clone().unwrap_or(MeterKind::Gauge);
-            let unit = stated.unit.clone().unwrap_or_else(Unit::one);
-            let meter = Meter {
-                name: name.clone(),
-                usage_unit: usage_unit(&kind, &unit),
-                kind,
-                unit,
-                hold_micros: HOLD_SECONDS * MICROS_PER_SECOND,
-                capacity: None,
-                description: String::new(),
-                resources: Vec::new(),
-                origin: Origin::Learnt { source: source.into() },
-            };
-            self.meters.insert(name, Arc::new(meter));
+    ) -> Result<(), InvalidName> {
+        if self.meters.contains_key(name) {
+            return Ok(());
         }
-        match self.meters.get(name) {
-            Some(meter) => Ok(meter),
-            None => unreachable!("it was put there"),
-        }
+        check_name("meter", name)?;
+        let name: Arc<str> = name.into();
+        let kind = stated.kind.unwrap_or(MeterKind::Gauge);
+        let unit = stated.unit.unwrap_or_else(Unit::one);
+        let meter = Meter {
+            name: name.clone(),
+            usage_unit: usage_unit(&kind, &unit),
+            kind,
+            unit,
+            hold_micros: HOLD_SECONDS * MICROS_PER_SECOND,
+            capacity: None,
+            description: String::new(),
+            resources: Vec::new(),
+            origin: Origin::Learnt { source: source.into() },
+        };
+        self.meters.insert(name, Arc::new(meter));
+        Ok(())
     }
 }
 
@@ -249,7 +242,7 @@ impl Statement {
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Conflict { meter, known, stated } = self;
-        write!(f, "meter {meter} is a {known}, and the record states {stated}")
+        write!(f, "meter {meter} is known as {known}, and the record states {stated}")
     }
 }
 
@@ -267,9 +260,11 @@ impl MeterEntry {
         }
         let kind = match (self.kind.as_str(), &self.attribute) {
             ("allocation", attribute) => MeterKind::Allocation { attribute: attribute.clone() },
-            (_, Some(_)) => return Err(wrong("only an allocation has an attribute")),
-            (name, None) => MeterKind::sampled(name)
-                .ok_or_else(|| wrong("kind is one of counter, gauge, delta, allocation"))?,
+            (name, attribute) => match (MeterKind::sampled(name), attribute) {
+                (Some(kind), None) => kind,
+                (Some(_), Some(_)) => return Err(wrong("only an allocation has an attribute")),
+                (None, _) => return Err(wrong("kind is one of counter, gauge, delta, allocation")),
+            },
         };
         let unit: Unit = self.unit.parse().map_err(|error: crate::meter::InvalidUnit| {
             refused("meter", &self.name, error.to_string())

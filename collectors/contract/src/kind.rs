@@ -137,20 +137,6 @@ impl<'de> Deserialize<'de> for ResourceKind {
     }
 }
 
-impl Kind {
-    /// A kind of which nothing is declared.
-    pub fn undeclared(name: ResourceKind) -> Self {
-        Kind {
-            name,
-            computes: false,
-            contains: false,
-            costs_idle: false,
-            parent: None,
-            description: String::new(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -118,8 +118,16 @@ impl Labels {
 
     /// Keys and values, in order of keys.
     pub fn pairs(&self) -> BTreeMap<String, String> {
-        self.0.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        pairs_of(self.as_str())
     }
+}
+
+/// Keys and values of a text that was checked before, in order of keys; none of any other text.
+pub fn pairs_of(text: &str) -> BTreeMap<String, String> {
+    if text.is_empty() {
+        return BTreeMap::new();
+    }
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 impl fmt::Debug for Labels {

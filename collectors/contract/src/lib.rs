@@ -8,8 +8,10 @@
 //! This crate does no IO and has no clock.
 
 pub mod attribute;
+mod audit;
 mod builder;
 mod catalogue;
+mod causes;
 mod epoch;
 mod event;
 mod gap;
@@ -26,14 +28,16 @@ mod time;
 mod topic;
 mod wire;
 
+pub use audit::{AuditRecord, InvalidAudit, MAX_AUDIT_BYTES};
 pub use builder::BatchBuilder;
 pub use catalogue::{Catalogue, CatalogueError, Conflict, Statement, catalogue};
+pub use causes::Causes;
 pub use epoch::{Epoch, EpochId};
 pub use event::{Change, EventError, LifecycleEvent, MAX_EVENT_BYTES};
 pub use gap::{Gap, GapError, GapKind, MAX_GAP_BYTES, MAX_GAP_SOURCES};
 pub use history::{Applied, History, HistoryBounds};
 pub use kind::{Kind, ResourceKind};
-pub use labels::{InvalidLabels, Labels, MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES};
+pub use labels::{InvalidLabels, Labels, MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES, pairs_of};
 pub use lifetime::{Lifetime, Segment};
 pub use meter::{InvalidUnit, MAX_UNIT_BYTES, Meter, MeterKind, Origin, Unit, usage_unit};
 pub use name::{InvalidName, MAX_NAME_BYTES, check_name};
@@ -43,7 +47,7 @@ pub use sample::{Meters, SampleBatch, Subject, Subjects};
 pub use time::{
     InvalidTimestamp, MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp, micros,
 };
-pub use topic::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
+pub use topic::{AUDIT, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
 pub use wire::{
     MAX_METERS, MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError,
     decode, encode, encode_parts,

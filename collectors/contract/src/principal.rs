@@ -8,13 +8,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::time::Timestamp;
 
 /// What a principal may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Reads and changes everything.
     Operator,
@@ -101,6 +100,18 @@ impl FromStr for Role {
     }
 }
 
+impl Serialize for Role {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 impl Validity {
     /// All of time.
     pub const ALWAYS: Validity = Validity { start: Timestamp(i64::MIN), end: Timestamp(i64::MAX) };
@@ -146,6 +157,17 @@ impl Scope {
         }
     }
 
+    /// Whether what covers a whole period of a project, such as a bill, may be seen: it tells of all
+    /// of it, so the project has to be valid throughout.
+    pub fn covers(&self, project: &str, start: Timestamp, end: Timestamp) -> bool {
+        match &self.0 {
+            Extent::System => true,
+            Extent::Projects(map) => map.get(project).is_some_and(|periods| {
+                periods.iter().any(|period| period.start <= start && end <= period.end)
+            }),
+        }
+    }
+
     /// Projects and when they are valid, in order; none of the system scope, which has all.
     pub fn iter(&self) -> Option<impl Iterator<Item = (&Arc<str>, &[Validity])>> {
         match &self.0 {
@@ -180,6 +202,10 @@ mod tests {
         assert!(!seen("blue", 9) && !seen("blue", 20) && !seen("blue", 40) && !seen("red", 5));
         assert!(!seen("green", 10) && !seen("", 10) && !seen("blu", 10));
         assert!(!scope.is_system());
+        let covers = |start, end| scope.covers("blue", Timestamp(start), Timestamp(end));
+        assert!(covers(10, 20) && covers(12, 18) && covers(30, 40));
+        assert!(!covers(9, 20) && !covers(10, 21) && !covers(15, 35));
+        assert!(!scope.covers("green", Timestamp(10), Timestamp(20)));
     }
 
     #[test]
@@ -193,6 +219,7 @@ mod tests {
     fn the_system_sees_all() {
         let system = Scope::system();
         assert!(system.admits("any", Timestamp(0)) && system.admits("", Timestamp(0)));
+        assert!(system.covers("any", Timestamp(i64::MIN), Timestamp(i64::MAX)));
         assert!(system.is_system() && system.iter().is_none());
     }
 

@@ -45,6 +45,8 @@ use crate::sample::{Meters, SampleBatch, Subjects};
 
 mod envelope;
 mod small;
+#[cfg(test)]
+mod tests;
 
 pub use small::SMALL_BYTES;
 

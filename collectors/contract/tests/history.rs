@@ -47,6 +47,24 @@ fn lifetimes() {
 }
 
 #[test]
+fn those_of_a_kind_that_live_at_an_instant_are_listed() {
+    let mut history = History::default();
+    let mut pod = event(3, Change::Created, "a");
+    (pod.resource.id, pod.resource.kind) = ("pod-1".to_owned(), ResourceKind::POD);
+    history.apply_all(vec![event(1, Change::Created, "a"), pod, event(9, Change::Deleted, "a")]);
+    let ids = |kind: ResourceKind, at| -> Vec<String> {
+        history.alive(&kind, Timestamp(at)).map(|segment| segment.state.id.clone()).collect()
+    };
+    assert_eq!(ids(ResourceKind::VM, 5), ["vm-1"]);
+    assert_eq!(history.get("vm-1").unwrap().start(), Some(Timestamp(1)));
+    assert_eq!(ids(ResourceKind::POD, 5), ["pod-1"]);
+    assert!(ids(ResourceKind::POD, 2).is_empty() && ids(ResourceKind::VM, 9).is_empty());
+    let mut known: Vec<&str> = history.iter().map(|(id, _)| id).collect();
+    known.sort_unstable();
+    assert_eq!((known, history.len(), history.is_empty()), (vec!["pod-1", "vm-1"], 2, false));
+}
+
+#[test]
 fn repeats_are_duplicates() {
     let mut history = History::default();
     assert_eq!(history.apply(event(1, Change::Created, "a")), Applied::New);
@@ -115,6 +133,25 @@ fn a_life_that_goes_on_keeps_its_beginning() {
     history.apply(event(60, Change::Deleted, "d"));
     history.forget_before(Timestamp(61));
     assert!(history.is_empty(), "what ended is forgotten");
+}
+
+#[test]
+fn what_may_be_removed_is_what_nothing_later_rests_on() {
+    let removable = |events: &[LifecycleEvent], horizon: i64, kept: &[usize]| -> Vec<usize> {
+        let mut history = History::default();
+        history.apply_all(events.to_vec());
+        let digests: Vec<u128> = events.iter().map(LifecycleEvent::digest).collect();
+        let may = |digest| !kept.iter().any(|&n| digests[n] == digest);
+        let gone = history.get("vm-1").unwrap().forgettable(Timestamp(horizon), may);
+        (0..events.len()).filter(|&n| gone.contains(&digests[n])).collect()
+    };
+    let ended = [event(1, Change::Created, "a"), event(5, Change::Deleted, "a")];
+    assert_eq!(removable(&ended, 10, &[]), [0, 1], "it is over");
+    assert_eq!(removable(&ended, 10, &[0]), [] as [usize; 0], "nothing before what stays");
+    assert_eq!(removable(&ended, 10, &[1]), [0]);
+    assert_eq!(removable(&ended, 5, &[]), [] as [usize; 0], "it ended at the horizon");
+    let lives = [1, 2, 3].map(|at| event(at, Change::Changed, &at.to_string()));
+    assert_eq!(removable(&lives, 10, &[]), [1], "its beginning and its state stay");
 }
 
 /// With a fold of all events at each of them this takes an hour.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use nilometer_contract::LifecycleEvent;
+use nilometer_contract::{Causes, LifecycleEvent};
 use tokio::task::JoinSet;
 use tracing::warn;
 
@@ -151,8 +151,12 @@ fn take(
         Some(Ok(Ok(found))) => events.extend(found.events),
         // Removed between the list and the question; the stream or the next list tells its end.
         Some(Ok(Err(error))) if error.is_not_found() => {}
-        Some(Ok(Err(error))) => warn!(%error, "asking about a pod or container failed"),
-        Some(Err(error)) => warn!(%error, "asking about a pod or container was cut short"),
+        Some(Ok(Err(error))) => {
+            warn!(error = %Causes(&error), "asking about a pod or container failed")
+        }
+        Some(Err(error)) => {
+            warn!(error = %Causes(&error), "asking about a pod or container was cut short")
+        }
         None => {}
     }
 }

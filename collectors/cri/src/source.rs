@@ -1,5 +1,6 @@
 //! The source: a poll per interval, and the stream's tasks beside it.
 
+use nilometer_contract::Causes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ impl Source for CriSource {
         observation.events = reconcile(&self.lookup).await.map_err(failed)?;
         let containers = self.lookup.client.container_stats().await;
         let containers = containers.unwrap_or_else(|error| {
-            warn!(%error, "statistics of containers are left out this time");
+            warn!(error = %Causes(&error), "statistics of containers are left out this time");
             Vec::new()
         });
         let pods = self.pods_stats().await;

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Causes, Timestamp};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -110,7 +110,7 @@ pub(crate) async fn read(
         };
         match end {
             Ok(()) => debug!("runtime ended its event stream"),
-            Err(error) => warn!(%error, "runtime's event stream broke"),
+            Err(error) => warn!(error = %Causes(&error), "runtime's event stream broke"),
         }
         // The first subscription failed: the poll goes ahead, and a list follows the next one.
         opened = None;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::{LifecycleEvent, Timestamp};
+use nilometer_contract::{Causes, LifecycleEvent, Timestamp};
 use nilometer_source::{Observation, Outlet};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -48,7 +48,9 @@ async fn work(lookup: &Arc<Lookup>, event: Event) -> Observation {
         Event::Cri(event) => observation.events = cri(lookup, *event).await,
         Event::Resumed => match reconcile(lookup).await {
             Ok(events) => observation.events = events,
-            Err(error) => warn!(%error, "listing after a break failed; the next poll will"),
+            Err(error) => {
+                warn!(error = %Causes(&error), "listing after a break failed; the next poll will")
+            }
         },
     }
     observation
@@ -64,7 +66,7 @@ async fn created(lookup: &Lookup, id: &str) -> Vec<LifecycleEvent> {
             Ok(found) => return found.events,
             Err(error) if error.is_not_found() => sleep(Duration::from_millis(pause)).await,
             Err(error) => {
-                warn!(%error, id, "asking about a new container failed");
+                warn!(error = %Causes(&error), id, "asking about a new container failed");
                 return Vec::new();
             }
         }
@@ -90,7 +92,9 @@ async fn started(lookup: &Lookup, id: &str, at: Timestamp) -> Vec<LifecycleEvent
                 }
             }
             Err(error) if error.is_not_found() => {}
-            Err(error) => warn!(%error, id, "asking about a started container failed"),
+            Err(error) => {
+                warn!(error = %Causes(&error), id, "asking about a started container failed")
+            }
         }
         sleep(Duration::from_millis(pause)).await;
     }
@@ -120,7 +124,7 @@ async fn exited(lookup: &Lookup, exit: Exit, observation: &mut Observation) {
         // The stream was resumed in the middle of its life, or the start is still unsaid.
         match lookup.find_container(id).await {
             Ok(found) => observation.events = found.events,
-            Err(error) => debug!(%error, id, "an exited container is not known"),
+            Err(error) => debug!(error = %Causes(&error), id, "an exited container is not known"),
         }
     }
     let mut ledger = lookup.ledger();

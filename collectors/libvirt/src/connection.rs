@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Causes, Timestamp};
 use nilometer_source::SharedClock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -198,7 +198,7 @@ impl Receiver {
                 match protocol::decode_event(header.procedure, payload) {
                     Ok(event) => self.notify(event),
                     Err(error) => {
-                        tracing::debug!(procedure = header.procedure, %error, "event skipped");
+                        tracing::debug!(procedure = header.procedure, error = %Causes(&error), "event skipped");
                     }
                 }
             }

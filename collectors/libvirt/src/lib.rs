@@ -31,6 +31,7 @@ mod fleet_tests;
 #[cfg(test)]
 mod session_tests;
 
+use nilometer_contract::Causes;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,14 +87,14 @@ pub async fn discover(config: LibvirtConfig, clock: SharedClock, outlet: Outlet)
         Err(failures) => {
             let failures: Vec<_> = failures
                 .iter()
-                .map(|(path, error)| format!("{}: {}", path.display(), chain(error)))
+                .map(|(path, error)| format!("{}: {}", path.display(), Causes(error)))
                 .collect();
             return Discovery::Absent { reason: failures.join("; ") };
         }
     };
     let what = match describe(&mut session).await {
         Ok(what) => what,
-        Err(error) => return Discovery::Absent { reason: chain(&error) },
+        Err(error) => return Discovery::Absent { reason: Causes(&error).to_string() },
     };
     let (requests, asked) = mpsc::channel(1);
     let address = Address { sockets, uri, patience };
@@ -124,15 +125,4 @@ async fn describe(session: &mut Session) -> Result<String, connection::CallError
     let count = protocol::decode_stats(&reply)?.len();
     let domains = if count == 1 { "domain" } else { "domains" };
     Ok(format!("{version}, {count} running {domains}"))
-}
-
-/// An error with its causes, for people.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

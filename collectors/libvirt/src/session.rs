@@ -1,5 +1,6 @@
 //! What is asked of libvirt over one connection, in its own terms.
 
+use nilometer_contract::Causes;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,7 +153,7 @@ impl Session {
         match self.subscribe(event).await {
             Ok(callback) => Ok(Some(callback)),
             Err(CallError::Refused(error)) => {
-                tracing::debug!(event, %error, "kind of event not available");
+                tracing::debug!(event, error = %Causes(&error), "kind of event not available");
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nilometer_contract::{BatchBuilder, Timestamp};
+use nilometer_contract::{BatchBuilder, Causes, Timestamp};
 use nilometer_source::{Observation, Outlet, SharedClock, SourceError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -234,13 +234,13 @@ impl Watcher {
             Ok(Some(xml)) => match Description::parse(&xml) {
                 Ok(description) => Ok(Some(description)),
                 Err(error) => {
-                    tracing::warn!(domain = %domain.name, %error, "description cannot be read");
+                    tracing::warn!(domain = %domain.name, error = %Causes(&error), "description cannot be read");
                     Ok(Some(Description::default()))
                 }
             },
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {
-                tracing::warn!(domain = %domain.name, %error, "description was refused");
+                tracing::warn!(domain = %domain.name, error = %Causes(&error), "description was refused");
                 Ok(None)
             }
         }
@@ -324,7 +324,7 @@ impl Watcher {
             }
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {
-                tracing::debug!(domain = %domain.name, %error, "domain not read");
+                tracing::debug!(domain = %domain.name, error = %Causes(&error), "domain not read");
                 Ok(())
             }
         }
@@ -335,7 +335,7 @@ impl Watcher {
         if !error.is_fatal() {
             return;
         }
-        tracing::warn!(%error, "lost libvirt; connecting again");
+        tracing::warn!(error = %Causes(&error), "lost libvirt; connecting again");
         self.session = None;
         self.dropped = 0;
         self.retry_at = Instant::now() + self.pause;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Principal, Scope, Timestamp};
 use nilometer_engine::{Engine, Limits};
-use nilometer_http::{Format, render, router};
+use nilometer_http::{Format, Gate, render, surface};
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics};
 use nilometer_log::Log;
 use nilometer_source::{Clock, SystemClock};
@@ -158,7 +158,9 @@ async fn question(
     );
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}/v1/sql", listener.local_addr()?);
-    let server = tokio::spawn(axum::serve(listener, router(engine)).into_future());
+    let gate = Gate::trusting(Principal::operator("bench"), Arc::new(SystemClock));
+    let routes = surface(&engine).router(gate);
+    let server = tokio::spawn(axum::serve(listener, routes).into_future());
     let client = reqwest::Client::builder().no_proxy().build()?;
     let request = client.post(url).json(&serde_json::json!({ "query": sql }));
     let asked = ask(request, values).await;
@@ -180,6 +182,6 @@ fn values(answer: &[u8]) -> serde_json::Result<Vec<f64>> {
 
 async fn some_vm(engine: &Engine) -> anyhow::Result<String> {
     let sql = "SELECT resource FROM resources WHERE kind = 'vm' ORDER BY resource LIMIT 1";
-    let csv = String::from_utf8(render(&engine.query(sql).await?, Format::Csv)?)?;
+    let csv = String::from_utf8(render(&engine.query(&Scope::system(), sql).await?, Format::Csv)?)?;
     Ok(csv.lines().nth(1).unwrap_or_default().to_owned())
 }

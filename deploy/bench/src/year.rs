@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
+use nilometer_contract::{MICROS_PER_HOUR, Scope, Timestamp};
 use nilometer_engine::{Engine, Limits};
 use nilometer_http::{Format, render};
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics};
@@ -210,7 +210,7 @@ async fn questions(folder: &Path) -> anyhow::Result<Vec<f64>> {
         let mut millis = Vec::new();
         for time in 0..=times {
             let started = Instant::now();
-            let answer = render(&engine.query(&sql).await?, Format::Csv)?;
+            let answer = render(&engine.query(&Scope::system(), &sql).await?, Format::Csv)?;
             ensure!(text_of(&answer)?.lines().count() > 1, "there are samples");
             // The first reads the footers of the files.
             if time > 0 {

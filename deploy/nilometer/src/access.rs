@@ -3,10 +3,15 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
+use async_trait::async_trait;
 use nilometer_accounts::{Accounts, Directory, ExposeSecret, Location, SecretString};
+use nilometer_contract::Principal;
+use nilometer_http::gate::{Authenticator, ClientCertificates, Credentials, Denied, Loopback};
 use nilometer_source::SharedClock;
+use tracing::debug;
 
 use crate::config::Config;
 
@@ -19,22 +24,23 @@ pub(crate) async fn directory(config: &Config, clock: SharedClock) -> anyhow::Re
     Ok(Directory::open(&location, clock).await?)
 }
 
-/// What asks callers of an address for their keys; none where everybody is let in, on loopback
-/// without `listen.token`.
+/// Who comes in at an address: who has a valid key, token or certificate, and on loopback without
+/// `listen.token` everybody who presents nothing.
 ///
 /// If there never was a key of an address that others can reach, one of an operator is made and
 /// written to stderr, once; not to the log, which others may read and keep.
-pub(crate) async fn open(
+pub(crate) async fn authenticators(
     config: &Config,
     address: SocketAddr,
     clock: SharedClock,
-) -> anyhow::Result<Option<Accounts>> {
+) -> anyhow::Result<Vec<Arc<dyn Authenticator>>> {
     let token = &config.listen.token;
     let no_token = token.expose_secret().is_empty();
+    let certificates: Arc<dyn Authenticator> = Arc::new(ClientCertificates);
     if address.ip().is_loopback() && no_token {
-        return Ok(None);
+        return Ok(vec![certificates, Arc::new(Loopback)]);
     }
-    let directory = directory(config, clock).await?;
+    let directory = directory(config, clock.clone()).await?;
     if no_token && let Some(first) = directory.keys.create_first().await? {
         writeln!(
             std::io::stderr(),
@@ -44,7 +50,24 @@ pub(crate) async fn open(
         )?;
     }
     let accounts = Accounts::new(directory, &config.accounts, token, Vec::new())?;
-    Ok(Some(accounts))
+    Ok(vec![certificates, Arc::new(Keys(accounts))])
+}
+
+/// Whoever presents a key or token that the accounts know.
+struct Keys(Accounts);
+
+#[async_trait]
+impl Authenticator for Keys {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, Denied> {
+        let Some(bearer) = &credentials.bearer else { return Err(Denied::Unknown) };
+        self.0.authenticate(bearer.expose()).await.map_err(|denied| match denied {
+            nilometer_accounts::Denied::Unavailable(cause) => Denied::Unavailable(cause),
+            refused => {
+                debug!(reason = refused.reason(), "credentials refused");
+                Denied::Invalid(refused.to_string())
+            }
+        })
+    }
 }
 
 /// The key that a client sends: of a file (`-` is stdin), the environment, or the configuration.

@@ -20,6 +20,12 @@ pub(crate) struct Cli {
     /// Address of HTTP, before the configuration's; for clients, the server to ask.
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) http: Option<SocketAddr>,
+    /// Server to ask, such as https://billing.example:8600, before the configuration's.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Certificates, in PEM, that sign the server's, before the configuration's.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// File of the key that clients send; - is standard input. Else it is NILOMETER_TOKEN, or
     /// listen.token of the configuration.
     #[arg(long, global = true, value_name = "FILE")]

@@ -1,12 +1,11 @@
 //! The commands that ask a running server.
 
 use std::io::Write;
-use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
 use nilometer_accounts::{ExposeSecret, SecretString};
 use nilometer_http::MISSING_ROWS;
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::cli::{Bill, Explain, Form, Sql};
@@ -14,20 +13,28 @@ use crate::config::Config;
 
 /// A server to ask.
 pub(crate) struct Server {
-    client: Client,
-    address: SocketAddr,
+    config: Config,
     token: SecretString,
 }
 
 impl Server {
     /// The server that the configuration names, asked with a key.
     pub(crate) fn of(config: &Config, token: SecretString) -> Self {
-        let address = config.listen.http;
-        Server { client: Client::new(), address, token }
+        Server { config: config.clone(), token }
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        let mut client = Client::builder();
+        if let Some(pem) = self.config.client.ca()? {
+            let roots =
+                Certificate::from_pem_bundle(&pem).context("client.ca is no certificate")?;
+            client = roots.into_iter().fold(client, ClientBuilder::add_root_certificate);
+        }
+        client.build().context("the HTTP client cannot be made")
     }
 
     pub(crate) async fn sql(&self, ask: &Sql) -> anyhow::Result<()> {
-        let request = self.client.post(self.url("/v1/sql")).json(&json!({ "query": ask.query }));
+        let request = self.client()?.post(self.url("/v1/sql")).json(&json!({ "query": ask.query }));
         self.print(request, ask.format).await
     }
 
@@ -47,9 +54,9 @@ impl Server {
             true => {
                 let body: serde_json::Map<String, Value> =
                     period.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-                self.client.post(url).json(&body)
+                self.client()?.post(url).json(&body)
             }
-            false => self.client.get(url).query(&period),
+            false => self.client()?.get(url).query(&period),
         };
         self.print(request, ask.format).await
     }
@@ -61,15 +68,18 @@ impl Server {
         let bill: Vec<_> =
             bill.into_iter().filter_map(|(key, value)| value.as_ref().map(|v| (key, v))).collect();
         let url = self.url(&format!("/v1/explain/{}", ask.line));
-        self.print(self.client.get(url).query(&bill), ask.format).await
+        self.print(self.client()?.get(url).query(&bill), ask.format).await
     }
 
     pub(crate) async fn plan(&self) -> anyhow::Result<()> {
-        self.print(self.client.get(self.url("/v1/plan")), Form::Table).await
+        self.print(self.client()?.get(self.url("/v1/plan")), Form::Table).await
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        match self.config.client.url.trim_end_matches('/') {
+            "" => self.config.listen.url(self.config.listen.http) + path,
+            url => format!("{url}{path}"),
+        }
     }
 
     async fn print(&self, request: RequestBuilder, form: Form) -> anyhow::Result<()> {
@@ -78,7 +88,7 @@ impl Server {
             request = request.bearer_auth(self.token.expose_secret());
         }
         let answer = request.send().await.with_context(|| {
-            format!("no server answers at {}; start one with `nilometer up`", self.address)
+            format!("no server answers at {}; start one with `nilometer up`", self.url(""))
         })?;
         let good = answer.status().is_success();
         let missing = answer.headers().get(MISSING_ROWS).and_then(|value| value.to_str().ok());

@@ -6,16 +6,16 @@
 mod values;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nilometer_accounts::SecretString;
 use nilometer_contract::Timestamp;
 use serde::Deserialize;
 
 use self::values::{duration, fsync, instant, period, size};
+
+use crate::listen::{ClientSettings, Listen};
 
 /// Every key with its default, documented.
 pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
@@ -25,7 +25,9 @@ pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
 pub(crate) struct Config {
     pub(crate) listen: Listen,
     pub(crate) accounts: nilometer_accounts::Config,
+    pub(crate) client: ClientSettings,
     pub(crate) data: Data,
+    pub(crate) catalogue: CatalogueFiles,
     pub(crate) kafka: Kafka,
     pub(crate) log: Log,
     pub(crate) store: Store,
@@ -40,16 +42,14 @@ pub(crate) struct Config {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Listen {
-    pub(crate) http: SocketAddr,
-    #[serde(deserialize_with = "nilometer_accounts::deserialize_secret")]
-    pub(crate) token: SecretString,
+pub(crate) struct Data {
+    pub(crate) dir: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Data {
-    pub(crate) dir: PathBuf,
+pub(crate) struct CatalogueFiles {
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -119,6 +119,8 @@ pub(crate) struct Retention {
     pub(crate) invoices: Option<Duration>,
     #[serde(deserialize_with = "period")]
     pub(crate) decisions: Option<Duration>,
+    #[serde(deserialize_with = "period")]
+    pub(crate) audit: Option<Duration>,
     #[serde(deserialize_with = "period")]
     pub(crate) gaps: Option<Duration>,
     #[serde(deserialize_with = "period")]
@@ -245,6 +247,7 @@ impl Config {
 
     fn check(&self) -> anyhow::Result<()> {
         self.accounts.check()?;
+        self.listen.check()?;
         if !(1..=1_024).contains(&self.log.partitions) {
             bail!("log.partitions is 1 to 1024, not {}", self.log.partitions);
         }
@@ -307,13 +310,13 @@ mod tests {
         assert_eq!(config.collect.interval, Duration::from_secs(10));
         assert_eq!(config.log.segment, 64 << 20);
         let usual = nilometer_ingest::IngestConfig::default();
-        assert_eq!(config.ingest().retention, usual.retention);
-        assert_eq!(config.ingest().vacuum_after, usual.vacuum_after);
-        assert_eq!(config.ingest().commit_interval, usual.commit_interval);
-        assert_eq!(config.ingest().busy_interval, usual.busy_interval);
-        assert_eq!(config.ingest().busy_rows, usual.busy_rows);
+        assert_eq!(config.ingest().unwrap().retention, usual.retention);
+        assert_eq!(config.ingest().unwrap().vacuum_after, usual.vacuum_after);
+        assert_eq!(config.ingest().unwrap().commit_interval, usual.commit_interval);
+        assert_eq!(config.ingest().unwrap().busy_interval, usual.busy_interval);
+        assert_eq!(config.ingest().unwrap().busy_rows, usual.busy_rows);
         assert_eq!(config.lease(), usual.lease);
-        assert_eq!(config.ingest().bounds, usual.bounds);
+        assert_eq!(config.ingest().unwrap().bounds, usual.bounds);
     }
 
     #[test]

@@ -7,39 +7,60 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use nilometer_accounts::{Accounts, Denied};
-use nilometer_contract::Role;
-use nilometer_http::Problem;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use nilometer_http::gate::Peer;
+use nilometer_http::tls::{Tls, TlsListener};
+use nilometer_http::{Access, Answer, Call, Format, Gate, Problem, Route, Surface};
 use prometheus::{Registry, TextEncoder};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+
+use crate::listen::Readers;
 
 /// Whether a role is ready; else what it waits for.
 pub(crate) type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-#[derive(Clone)]
-struct Health {
-    registries: Vec<Registry>,
-    readiness: Vec<Readiness>,
+/// What a role says of itself as text.
+const fn health(path: &'static str, summary: &'static str, access: Access) -> Route {
+    Route {
+        method: Method::GET,
+        path,
+        summary,
+        tag: "service",
+        parameters: &[],
+        page: None,
+        body: None,
+        answer: Answer {
+            status: 200,
+            formats: &[Format::Table],
+            schema: || json!({"type": "string"}),
+        },
+        access,
+        quiet: true,
+    }
 }
+
+static HEALTHZ: Route = health("/healthz", "Whether the process answers", Access::Everyone);
+static READYZ: Route = health("/readyz", "Whether it does all its work", Access::Everyone);
+static METRICS: Route = health("/metrics", "Metrics for Prometheus", Access::OPERATOR);
+static OPEN_METRICS: Route = health("/metrics", "Metrics for Prometheus", Access::Everyone);
 
 /// Everything to serve.
 pub(crate) struct Site {
     /// Routes of the roles.
-    pub(crate) routes: Router,
+    pub(crate) surface: Surface,
     /// Metrics of the roles.
     pub(crate) registries: Vec<Registry>,
     /// Readiness of the roles.
     pub(crate) readiness: Vec<Readiness>,
-    /// What asks clients for their keys; none lets everybody in.
-    pub(crate) accounts: Option<Arc<Accounts>>,
+    /// Who may read the metrics.
+    pub(crate) metrics: Readers,
+    /// What every request passes.
+    pub(crate) gate: Gate,
+    /// Certificates; without them it is plain HTTP.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// Takes the address; fails with advice when it is in use.
@@ -56,68 +77,48 @@ impl Site {
         listener: TcpListener,
         cancel: CancellationToken,
     ) -> anyhow::Result<()> {
-        let health = Health { registries: self.registries, readiness: self.readiness };
-        let open = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .with_state(health.clone());
-        let metrics = Router::new().route("/metrics", get(metrics)).with_state(health);
-        let guarded = self
-            .routes
-            .merge(metrics)
-            .fallback(nothing_here)
-            .layer(from_fn_with_state(self.accounts, authenticate));
-        let site = open.merge(guarded);
-        axum::serve(listener, site)
-            .with_graceful_shutdown(cancel.cancelled_owned())
-            .await
-            .context("the HTTP server failed")
+        let (registries, readiness) = (self.registries, self.readiness);
+        let of_metrics = match self.metrics {
+            Readers::Operator => &METRICS,
+            Readers::Everyone => &OPEN_METRICS,
+        };
+        let surface = self
+            .surface
+            .with(&HEALTHZ, |call: Call| async move { Ok(call.answer("ok\n".to_owned())) })
+            .with(&READYZ, move |call| {
+                let ready = ready(&readiness, &call);
+                async move { ready }
+            })
+            .with(of_metrics, move |call| {
+                let metrics = metrics(&registries, &call);
+                async move { metrics }
+            });
+        let site = surface.router(self.gate).into_make_service_with_connect_info::<Peer>();
+        let stop = cancel.cancelled_owned();
+        let served = match self.tls {
+            None => axum::serve(listener, site).with_graceful_shutdown(stop).await,
+            Some(tls) => {
+                let listener = TlsListener::new(listener, tls)?;
+                axum::serve(listener, site).with_graceful_shutdown(stop).await
+            }
+        };
+        served.context("the HTTP server failed")
     }
 }
 
-async fn nothing_here() -> Problem {
-    let detail = "no such path; see GET /v1/tables, POST /v1/sql, GET /v1/usage, /v1/charges, \
-                  /v1/invoices, /v1/nodes";
-    Problem::new(StatusCode::NOT_FOUND, "not found", detail)
-}
-
-async fn authenticate(
-    State(accounts): State<Option<Arc<Accounts>>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(accounts) = accounts else { return next.run(request).await };
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
-    let (status, title, detail) = match accounts.authenticate(given).await {
-        Ok(principal) if principal.role == Role::Operator => return next.run(request).await,
-        Ok(_) => (StatusCode::FORBIDDEN, "forbidden", "only operators are answered"),
-        Err(denied @ Denied::Refused(_)) => {
-            debug!(reason = denied.reason(), "credentials refused");
-            let detail = "send `Authorization: Bearer …` with a key that is valid; \
-                          `nilometer key create` makes one";
-            (StatusCode::UNAUTHORIZED, "unauthorized", detail)
-        }
-        Err(Denied::Unavailable(error)) => {
-            warn!(error = &*error as &dyn std::error::Error, "credentials cannot be checked");
-            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "keys cannot be checked; try again")
-        }
-    };
-    Problem::new(status, title, detail).into_response()
-}
-
-async fn ready(State(health): State<Health>) -> Response {
-    let waiting: Vec<String> = health.readiness.iter().filter_map(|ready| ready().err()).collect();
+fn ready(readiness: &[Readiness], call: &Call) -> Result<Response, Problem> {
+    let waiting: Vec<String> = readiness.iter().filter_map(|ready| ready().err()).collect();
     match waiting.is_empty() {
-        true => "ready\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, waiting.join("\n") + "\n").into_response(),
+        true => Ok(call.answer("ready\n".to_owned())),
+        false => {
+            let (status, detail) = (StatusCode::SERVICE_UNAVAILABLE, waiting.join("; "));
+            Err(Problem::new(status, "not ready", detail))
+        }
     }
 }
 
-async fn metrics(State(health): State<Health>) -> Response {
-    let families: Vec<_> = health.registries.iter().flat_map(Registry::gather).collect();
-    match TextEncoder::new().encode_to_string(&families) {
-        Ok(text) => text.into_response(),
-        Err(error) => Problem::internal(&error).into_response(),
-    }
+fn metrics(registries: &[Registry], call: &Call) -> Result<Response, Problem> {
+    let families: Vec<_> = registries.iter().flat_map(Registry::gather).collect();
+    let text = TextEncoder::new().encode_to_string(&families);
+    text.map(|text| call.answer(text)).map_err(|error| Problem::internal(&error))
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod audit;
 mod cli;
 mod client;
 mod config;
@@ -9,10 +10,12 @@ mod crew;
 mod demo;
 mod folder;
 mod http;
+mod listen;
 mod parts;
 mod repair;
 mod roles;
 mod screen;
+mod serve;
 mod simulated;
 mod sources;
 
@@ -57,6 +60,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     if let Some(http) = cli.http {
         config.listen.http = http;
+    }
+    if let Some(ca) = cli.ca {
+        config.client.ca = ca;
+    }
+    if let Some(url) = cli.url {
+        config.client.url = url;
     }
     let screen = matches!(cli.command, Command::Up(_)) && std::io::stdout().is_terminal();
     start_logging(&config, cli.verbose, screen)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nilometer_agent::AgentConfig;
-use nilometer_contract::{EVENTS, GAPS, SAMPLES};
+use nilometer_contract::{Catalogue, EVENTS, GAPS, Origin, SAMPLES, catalogue};
 use nilometer_engine::Limits;
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
@@ -57,6 +57,18 @@ impl Config {
         Storage::open(&storage).context("the tables cannot be opened")
     }
 
+    /// Meters and kinds that are declared: those of the program and of the operator's files.
+    pub(crate) fn catalogue(&self) -> anyhow::Result<Arc<Catalogue>> {
+        let mut all = catalogue().clone();
+        for path in &self.catalogue.files {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the catalogue {}", path.display()))?;
+            all.add(&text, Origin::File(path.display().to_string().into()))
+                .with_context(|| format!("the catalogue {} is refused", path.display()))?;
+        }
+        Ok(Arc::new(all))
+    }
+
     /// The price book.
     pub(crate) fn price_book(&self) -> anyhow::Result<PriceBook> {
         if self.bill.price_book.is_empty() {
@@ -65,7 +77,8 @@ impl Config {
         let path = PathBuf::from(&self.bill.price_book);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read the price book {}", path.display()))?;
-        PriceBook::parse(&text).with_context(|| format!("{} is refused", path.display()))
+        PriceBook::parse_with(&text, self.catalogue()?.as_ref())
+            .with_context(|| format!("{} is refused", path.display()))
     }
 
     /// The agent's settings; `name` tells several agents of one process apart.
@@ -89,8 +102,9 @@ impl Config {
     }
 
     /// The ingester's settings.
-    pub(crate) fn ingest(&self) -> IngestConfig {
-        IngestConfig {
+    pub(crate) fn ingest(&self) -> anyhow::Result<IngestConfig> {
+        Ok(IngestConfig {
+            catalogue: self.catalogue()?,
             partitions: self.log.partitions,
             log_retention: self.log.retention,
             commit_interval: self.ingest.commit_interval,
@@ -105,7 +119,7 @@ impl Config {
             lease: self.lease(),
             bounds: self.ingest.bounds,
             ..IngestConfig::default()
-        }
+        })
     }
 
     /// How tables are owned.
@@ -123,6 +137,7 @@ impl Config {
             (&nilometer_store::CHARGES, kept.charges),
             (&nilometer_store::INVOICES, kept.invoices),
             (&nilometer_store::DECISIONS, kept.decisions),
+            (&nilometer_store::AUDIT, kept.audit),
             (&nilometer_store::GAPS, kept.gaps),
             (&nilometer_store::DEAD_LETTERS, kept.dead_letters),
             (&nilometer_store::COMMITS, kept.commits),

@@ -12,7 +12,7 @@ use crate::screen::say;
 pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let (log, storage) = (config.open_log()?, config.open_storage()?);
     let done =
-        repair(&storage, log, &config.ingest(), |line| drop(say(&format!("{line}\n")))).await;
+        repair(&storage, log, &config.ingest()?, |line| drop(say(&format!("{line}\n")))).await;
     let done = done.context("the tables cannot be repaired")?;
     say(&format!("{done}\n"))?;
     Ok(if done.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

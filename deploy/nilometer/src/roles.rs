@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use nilometer_agent::{Agent, Status};
 use nilometer_controller::Controller;
 use nilometer_engine::Engine;
+use nilometer_http::Surface;
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
 use nilometer_ledger::Ledger;
 use nilometer_log::Log;
@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::crew::Crew;
 use crate::demo::{Demo, Progress};
 use crate::folder;
-use crate::http::{Readiness, Site, bind};
+use crate::http::{Readiness, bind};
 use crate::screen::{Screen, Shown};
 use crate::sources::{Missing, discover, look_again};
 
@@ -94,17 +94,17 @@ impl Roles {
 }
 
 /// A process being wired.
-struct Process {
-    config: Config,
-    clock: SharedClock,
-    registry: Registry,
-    registries: Vec<Registry>,
-    readiness: Vec<Readiness>,
-    routes: Router,
+pub(crate) struct Process {
+    pub(crate) config: Config,
+    pub(crate) clock: SharedClock,
+    pub(crate) registry: Registry,
+    pub(crate) registries: Vec<Registry>,
+    pub(crate) readiness: Vec<Readiness>,
+    pub(crate) surface: Surface,
     agents: Crew,
     workers: Crew,
     ingesters: Crew,
-    servers: Crew,
+    pub(crate) servers: Crew,
     shown: Shown,
 }
 
@@ -115,6 +115,7 @@ pub(crate) async fn run(
     up: Option<Up>,
     screen: bool,
 ) -> anyhow::Result<ExitCode> {
+    config.listen.check()?;
     std::fs::create_dir_all(&config.data.dir)
         .with_context(|| format!("cannot make the data folder {}", config.data.dir.display()))?;
     // Before anything is bound, claimed or written: a start that fails leaves others at work.
@@ -125,18 +126,11 @@ pub(crate) async fn run(
     };
     let listener = bind(config.listen.http).await?;
     let address = listener.local_addr()?;
-    let accounts = access::open(&config, address, Arc::new(SystemClock)).await?.map(Arc::new);
-    let url = format!("http://{address}");
+    let authenticators = access::authenticators(&config, address, Arc::new(SystemClock)).await?;
+    let url = config.listen.url(address);
     let mut process = Process::new(config, url.clone());
-    process.wire(roles, up.as_ref()).await?;
-    let site = Site {
-        routes: std::mem::take(&mut process.routes),
-        registries: process.registries.clone(),
-        readiness: process.readiness.clone(),
-        accounts,
-    };
-    let cancel = process.servers.cancel.clone();
-    process.servers.spawn("http", site.serve(listener, cancel));
+    let log = process.wire(roles, up.as_ref()).await?;
+    process.serve_http(listener, log, authenticators)?;
     let shown = process.shown.clone();
     let cancel = process.workers.cancel.clone();
     let screen = Screen::new(shown, screen);
@@ -155,7 +149,7 @@ impl Process {
             registries: vec![registry.clone()],
             registry,
             readiness: Vec::new(),
-            routes: Router::new(),
+            surface: Surface::new(),
             agents: Crew::default(),
             workers: Crew::default(),
             ingesters: Crew::default(),
@@ -164,7 +158,7 @@ impl Process {
         }
     }
 
-    async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<()> {
+    async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<Arc<dyn Log>> {
         let log = self.config.open_log()?;
         let demo = up.filter(|up| up.demo);
         let demo = demo
@@ -181,8 +175,7 @@ impl Process {
                 false => self.follow(log.clone(), &storage).await?,
             };
             let engine = Engine::new(&storage, tables, self.config.limits())?;
-            self.routes =
-                std::mem::take(&mut self.routes).merge(nilometer_http::router(engine.clone()));
+            self.serve(nilometer_http::surface(&engine));
             self.shown.engine = Some(engine.clone());
             if roles.bill {
                 self.bill(engine, &storage, roles.name).await?;
@@ -197,7 +190,7 @@ impl Process {
         if let Some(demo) = demo {
             self.demo(demo)?;
         }
-        Ok(())
+        Ok(log)
     }
 
     async fn ingest(
@@ -208,7 +201,7 @@ impl Process {
     ) -> anyhow::Result<Tables> {
         let metrics = Metrics::register(&self.registry)?;
         self.show_ingest(&metrics);
-        let config = IngestConfig { role, ..self.config.ingest() };
+        let config = IngestConfig { role, ..self.config.ingest()? };
         let opened =
             Ingester::open(config.clone(), log, storage, self.clock.clone(), metrics.clone());
         let ingester = opened.await.context("ingestion cannot start")?;
@@ -228,6 +221,10 @@ impl Process {
         Ok(tables)
     }
 
+    fn serve(&mut self, surface: Surface) {
+        self.surface = std::mem::take(&mut self.surface).merge(surface);
+    }
+
     fn show_ingest(&mut self, metrics: &Metrics) {
         self.shown.ingest = Some(metrics.clone());
         let metrics = metrics.clone();
@@ -237,7 +234,7 @@ impl Process {
     async fn follow(&mut self, log: Arc<dyn Log>, storage: &Storage) -> anyhow::Result<Tables> {
         let metrics = Metrics::register_follower(&self.registry)?;
         self.show_ingest(&metrics);
-        let (config, clock) = (self.config.ingest(), self.clock.clone());
+        let (config, clock) = (self.config.ingest()?, self.clock.clone());
         let follower = Follower::open(config, log, storage, clock, metrics).await;
         let follower = follower.context("the tables cannot be followed")?;
         let tables = follower.tables();
@@ -255,7 +252,7 @@ impl Process {
         let book = self.config.price_book()?;
         let ledger = Ledger::open(engine, storage, book, self.clock.clone(), &self.registry);
         let ledger = ledger.await.context("billing cannot start")?;
-        self.routes = std::mem::take(&mut self.routes).merge(ledger.router());
+        self.serve(ledger.surface());
         self.shown.ledger = Some(ledger.clone());
         let ready = ledger.clone();
         self.readiness.push(Arc::new(move || ready.readiness()));
@@ -268,9 +265,9 @@ impl Process {
         let clock = self.clock.clone();
         let now = Arc::new(move || clock.now());
         let config = self.config.scheduler();
-        let prices = NodePrices::new(self.config.price_book()?);
+        let prices = NodePrices::new(self.config.price_book()?, self.config.catalogue()?);
         let scheduler = Scheduler::new(log, config, prices, now, &self.registry)?;
-        self.routes = std::mem::take(&mut self.routes).merge(scheduler.router());
+        self.serve(scheduler.surface());
         let ready = scheduler.clone();
         self.readiness.push(Arc::new(move || match ready.is_caught_up() {
             true => Ok(()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nilometer_contract::{History, Labels, MICROS_PER_HOUR, Resource, Timestamp, catalogue};
+use nilometer_contract::{History, Labels, MICROS_PER_HOUR, Resource, Scope, Timestamp, catalogue};
 use nilometer_engine::{Engine, Limits, Selection};
 use nilometer_ingest::{Follower, Ingester, Metrics, Tables};
 use nilometer_ledger::Ledger;
@@ -92,13 +92,15 @@ async fn usage(
     let history = tables.shared.history.read().unwrap_or_else(|e| e.into_inner()).clone();
     let reckoned = reckon(&history, &found.stored, window()?, newest);
     let mut metered: BTreeMap<Account, i128> = BTreeMap::new();
-    for row in engine.meter().usage(window()?, &Selection::default()).await? {
+    for row in engine.meter().usage(&Scope::system(), window()?, &Selection::default()).await? {
         let account = Account::of(&row);
         *metered.entry(account).or_default() += row.quantity.0;
     }
     metered.retain(|_, pico| *pico != 0);
     let mut by_state: BTreeMap<Account, i128> = BTreeMap::new();
-    for row in engine.meter().usage_by_state(window()?, &Selection::default()).await? {
+    for row in
+        engine.meter().usage_by_state(&Scope::system(), window()?, &Selection::default()).await?
+    {
         *by_state.entry(Account::of(&row)).or_default() += row.quantity.0;
     }
     by_state.retain(|_, pico| *pico != 0);
@@ -163,7 +165,8 @@ impl Judge<'_> {
             };
             let exact = !self.accounts.keys().any(|account| touched(&account));
             let whole = Period::parse(HOURS[0], HOURS[1], "UTC")?;
-            let draft = self.ledger.draft(project, &whole, Detail::Prices).await?;
+            let draft =
+                self.ledger.draft(&Scope::system(), project, &whole, Detail::Prices).await?;
             if exact {
                 self.compare(project, &whole, &draft)?;
             }

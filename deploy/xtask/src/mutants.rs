@@ -43,12 +43,17 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if !version.is_ok_and(|output| output.status.success()) {
         bail!("cargo-mutants is not installed; run `cargo install cargo-mutants --locked`");
     }
-    let tree = root.join(FOLDER).join("tree");
+    let folder = root.join(FOLDER);
+    fs::create_dir_all(&folder)?;
+    // Two runs in one copy would judge each other's mutants.
+    let lock = fs::File::create(folder.join("lock"))?;
+    lock.try_lock().with_context(|| format!("another run works in {}", folder.display()))?;
+    let tree = folder.join("tree");
     copy(root, &tree)?;
     let mut failed = 0;
     let mut reports = Vec::new();
     for package in packages(&options.package) {
-        let results = root.join(FOLDER).join(&package);
+        let results = folder.join(&package);
         mutate(&tree, &results, &package, options)?;
         let outcome = Outcome::read(&results.join("mutants.out"))?;
         failed += usize::from(!outcome.is_enough());
@@ -105,6 +110,10 @@ fn remove_others(tree: &Path, folder: &Path, wanted: &BTreeSet<&str>) -> Result<
     for path in entries.into_iter().filter(|path| *path != tree.join("target")) {
         if path.is_dir() {
             remove_others(tree, &path, wanted)?;
+            // An empty folder where a crate was would be taken for a member of the workspace.
+            if fs::read_dir(&path)?.next().is_none() {
+                fs::remove_dir(&path)?;
+            }
         } else if !path.strip_prefix(tree)?.to_str().is_some_and(|path| wanted.contains(path)) {
             fs::remove_file(&path)?;
         }
@@ -231,7 +240,7 @@ mod tests {
     #[test]
     fn what_is_gone_from_the_tree_is_removed_from_the_copy() {
         let tree = tempfile::tempdir().unwrap();
-        for path in ["a/kept.rs", "a/gone.rs", "target/built"] {
+        for path in ["a/kept.rs", "a/gone.rs", "b/src/gone.rs", "target/built"] {
             let path = tree.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -239,5 +248,6 @@ mod tests {
         remove_others(tree.path(), tree.path(), &BTreeSet::from(["a/kept.rs"])).unwrap();
         let exists = |path: &str| tree.path().join(path).exists();
         assert!(exists("a/kept.rs") && !exists("a/gone.rs") && exists("target/built"));
+        assert!(!exists("b"), "an empty folder");
     }
 }

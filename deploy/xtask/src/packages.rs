@@ -20,7 +20,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 16] = [
     Need { what: "cc", package: "gcc" },
     Need { what: "containerd", package: "containerd" },
     Need { what: "runc", package: "runc" },
@@ -36,6 +36,8 @@ const NEEDS: [Need; 14] = [
     Need { what: "keytool", package: "default-jre-headless" },
     Need { what: "mvn", package: "maven" },
     Need { what: "/usr/lib/postgresql/*/bin/initdb", package: "postgresql" },
+    Need { what: "python3", package: "python3" },
+    Need { what: "/usr/lib/*/ensurepip/__init__.py", package: "python3-venv" },
     Need { what: "strace", package: "strace" },
     Need { what: "/usr/lib/*/faketime/libfaketimeMT.so.1", package: "libfaketime" },
 ];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
-use nilometer_contract::{Gap, LifecycleEvent, Timestamp};
+use nilometer_contract::{AuditRecord, Gap, LifecycleEvent, Timestamp};
 use nilometer_store::Position;
 
 use crate::lag::Lag;
@@ -23,6 +23,7 @@ pub(crate) struct Cut {
     pub(crate) gaps: Vec<(Origin, Gap)>,
     pub(crate) dead_letters: Vec<(Origin, DeadLetter)>,
     pub(crate) decisions: Vec<(Origin, Decision)>,
+    pub(crate) audit: Vec<(Origin, AuditRecord)>,
     /// Bytes of the small tables' rows, about.
     pub(crate) bytes: usize,
     pub(crate) spans: Spans,
@@ -55,6 +56,7 @@ impl Cut {
             "gaps" => batch(&self.gaps),
             "dead_letters" => batch(&self.dead_letters),
             "decisions" => batch(&self.decisions),
+            "audit" => batch(&self.audit),
             _ => None,
         }
     }
@@ -65,6 +67,7 @@ impl Cut {
         self.gaps.retain(|(origin, _)| is_kept(origin));
         self.dead_letters.retain(|(origin, _)| is_kept(origin));
         self.decisions.retain(|(origin, _)| is_kept(origin));
+        self.audit.retain(|(origin, _)| is_kept(origin));
     }
 
     /// Weighs the small tables' rows anew.
@@ -72,8 +75,11 @@ impl Cut {
         fn all<R: TableRow>(rows: &[(Origin, R)]) -> usize {
             rows.iter().map(|(_, row)| row.weight()).sum()
         }
-        self.bytes =
-            all(&self.events) + all(&self.gaps) + all(&self.dead_letters) + all(&self.decisions);
+        self.bytes = all(&self.events)
+            + all(&self.gaps)
+            + all(&self.dead_letters)
+            + all(&self.decisions)
+            + all(&self.audit);
     }
 
     /// Whether there is nothing to commit.

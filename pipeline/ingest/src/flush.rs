@@ -5,7 +5,7 @@
 //! replays the records, and the tables that were ahead drop the rows they have by their position.
 //!
 //! ```text
-//! series, epochs → dead letters → copies to the log → gaps → events → decisions → commits → samples
+//! series, epochs → dead letters → copies to the log → gaps → events → decisions → audit → commits → samples
 //! ```
 //!
 //! What fails is tried again until it is done; only a later ingester of the same tables ends that.
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::future::try_join_all;
-use nilometer_contract::{DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
+use nilometer_contract::{AUDIT, Causes, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
 use nilometer_source::SharedClock;
 use nilometer_store::{Add, CommitError, Position, Row, Storage, StoreError, Table, write_samples};
@@ -51,6 +51,7 @@ pub(crate) struct Sink {
     pub(crate) gaps: Table,
     pub(crate) dead_letters: Table,
     pub(crate) decisions: Table,
+    pub(crate) audit: Table,
     /// Which owner of these tables this is, by its lease; none that only reads.
     pub(crate) generation: Option<i64>,
 }
@@ -126,7 +127,7 @@ pub(crate) async fn flush(
         progress.refreshed = false;
         tools.metrics.commit_failures.inc();
         tools.metrics.uncommitted.set(1);
-        warn!(error = &failed as &dyn std::error::Error, "commit failed, trying again");
+        warn!(error = %Causes(&failed), "commit failed, trying again");
         failing.get_or_insert_with(|| (tools.clock.now(), told(&failed)));
         tokio::time::sleep(tools.retry_pause).await;
     }
@@ -152,6 +153,7 @@ impl Sink {
             gaps: storage.table(&nilometer_store::GAPS).await?,
             dead_letters: storage.table(&nilometer_store::DEAD_LETTERS).await?,
             decisions: storage.table(&nilometer_store::DECISIONS).await?,
+            audit: storage.table(&nilometer_store::AUDIT).await?,
             generation: None,
         })
     }
@@ -180,25 +182,25 @@ impl Sink {
             EVENTS => &mut self.events,
             GAPS => &mut self.gaps,
             DECISIONS => &mut self.decisions,
+            AUDIT => &mut self.audit,
             other => panic!("topic {other} has a home table"),
         }
     }
 
     /// All tables, for a view.
-    pub(crate) fn tables(&self) -> [&Table; 8] {
-        let Sink {
-            samples, series, epochs, commits, events, gaps, dead_letters, decisions, ..
-        } = self;
-        [samples, series, epochs, commits, events, gaps, dead_letters, decisions]
+    pub(crate) fn tables(&self) -> [&Table; 9] {
+        let Sink { samples, series, epochs, commits, events, gaps, .. } = self;
+        let (letters, decisions, audit) = (&self.dead_letters, &self.decisions, &self.audit);
+        [samples, series, epochs, commits, events, gaps, letters, decisions, audit]
     }
 
     /// All tables, to refresh: samples before series, so that no row is seen whose labels are not,
     /// and gaps and letters after the tables whose positions they come before.
-    pub(crate) fn tables_mut(&mut self) -> [&mut Table; 8] {
-        let Sink {
-            samples, series, epochs, commits, events, gaps, dead_letters, decisions, ..
-        } = self;
-        [samples, series, epochs, commits, events, decisions, gaps, dead_letters]
+    pub(crate) fn tables_mut(&mut self) -> [&mut Table; 9] {
+        let Sink { samples, series, epochs, commits, events, gaps, .. } = self;
+        let (decisions, audit, letters) =
+            (&mut self.decisions, &mut self.audit, &mut self.dead_letters);
+        [samples, series, epochs, commits, events, decisions, audit, gaps, letters]
     }
 
     async fn store(
@@ -229,6 +231,7 @@ impl Sink {
         owned(&mut self.gaps, &own, (cut, GAPS, owner)).await?;
         owned(&mut self.events, &cut.events, (cut, EVENTS, owner)).await?;
         owned(&mut self.decisions, &cut.decisions, (cut, DECISIONS, owner)).await?;
+        owned(&mut self.audit, &cut.audit, (cut, AUDIT, owner)).await?;
         self.store_samples(cut, progress, tools).await
     }
 

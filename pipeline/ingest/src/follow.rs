@@ -10,6 +10,7 @@
 //! either in a file of the view or in its memory, as the position of its partition in the same
 //! version of the table says.
 
+use nilometer_contract::Causes;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -209,7 +210,7 @@ impl Follower {
 
 fn warn_of(done: Result<(), StoreError>) {
     if let Err(error) = done {
-        warn!(error = &error as &dyn std::error::Error, "tables cannot be followed");
+        warn!(error = %Causes(&error), "tables cannot be followed");
     }
 }
 

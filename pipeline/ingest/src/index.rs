@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::StringArray;
-use nilometer_contract::{Catalogue, InvalidName, Labels, Statement, catalogue};
+use nilometer_contract::{Catalogue, InvalidName, Statement, catalogue, pairs_of};
 use nilometer_store::{Description, SeriesColumn, SeriesId, text_hash};
 
 /// Two descriptions have one id; astronomically rare, never silent.
@@ -99,11 +99,11 @@ impl SeriesIndex {
     pub fn learn(
         &mut self,
         meter: &str,
-        stated: &Statement,
+        stated: impl FnOnce() -> Statement,
         source: &str,
     ) -> Result<(), InvalidName> {
         if self.catalogue.find(meter).is_none() {
-            Arc::make_mut(&mut self.catalogue).learn(meter, stated, source)?;
+            Arc::make_mut(&mut self.catalogue).learn(meter, stated(), source)?;
         }
         Ok(())
     }
@@ -207,8 +207,7 @@ impl SeriesIndex {
     pub fn full_label(&self, described: &Description<&str>, most: usize) -> Option<String> {
         let source = self.key(SeriesColumn::Source, described.source)?;
         let project = self.key(SeriesColumn::Project, described.project)?;
-        let pairs = Labels::parse(described.labels).ok()?.pairs();
-        pairs.into_iter().find_map(|(label, value)| {
+        pairs_of(described.labels).into_iter().find_map(|(label, value)| {
             let values = self.counts.values.get(&(source, project, label.clone()))?;
             (values.len() >= most && !values.contains(&text_hash(&value))).then_some(label)
         })
@@ -245,8 +244,7 @@ impl Counts {
     fn note(&mut self, (source, node, project): (u32, u32, u32), labels: &str) {
         *self.of_source.entry((source, node)).or_default() += 1;
         *self.of_project.entry(project).or_default() += 1;
-        let pairs = Labels::parse(labels).unwrap_or_default().pairs();
-        for (label, value) in pairs {
+        for (label, value) in pairs_of(labels) {
             let values = self.values.entry((source, project, label)).or_default();
             values.insert(text_hash(&value));
         }
@@ -255,6 +253,8 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use nilometer_contract::Labels;
+
     use super::*;
 
     fn series<'a>(resource: &'a str, node: &'a str) -> Description<&'a str> {

@@ -12,6 +12,7 @@
 //! committed after those rows and begins at the last of them, and of two cuts the earlier has all
 //! rows of a log that is no more.
 
+use nilometer_contract::Causes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,7 +223,7 @@ impl Owner {
         state.beginning.note_stored(start);
         // A repair beside put back what was unreadable when this one started.
         if let Err(error) = load_restored(&mut sink, &state.shared, &mut self.restored).await {
-            warn!(error = &error as &dyn std::error::Error, "what was repaired cannot be read yet");
+            warn!(error = %Causes(&error), "what was repaired cannot be read yet");
         }
         publisher.list(&sink);
         let turn = Turn::of(&mut sink.samples).await.map_err(IngestError::Store)?;

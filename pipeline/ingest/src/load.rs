@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{
-    Change, Epoch, HistoryBounds, LifecycleEvent, MeterKind, Resource, Statement, Timestamp, micros,
+    Causes, Change, Epoch, HistoryBounds, LifecycleEvent, MeterKind, Resource, Statement,
+    Timestamp, micros,
 };
 use nilometer_log::{Log, TopicPartition};
 use nilometer_store::{DataFile, Description, StoreError, Table, rows_of};
@@ -238,7 +239,7 @@ pub(crate) fn unless_damaged<T>(
 ) -> Result<Option<T>, StoreError> {
     match read {
         Err(error) if error.is_damage() => {
-            warn!(file = file.path, error = &error as &dyn std::error::Error, "left out");
+            warn!(file = file.path, error = %Causes(&error), "left out");
             Ok(None)
         }
         read => read.map(Some),
@@ -261,15 +262,15 @@ pub(crate) async fn load_series_file(
             (batch["meter_kind"].as_string::<i32>(), batch["unit"].as_string::<i32>());
         for row in 0..batch.num_rows() {
             let series = Description::of(|column| columns.get(column).value(row));
-            let stated = Statement {
+            let stated = || Statement {
                 kind: MeterKind::sampled(kinds.value(row)),
                 unit: units.value(row).parse().ok(),
             };
-            let learnt = index.learn(series.meter, &stated, series.source);
+            let learnt = index.learn(series.meter, stated, series.source);
             if let Err(error) = learnt {
                 warn!(
                     series = ids.value(row),
-                    error = &error as &dyn std::error::Error,
+                    error = %Causes(&error),
                     "left out"
                 );
                 continue;

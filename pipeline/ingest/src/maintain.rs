@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use nilometer_contract::{Timestamp, micros};
+use nilometer_contract::{Causes, Timestamp, micros};
 use nilometer_store::{
     CommitError, EVENTS, GAPS, SAMPLES, STORED, Storage, StoreError, Table, compact, horizon,
     vacuum,
@@ -66,7 +66,7 @@ pub async fn maintain(
             let done = upkeep.round(table, now(), vacuum_due).await;
             if let Err(error) = done {
                 let name = upkeep.tables[table].def().name;
-                warn!(table = name, error = &error as &dyn std::error::Error, "maintenance failed");
+                warn!(table = name, error = %Causes(&error), "maintenance failed");
             }
         }
         vacuumed = if vacuum_due { Instant::now() } else { vacuumed };

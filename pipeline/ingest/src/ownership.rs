@@ -8,6 +8,7 @@
 //! The lease keeps the others waiting; that an owner whose term passed commits nothing is kept by
 //! the generation in each transaction.
 
+use nilometer_contract::Causes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,8 +149,7 @@ impl Ingester {
         };
         given_back.cancel();
         if let Err(error) = kept.await {
-            let error = &error as &dyn std::error::Error;
-            warn!(error, "the tables are not given back, the next owner waits for the term");
+            warn!(error = %Causes(&error), "the tables are not given back, the next owner waits for the term");
         }
         done
     }

@@ -1,10 +1,11 @@
 //! One record of the samples topic on its way in: decoded, with the digests of its labels.
 
-use nilometer_contract::{EpochId, SampleBatch, Statement, WireError, decode};
+use nilometer_contract::{EpochId, SampleBatch, Statement, decode};
 use nilometer_log::Record;
 use nilometer_store::{Description, SeriesId, SeriesKey, subject_hash, text_hash};
 
 use crate::stream::Mark;
+use crate::tell::told;
 
 /// A decoded record.
 pub(crate) struct Prepared {
@@ -43,7 +44,7 @@ impl Prepared {
         let appended_at_micros = record.appended_at_micros;
         let content = match decode(&record.payload) {
             Ok(batch) => Ok(Content::of(batch, record.payload)),
-            Err(error) => Err(Refused { payload: record.payload, reason: reason(&error) }),
+            Err(error) => Err(Refused { payload: record.payload, reason: told(&error) }),
         };
         Prepared { offset, appended_at_micros, mark, content }
     }
@@ -52,17 +53,6 @@ impl Prepared {
     pub(crate) fn instants(&self) -> &[i64] {
         self.content.as_ref().map_or(&[], |content| &content.batch.at)
     }
-}
-
-/// The error with its causes, for a table.
-fn reason(error: &WireError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text.chars().take(1_000).collect()
 }
 
 impl Content {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_contract::{DECISIONS, EVENTS, GAPS};
+use nilometer_contract::{AUDIT, DECISIONS, EVENTS, GAPS};
 use nilometer_log::Log;
 use nilometer_store::{
     Add, CommitError, EPOCHS, Row, SAMPLES, SERIES, STORED, Storage, StoreError, Table,
@@ -188,6 +188,7 @@ async fn restore(
         "events" => (replay.records(sink, config, EVENTS).await?, u64::MAX),
         "gaps" => (replay.records(sink, config, GAPS).await?, u64::MAX),
         "decisions" => (replay.records(sink, config, DECISIONS).await?, u64::MAX),
+        "audit" => (replay.records(sink, config, AUDIT).await?, u64::MAX),
         _ => (Default::default(), u64::MAX),
     };
     let lost = facts.rows().saturating_sub(restored).min(most_lost);

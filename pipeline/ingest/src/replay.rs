@@ -7,7 +7,8 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{
-    Applied, DECISIONS, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES, Timestamp,
+    AUDIT, Applied, AuditRecord, DECISIONS, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES,
+    Timestamp,
 };
 use nilometer_log::{Log, LogError, Record, TopicPartition};
 use nilometer_store::{Add, Row, SAMPLES as SAMPLES_TABLE, StoreError, Table, rows_of};
@@ -265,6 +266,9 @@ impl Replay {
             GAPS => write(table, decoded(missing, |record| Gap::decode(record).ok())).await,
             DECISIONS => {
                 write(table, decoded(missing, |record| Decision::decode(record).ok())).await
+            }
+            AUDIT => {
+                write(table, decoded(missing, |record| AuditRecord::decode(record).ok())).await
             }
             other => panic!("topic {other} has a table of its records"),
         }

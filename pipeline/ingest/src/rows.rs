@@ -1,12 +1,14 @@
-//! Rows of the small tables: events, gaps, dead letters, decisions.
+//! Rows of the small tables: events, gaps, dead letters, decisions, audit.
 
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use nilometer_contract::{Epoch, Gap, LifecycleEvent, Timestamp};
-use nilometer_store::{COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, Position, TableDef};
+use nilometer_contract::{AuditRecord, Epoch, Gap, LifecycleEvent, Timestamp};
+use nilometer_store::{
+    AUDIT, COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, Position, TableDef,
+};
 use serde::Deserialize;
 
 use crate::stream::{Origin, Stream};
@@ -175,6 +177,33 @@ impl TableRow for Decision {
             texts(decisions().map(|decision| decision.id.as_str())),
             texts(decisions().map(|decision| decision.kind.as_str())),
             texts(decisions().map(|decision| decision.json.as_str())),
+        ]
+    }
+}
+
+impl TableRow for AuditRecord {
+    const TABLE: &'static TableDef = &AUDIT;
+
+    fn text_bytes(&self) -> usize {
+        let texts = [&self.principal, &self.account, &self.from, &self.query, &self.failure];
+        texts.into_iter().map(String::len).sum()
+    }
+
+    fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
+        let records = || rows.iter().map(|(_, record)| record);
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        vec![
+            instants(records().map(|record| record.at)),
+            texts(records().map(|record| record.principal.as_str())),
+            texts(records().map(|record| record.role.as_str())),
+            texts(records().map(|record| record.account.as_str())),
+            texts(records().map(|record| record.from.as_str())),
+            texts(records().map(|record| record.route.as_str())),
+            texts(records().map(|record| record.query.as_str())),
+            integers(records().map(|record| i64::from(record.status))),
+            integers(records().map(|record| number(record.micros))),
+            integers(records().map(|record| number(record.rows))),
+            texts(records().map(|record| record.failure.as_str())),
         ]
     }
 }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nilometer_contract::{Conflict, DECISIONS, Epoch, GAPS, Gap, ResourceKind, SAMPLES, Timestamp};
+use nilometer_contract::{
+    AUDIT, AuditRecord, Causes, Conflict, DECISIONS, Epoch, GAPS, Gap, ResourceKind, SAMPLES,
+    Timestamp,
+};
 use nilometer_log::Record;
 use nilometer_store::Row;
 use serde_json::json;
@@ -179,7 +182,7 @@ impl State {
         series.kind.parse::<ResourceKind>().map_err(|error| error.to_string())?;
         let room = self.bounds.series(index, &series);
         room.map_err(|beyond| beyond.refused(&self.metrics))?;
-        let learnt = index.learn(series.meter, content.stated(row), series.source);
+        let learnt = index.learn(series.meter, || content.stated(row).clone(), series.source);
         learnt.map_err(|error| error.to_string())?;
         let met = index.insert(content.series(row), &series);
         let (slot, _) = met.map_err(|error| error.to_string())?;
@@ -230,6 +233,9 @@ impl State {
                 .map_err(|error| error.to_string()),
             DECISIONS => Decision::decode(&record.payload)
                 .map(|decision| self.note_decision(origin.clone(), decision)),
+            AUDIT => AuditRecord::decode(&record.payload)
+                .map(|record| self.note_audit(origin.clone(), record))
+                .map_err(|error| Causes(&error).to_string()),
             other => panic!("topic {other} is one that the ingester reads"),
         };
         if let Err(reason) = applied {
@@ -250,6 +256,12 @@ impl State {
         self.changes += 1;
         self.pending.bytes += decision.weight();
         self.pending.decisions.push((origin, decision));
+    }
+
+    fn note_audit(&mut self, origin: Origin, record: AuditRecord) {
+        self.changes += 1;
+        self.pending.bytes += record.weight();
+        self.pending.audit.push((origin, record));
     }
 
     /// The log that a partition is read as.

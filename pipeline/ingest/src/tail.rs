@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use nilometer_contract::{DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
+use nilometer_contract::{AUDIT, Causes, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
 use nilometer_log::{Log, LogError, TopicConfig};
 use nilometer_source::SharedClock;
 use nilometer_store::Finder;
@@ -58,7 +58,7 @@ pub(crate) async fn prepare(config: &IngestConfig, log: &dyn Log) -> Result<Topi
     let mut topics = Vec::new();
     let many = config.partitions;
     for (name, partitions) in
-        [(SAMPLES, many), (EVENTS, many), (GAPS, 1), (DECISIONS, 1), (DEAD_LETTERS, 1)]
+        [(SAMPLES, many), (EVENTS, many), (GAPS, 1), (DECISIONS, 1), (AUDIT, 1), (DEAD_LETTERS, 1)]
     {
         let retention = config.log_retention;
         let topic = TopicConfig { name: name.to_owned(), partitions, retention };
@@ -186,7 +186,7 @@ impl Tail {
             }
             Event::Failed(error) => {
                 self.state.metrics.fetch_failures.inc();
-                warn!(error = &error as &dyn std::error::Error, "fetch failed, trying again");
+                warn!(error = %Causes(&error), "fetch failed, trying again");
             }
         }
     }
@@ -204,7 +204,7 @@ impl Tail {
         let files = self.publisher.sample_files();
         if let Err(error) = settle_suspects(&mut self.state, &files, &self.finder).await {
             self.settle_at = Instant::now() + self.config.retry_pause;
-            warn!(error = &error as &dyn std::error::Error, "identities cannot be looked up");
+            warn!(error = %Causes(&error), "identities cannot be looked up");
         }
     }
 

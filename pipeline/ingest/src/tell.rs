@@ -6,7 +6,7 @@
 //! message lies, with its text if it is one and short.
 
 use bytes::Bytes;
-use nilometer_contract::{DEAD_LETTERS, GAPS, Gap, GapKind, SAMPLES, Timestamp};
+use nilometer_contract::{Causes, DEAD_LETTERS, GAPS, Gap, GapKind, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError, TopicPartition};
 use serde_json::json;
 use tracing::warn;
@@ -67,13 +67,11 @@ pub(crate) async fn tell_late(log: &dyn Log, (since, now): (Timestamp, Timestamp
     let to = TopicPartition { topic: GAPS.to_owned(), partition: 0 };
     let Ok(gap) = gap.encode() else { return };
     if let Err(error) = log.append(&to, vec![gap.into()]).await {
-        warn!(error = &error as &dyn std::error::Error, "a late commit cannot be told");
+        warn!(error = %Causes(&error), "a late commit cannot be told");
     }
 }
 
 /// An error with its causes, of bounded length.
 pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.join(": ").chars().take(MOST_REASON).collect()
+    Causes(error).to_string().chars().take(MOST_REASON).collect()
 }

@@ -4,7 +4,7 @@
 //! when rows move from memory to a file, one swap replaces both lists, so no reader sees a row
 //! twice or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
@@ -83,10 +83,27 @@ impl Tables {
         index.catalogue().clone()
     }
 
+    /// Kinds of all resources that are known, by samples or events.
+    pub fn kinds_in_use(&self) -> BTreeSet<ResourceKind> {
+        let mut index = self.shared.index.write().unwrap_or_else(|p| p.into_inner());
+        let sampled = index.values(SeriesColumn::Kind);
+        drop(index);
+        let history = self.shared.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let segments = history.iter().flat_map(|(_, lifetime)| lifetime.segments());
+        let mut kinds: BTreeSet<ResourceKind> =
+            sampled.iter().flatten().filter_map(|kind| kind.parse().ok()).collect();
+        for segment in segments {
+            if !kinds.contains(&segment.state.kind) {
+                kinds.insert(segment.state.kind.clone());
+            }
+        }
+        kinds
+    }
+
     /// Whether a kind is declared or any resource of it is known.
     pub fn knows_kind(&self, kind: &ResourceKind) -> bool {
         let index = self.shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if index.catalogue().has_kind(kind) || index.has(SeriesColumn::Kind, kind.as_str()) {
+        if index.catalogue().kind(kind).is_some() || index.has(SeriesColumn::Kind, kind.as_str()) {
             return true;
         }
         let history = self.shared.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -16,6 +16,7 @@
 //! term is over. So whoever writes under a lease puts its [generation](Lease::generation) into the
 //! transaction ([`Table::claim`](crate::Table::claim)), where a later owner's is found.
 
+use nilometer_contract::Causes;
 use std::time::Duration;
 
 use deltalake_core::logstore::ObjectStoreRef;
@@ -203,8 +204,7 @@ impl Claimant {
                 Ok(Taken::Ours(lease)) => return lease,
                 Ok(Taken::Held(holder)) => held(&holder),
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(error, folder = %self.place.folder, "a lease cannot be asked for");
+                    warn!(error = %Causes(&error), folder = %self.place.folder, "a lease cannot be asked for");
                 }
             }
             tokio::time::sleep(self.term / LOOKS).await;
@@ -242,7 +242,7 @@ impl Lease {
             }
             match self.renew().await {
                 Err(LeaseError::Store(error)) => {
-                    warn!(%error, folder = %self.place.folder, "a lease is not renewed");
+                    warn!(error = %Causes(&error), folder = %self.place.folder, "a lease is not renewed");
                 }
                 done => done?,
             }
@@ -309,7 +309,7 @@ impl Place {
         let Ok(found) = self.generations().await else { return };
         for old in found.into_iter().filter(|old| *old < generation) {
             if let Err(error) = self.store.delete(&self.path(old)).await {
-                warn!(%error, folder = %self.folder, "an old lease is not deleted");
+                warn!(error = %Causes(&error), folder = %self.folder, "an old lease is not deleted");
             }
         }
     }

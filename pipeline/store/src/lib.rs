@@ -53,7 +53,7 @@ pub use series::{Description, SeriesColumn, SeriesId, SeriesKey, subject_hash, t
 pub use storage::{Storage, StorageConfig};
 pub use table::{StoreError, Table};
 pub use tables::{
-    CHARGES, COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, INVOICES, SAMPLES, SERIES,
-    STORED, USAGE,
+    AUDIT, CHARGES, COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, INVOICES, SAMPLES,
+    SERIES, STORED, USAGE,
 };
 pub use vacuum::vacuum;

@@ -6,6 +6,7 @@
 
 use deltalake_core::logstore::ObjectStoreRef;
 use futures::StreamExt;
+use nilometer_contract::Causes;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 use tracing::warn;
@@ -67,14 +68,14 @@ pub(crate) async fn probe(
         && !matches!(error, Error::AlreadyExists { .. })
     {
         if is_denied(&error) && can_list(store, root).await {
-            warn!(%root, %error, "the store may be read, but not written");
+            warn!(%root, error = %Causes(&error), "the store may be read, but not written");
             return Ok(());
         }
         return Err(explained(error, from_instance));
     }
     let again = create().await;
     if let Err(error) = store.delete(&path).await {
-        warn!(%path, %error, "probe not deleted");
+        warn!(%path, error = %Causes(&error), "probe not deleted");
     }
     match again {
         Err(Error::AlreadyExists { .. }) => Ok(()),

@@ -217,6 +217,33 @@ pub const DECISIONS: TableDef = TableDef {
     retention_days: 400,
 };
 
+/// Who asked what.
+pub const AUDIT: TableDef = TableDef {
+    name: "audit",
+    doc: "Requests over HTTP: who asked what, from where, and how it ended.",
+    columns: &[
+        column("at", Instant, "", "When it came."),
+        column("principal", Text, "", "Who asked; empty of one that was refused before."),
+        column("role", Text, "", "Role of the principal, or empty."),
+        column("account", Text, "", "Account of the principal, or empty."),
+        column("address", Text, "", "Where it came from; empty within the program."),
+        column("route", Text, "", "Method and route."),
+        column("query", Text, "", "Parameters, or the text of a query, cut."),
+        column("status", Int, "", "HTTP status of the answer."),
+        column("micros", Int, "microseconds", "From the request until the answer was sent."),
+        column("rows", Int, "", "Rows that were sent."),
+        column("failure", Text, "", "Why the answer broke off, or empty."),
+        TOPIC,
+        PARTITION,
+        LOG,
+        OFFSET,
+    ],
+    partition: None,
+    order: &["at"],
+    time: Some("at"),
+    retention_days: 400,
+};
+
 /// What is known to be missing.
 pub const GAPS: TableDef = TableDef {
     name: "gaps",
@@ -291,7 +318,7 @@ pub const COMMITS: TableDef = TableDef {
 };
 
 /// Every table that lies in the store.
-pub const STORED: [&TableDef; 11] = [
+pub const STORED: [&TableDef; 12] = [
     &SAMPLES,
     &SERIES,
     &EPOCHS,
@@ -301,6 +328,7 @@ pub const STORED: [&TableDef; 11] = [
     &CHARGES,
     &INVOICES,
     &DECISIONS,
+    &AUDIT,
     &GAPS,
     &DEAD_LETTERS,
 ];

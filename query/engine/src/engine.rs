@@ -13,18 +13,24 @@ use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{FunctionRegistry, SessionStateBuilder, context::SQLOptions};
+use datafusion::execution::{
+    FunctionRegistry, SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions,
+};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::StreamExt;
+use nilometer_contract::Scope;
 use nilometer_ingest::{TableView, Tables, View};
 use nilometer_store::{Missing, Storage};
+use tokio::time::Instant;
 
+use crate::answer::Answer;
+use crate::catalogue::{CatalogueTable, Of};
 use crate::meter::Meter;
 use crate::missing::Lacks;
 use crate::resources::ResourcesTable;
 use crate::samples::SamplesTable;
 use crate::scan::Files;
 use crate::stored::StoredTable;
+use crate::tenancy::{RowRule, scoped};
 use crate::truncate::BinFixedWidths;
 use crate::usage::UsageTable;
 
@@ -67,6 +73,29 @@ pub enum QueryError {
     TooMany(usize),
 }
 
+impl QueryError {
+    /// `planning`: nothing ran yet, so it is the query that is wrong.
+    pub(crate) fn of(error: DataFusionError, planning: bool, limits: Limits) -> Self {
+        let root = error.find_root();
+        if matches!(root, DataFusionError::ResourcesExhausted(_)) {
+            return QueryError::TooLarge(limits.memory_bytes);
+        }
+        let of_query = matches!(
+            root,
+            DataFusionError::SQL(..)
+                | DataFusionError::Plan(_)
+                | DataFusionError::SchemaError(..)
+                | DataFusionError::NotImplemented(_)
+                | DataFusionError::ArrowError(..)
+                | DataFusionError::Execution(_)
+        );
+        match planning || of_query {
+            true => QueryError::Refused(error),
+            false => QueryError::Failed(error),
+        }
+    }
+}
+
 /// What a query gave.
 #[derive(Clone, Debug)]
 pub struct Rows {
@@ -78,6 +107,9 @@ pub struct Rows {
     pub missing: Vec<Missing>,
 }
 
+/// A table, and whose its rows are.
+type Ruled = (Arc<dyn TableProvider>, RowRule);
+
 /// Answers queries.
 #[derive(Clone)]
 pub struct Engine {
@@ -87,7 +119,7 @@ pub struct Engine {
     config: SessionConfig,
     caches: CacheManagerConfig,
     meter: Meter,
-    extra: Arc<RwLock<BTreeMap<String, Arc<dyn TableProvider>>>>,
+    extra: Arc<RwLock<BTreeMap<String, Ruled>>>,
 }
 
 impl Engine {
@@ -115,10 +147,18 @@ impl Engine {
         build().map_err(QueryError::Failed)
     }
 
-    /// Adds or replaces a table that somebody further right provides.
-    pub fn register(&self, name: &str, table: Arc<dyn TableProvider>) {
+    /// Adds or replaces a table that somebody further right provides, and whose its rows are.
+    pub fn register(&self, name: &str, table: Arc<dyn TableProvider>, rule: RowRule) {
         let mut extra = self.extra.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        extra.insert(name.to_owned(), table);
+        extra.insert(name.to_owned(), (table, rule));
+    }
+
+    /// Names of the tables that a scope sees.
+    pub fn names(&self, scope: &Scope) -> Result<Vec<String>, QueryError> {
+        let lacks = Lacks::of(self.tables.now());
+        let context = self.session(scope, &lacks).map_err(QueryError::Failed)?;
+        let schemas = context.catalog("nilometer").and_then(|catalog| catalog.schema("public"));
+        Ok(schemas.map(|schema| schema.table_names()).unwrap_or_default())
     }
 
     /// Tells exact usage.
@@ -129,11 +169,6 @@ impl Engine {
     /// The tables.
     pub fn tables(&self) -> &Tables {
         &self.tables
-    }
-
-    /// A stored table of this moment, for registering under another name or joining.
-    pub fn stored(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
-        stored(&self.files, &self.tables.now(), name)
     }
 
     /// A table whose files somebody further right keeps, for registering or reading.
@@ -153,17 +188,32 @@ impl Engine {
         self.limits
     }
 
-    /// Answers a read-only query within the limits; dropping the future cancels the work.
-    pub async fn query(&self, sql: &str) -> Result<Rows, QueryError> {
-        match tokio::time::timeout(self.limits.time, self.run(sql)).await {
-            Ok(rows) => rows,
-            Err(_) => Err(QueryError::TooSlow(self.limits.time)),
-        }
+    /// All rows of a read-only query, within the limits; dropping the future cancels the work.
+    pub async fn query(&self, scope: &Scope, sql: &str) -> Result<Rows, QueryError> {
+        self.answer(scope, sql).await?.collect().await
     }
 
-    async fn run(&self, sql: &str) -> Result<Rows, QueryError> {
+    /// The rows of a read-only query as they come, within the limits.
+    ///
+    /// Tables have the rows that the scope sees, and are not there where it sees none of them.
+    pub async fn answer(&self, scope: &Scope, sql: &str) -> Result<Answer, QueryError> {
+        let start = Instant::now();
+        let (batches, missing) =
+            match tokio::time::timeout(self.limits.time, self.plan(scope, sql)).await {
+                Ok(planned) => planned?,
+                Err(_) => return Err(QueryError::TooSlow(self.limits.time)),
+            };
+        let left = self.limits.time.saturating_sub(start.elapsed());
+        Ok(Answer::new(batches, missing, self.limits, left))
+    }
+
+    async fn plan(
+        &self,
+        scope: &Scope,
+        sql: &str,
+    ) -> Result<(SendableRecordBatchStream, Vec<Missing>), QueryError> {
         let lacks = Lacks::of(self.tables.now());
-        let context = self.session(&lacks).map_err(QueryError::Failed)?;
+        let context = self.session(scope, &lacks).map_err(QueryError::Failed)?;
         let read_only = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -171,43 +221,10 @@ impl Engine {
         let frame = context
             .sql_with_options(sql, read_only)
             .await
-            .map_err(|error| self.sort(placed(error, sql), true))?;
-        let mut stream = frame.execute_stream().await.map_err(|e| self.sort(e, false))?;
-        let schema = stream.schema();
-        let (mut batches, mut count, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(batch) = stream.next().await {
-            let batch = batch.map_err(|error| self.sort(error, false))?;
-            count += batch.num_rows();
-            if count > self.limits.rows {
-                return Err(QueryError::TooMany(self.limits.rows));
-            }
-            bytes += batch.get_array_memory_size();
-            if bytes > self.limits.memory_bytes {
-                return Err(QueryError::TooLarge(self.limits.memory_bytes));
-            }
-            batches.push(batch);
-        }
-        Ok(Rows { schema, batches, missing: lacks.take() })
-    }
-
-    fn sort(&self, error: DataFusionError, planning: bool) -> QueryError {
-        let root = error.find_root();
-        if matches!(root, DataFusionError::ResourcesExhausted(_)) {
-            return QueryError::TooLarge(self.limits.memory_bytes);
-        }
-        let of_query = matches!(
-            root,
-            DataFusionError::SQL(..)
-                | DataFusionError::Plan(_)
-                | DataFusionError::SchemaError(..)
-                | DataFusionError::NotImplemented(_)
-                | DataFusionError::ArrowError(..)
-                | DataFusionError::Execution(_)
-        );
-        match planning || of_query {
-            true => QueryError::Refused(error),
-            false => QueryError::Failed(error),
-        }
+            .map_err(|error| QueryError::of(placed(error, sql), true, self.limits))?;
+        let batches = frame.execute_stream().await;
+        let batches = batches.map_err(|error| QueryError::of(error, false, self.limits))?;
+        Ok((batches, lacks.take()))
     }
 
     fn empty_session(&self, config: SessionConfig) -> Result<SessionContext, DataFusionError> {
@@ -221,31 +238,53 @@ impl Engine {
         Ok(SessionContext::new_with_state(state))
     }
 
-    fn session(&self, lacks: &Arc<Lacks>) -> Result<SessionContext, DataFusionError> {
+    fn session(
+        &self,
+        scope: &Scope,
+        lacks: &Arc<Lacks>,
+    ) -> Result<SessionContext, DataFusionError> {
         let context = self.empty_session(self.config.clone().with_extension(lacks.clone()))?;
         let view = &lacks.view;
+        let mut tables: BTreeMap<&str, Ruled> = BTreeMap::new();
+        for name in view.tables.keys().filter(|name| **name != "series") {
+            if let Some(table) = stored(&self.files, view, name) {
+                tables.insert(name, (table, rule_of(name)));
+            }
+        }
         if let Some(samples) = view.tables.get("samples") {
             let index = self.tables.shared.index.clone();
             let table = SamplesTable::new(self.files.clone(), samples.clone(), index);
-            context.register_table("samples", Arc::new(table))?;
+            tables.insert("samples", (Arc::new(table), rule_of("samples")));
         }
-        let history = self.tables.shared.history.clone();
-        let resources = ResourcesTable { schema: crate::resources::schema(), history };
-        context.register_table("resources", Arc::new(resources))?;
-        for name in view.tables.keys().filter(|name| !["samples", "series"].contains(*name)) {
-            if let Some(table) = stored(&self.files, view, name) {
-                context.register_table(*name, table)?;
-            }
+        let (history, scope) = (self.tables.shared.history.clone(), scope.clone());
+        let schema = crate::resources::schema();
+        let resources = ResourcesTable { schema, history, scope: scope.clone() };
+        tables.insert("resources", (Arc::new(resources), RowRule::Scoped));
+        for (name, of) in [("meters", Of::Meters), ("kinds", Of::Kinds)] {
+            let table = CatalogueTable { of, tables: self.tables.clone(), scope: scope.clone() };
+            tables.insert(name, (Arc::new(table), RowRule::Scoped));
         }
         let usage = UsageTable { meter: self.meter.clone() };
-        context.register_table("usage", Arc::new(usage))?;
+        tables.insert("usage", (Arc::new(usage), rule_of("usage")));
         let extra = self.extra.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for (name, table) in extra.iter() {
-            // Who provides a table further right knows better than the one here.
-            context.deregister_table(name.as_str())?;
-            context.register_table(name.as_str(), table.clone())?;
+        // Who provides a table further right knows better than the one here.
+        tables.extend(extra.iter().map(|(name, table)| (name.as_str(), table.clone())));
+        for (name, (table, rule)) in tables {
+            if let Some(table) = scoped(name, table, rule, &scope) {
+                context.register_table(name, table)?;
+            }
         }
         Ok(context)
+    }
+}
+
+/// Whose the rows of a stored table are; the operator's where nothing is declared.
+fn rule_of(name: &str) -> RowRule {
+    match name {
+        "samples" | "events" => RowRule::Project { project: "project", at: "at", until: None },
+        "usage" | "charges" => RowRule::Project { project: "project", at: "start", until: None },
+        "invoices" => RowRule::Project { project: "project", at: "start", until: Some("end") },
+        _ => RowRule::Operator,
     }
 }
 

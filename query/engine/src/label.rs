@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::common::Statistics;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -14,6 +15,7 @@ use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+    StatisticsArgs,
 };
 use futures::StreamExt;
 use nilometer_ingest::SeriesIndex;
@@ -38,6 +40,8 @@ struct Labeler {
 pub(crate) struct LabelExec {
     input: Arc<dyn ExecutionPlan>,
     labeler: Labeler,
+    /// What is known of its rows without reading them.
+    statistics: Arc<Statistics>,
     properties: Arc<PlanProperties>,
 }
 
@@ -50,12 +54,14 @@ impl LabelExec {
         index: Arc<RwLock<SeriesIndex>>,
         selected: Option<Vec<bool>>,
         values: LabelValues,
+        statistics: Statistics,
     ) -> Self {
         let selected = selected.map(Arc::from);
-        Self::over(input, Labeler { schema, columns, index, selected, values })
+        let labeler = Labeler { schema, columns, index, selected, values };
+        Self::over(input, labeler, Arc::new(statistics))
     }
 
-    fn over(input: Arc<dyn ExecutionPlan>, labeler: Labeler) -> Self {
+    fn over(input: Arc<dyn ExecutionPlan>, labeler: Labeler, statistics: Arc<Statistics>) -> Self {
         let of_input = input.properties();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(labeler.schema.clone()),
@@ -63,7 +69,7 @@ impl LabelExec {
             of_input.emission_type,
             of_input.boundedness,
         );
-        LabelExec { input, labeler, properties: Arc::new(properties) }
+        LabelExec { input, labeler, statistics, properties: Arc::new(properties) }
     }
 }
 
@@ -155,6 +161,17 @@ impl ExecutionPlan for LabelExec {
         vec![&self.input]
     }
 
+    fn statistics_from_inputs(
+        &self,
+        _: &[Arc<Statistics>],
+        args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        Ok(match args.partition() {
+            None => self.statistics.clone(),
+            Some(_) => Arc::new(Statistics::new_unknown(&self.labeler.schema)),
+        })
+    }
+
     fn apply_expressions(
         &self,
         _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
@@ -167,14 +184,22 @@ impl ExecutionPlan for LabelExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(LabelExec::over(children.swap_remove(0), self.labeler.clone())))
+        Ok(Arc::new(LabelExec::over(
+            children.swap_remove(0),
+            self.labeler.clone(),
+            self.statistics.clone(),
+        )))
     }
 
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(LabelExec::over(children.swap_remove(0), self.labeler.clone())))
+        Ok(Arc::new(LabelExec::over(
+            children.swap_remove(0),
+            self.labeler.clone(),
+            self.statistics.clone(),
+        )))
     }
 
     fn execute(

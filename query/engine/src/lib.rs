@@ -7,6 +7,8 @@
 //!
 //! Read-only. Every query sees one view of all tables.
 
+mod answer;
+mod catalogue;
 mod engine;
 mod filter;
 mod label;
@@ -18,13 +20,17 @@ mod resources;
 mod samples;
 mod scan;
 mod stored;
+mod tenancy;
 mod truncate;
 mod usage;
 
+pub use answer::Answer;
+pub use catalogue::{kinds_schema, meters_schema};
 pub use engine::{Engine, Limits, QueryError, Rows};
 pub use filter::{bounds, equals};
 pub use meter::{Meter, MeterError};
 pub use plan::{Selection, UnknownKind};
 pub use resources::schema as resources_schema;
 pub use samples::schema as samples_schema;
+pub use tenancy::{RowRule, is_position};
 pub use usage::{USAGE_SCHEMA, days, usage_batch};

@@ -7,9 +7,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::compute::min;
+use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
+use nilometer_contract::{MICROS_PER_HOUR, Scope, Timestamp};
 use nilometer_ingest::{Tables, View};
 use nilometer_store::Missing;
 use nilometer_usage::{
@@ -62,6 +65,26 @@ impl Meter {
         view.start.unwrap_or(view.newest).hour().max(whole)
     }
 
+    /// The first instant that any sample or lifetime is of; no usage lies before it. It is found in
+    /// what is known of files, and by a look at what lies in memory.
+    pub fn oldest(&self) -> Timestamp {
+        let view = self.tables.now();
+        let mut oldest = view.newest.0;
+        if let Some(samples) = view.tables.get("samples") {
+            let of_files = samples.files.within(i64::MIN, i64::MAX);
+            for file in of_files {
+                oldest = oldest.min(file.span().map_or(i64::MIN, |(first, _)| first));
+            }
+            let columns = samples.memory.iter().filter_map(|batch| batch.column_by_name("at"));
+            let firsts =
+                columns.filter_map(|at| min(at.as_primitive::<TimestampMicrosecondType>()));
+            oldest = firsts.fold(oldest, i64::min);
+        }
+        let history = self.tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
+        let births = history.iter().filter_map(|(_, lifetime)| lifetime.start());
+        Timestamp(births.map(|start| start.0).fold(oldest, i64::min))
+    }
+
     /// Rows that usage of a window lacks because their files are damaged.
     pub fn missing(&self, window: Window) -> Vec<Missing> {
         let view = self.tables.now();
@@ -69,23 +92,29 @@ impl Meter {
         samples.into_iter().chain(missing_of(&view, &LIFETIMES)).collect()
     }
 
-    /// Usage by hour of what is selected, in canonical order.
+    /// Usage by hour of what is selected and in the scope, in canonical order. A row belongs to whom
+    /// its project belongs at its start.
     pub async fn usage(
         &self,
+        scope: &Scope,
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, MeterError> {
-        self.usage_at(&self.tables.now(), window, selection).await
+        let mut rows = self.usage_at(&self.tables.now(), window, selection).await?;
+        rows.retain(|row| scope.admits(&row.project, row.start));
+        Ok(rows)
     }
 
     /// The same usage in rows that also end where the attributes of their resource change, so
     /// that each is of one state: what prices that match on attributes need.
     pub async fn usage_by_state(
         &self,
+        scope: &Scope,
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, MeterError> {
         let mut rows = self.rows(&self.tables.now(), window, selection, true).await?;
+        rows.retain(|row| scope.admits(&row.project, row.start));
         rows.sort_unstable();
         Ok(rows)
     }
@@ -118,12 +147,17 @@ impl Meter {
         Ok(out.rows)
     }
 
-    /// How each node's hour splits into children, overhead and idle (invariant 11).
+    /// How each node's hour splits into children, overhead and idle (invariant 11). It tells of all
+    /// that shared a node, so a scope of projects sees none of it.
     pub async fn conservation(
         &self,
+        scope: &Scope,
         window: Window,
         meter: &str,
     ) -> Result<Vec<Breakdown>, MeterError> {
+        if !scope.is_system() {
+            return Ok(Vec::new());
+        }
         let view = self.tables.now();
         let selection = Selection { meter: Some(meter.to_owned()), ..Selection::default() };
         let plan = Arc::new(Plan::of(&self.tables.shared, window, &selection));
@@ -137,10 +171,11 @@ impl Meter {
         let parents: HashSet<Arc<str>> =
             out.by_parent.iter().map(|row| row.parent.clone()).collect();
         let host = |subject: &&Subject| {
-            catalogue.kind(&subject.kind).costs_idle || parents.contains(&subject.resource)
+            catalogue.kind(&subject.kind).is_some_and(|kind| kind.costs_idle)
+                || parents.contains(&subject.resource)
         };
         for subject in plan.subjects.iter().filter(host) {
-            let contains = catalogue.kind(&subject.kind).contains;
+            let contains = catalogue.kind(&subject.kind).is_some_and(|kind| kind.contains);
             if let Some(tenure) = subject.tenure.as_ref().filter(|_| contains) {
                 capacity_usage(tenure, meter, window, view.newest, &mut capacity);
             }
@@ -148,7 +183,7 @@ impl Meter {
         let hosts: HashSet<&Arc<str>> =
             plan.subjects.iter().filter(host).map(|subject| &subject.resource).collect();
         out.rows.retain(|row| hosts.contains(&row.resource));
-        out.by_parent.retain(|row| catalogue.kind(&row.kind).computes);
+        out.by_parent.retain(|row| catalogue.kind(&row.kind).is_some_and(|kind| kind.computes));
         conserve(&capacity, &out.rows, &out.by_parent).map_err(MeterError::Negative)
     }
 }

@@ -51,6 +51,12 @@ pub(crate) fn needs(state: &dyn Session, needs: &[(&str, (i64, i64))]) {
     }
 }
 
+/// Whether no row of samples, and nothing that describes them, is known to be missing.
+pub(crate) fn lacks_nothing(state: &dyn Session) -> bool {
+    let lacks = state.config().get_extension::<Lacks>();
+    lacks.is_some_and(|lacks| missing_of(&lacks.view, &samples_of(ALWAYS)).is_empty())
+}
+
 /// What samples of a time rest on.
 pub(crate) fn samples_of(time: (i64, i64)) -> [(&'static str, (i64, i64)); 3] {
     [("samples", time), ("series", ALWAYS), ("epochs", ALWAYS)]

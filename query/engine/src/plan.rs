@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use nilometer_contract::{Labels, Lifetime, Meter, MeterKind, ResourceKind, Segment, Timestamp};
+use nilometer_contract::{
+    Labels, Lifetime, Meter, MeterKind, ResourceKind, Scope, Segment, Timestamp,
+};
 use nilometer_ingest::{Shared, Tables};
 use nilometer_store::Description;
 use nilometer_usage::{
@@ -243,9 +245,10 @@ pub struct UnknownKind {
 
 impl Selection {
     /// Refuses a kind that is not declared and of which no resource is known: it is misspelt.
-    pub fn check(&self, tables: &Tables) -> Result<(), UnknownKind> {
+    /// Only to who sees all, since to others it would say which kinds somebody else has.
+    pub fn check(&self, tables: &Tables, scope: &Scope) -> Result<(), UnknownKind> {
         match &self.kind {
-            Some(kind) if !tables.knows_kind(kind) => {
+            Some(kind) if scope.is_system() && !tables.knows_kind(kind) => {
                 let catalogue = tables.catalogue();
                 let declared: Vec<&str> =
                     catalogue.kinds().map(|kind| kind.name.as_str()).collect();

@@ -10,7 +10,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use nilometer_contract::{History, Segment};
+use nilometer_contract::{History, Resource, Scope, Segment, Timestamp};
 
 use crate::missing::{LIFETIMES, needs};
 
@@ -37,6 +37,8 @@ pub fn schema() -> SchemaRef {
 pub(crate) struct ResourcesTable {
     pub(crate) schema: SchemaRef,
     pub(crate) history: Arc<RwLock<History>>,
+    /// Whose states it has: of a state only the part in which the project is in the scope.
+    pub(crate) scope: Scope,
 }
 
 #[async_trait]
@@ -59,22 +61,45 @@ impl TableProvider for ResourcesTable {
         needs(state, &LIFETIMES);
         let rows = {
             let history = self.history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-            rows(&history)?
+            rows(&history, &self.scope)?
         };
         let projection = projection.cloned();
         Ok(MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema.clone(), projection)?)
     }
 }
 
-fn rows(history: &History) -> Result<RecordBatch> {
-    let mut rows: Vec<&Segment> =
-        history.iter().flat_map(|(_, lifetime)| lifetime.segments()).collect();
+/// A state, or the part of it that a scope sees.
+struct Row<'a> {
+    state: &'a Resource,
+    start: Timestamp,
+    end: Option<Timestamp>,
+}
+
+impl<'a> Row<'a> {
+    fn of(segment: &'a Segment, scope: &'a Scope) -> Vec<Row<'a>> {
+        let (state, start, end) = (&segment.state, segment.start, segment.end);
+        let Some(projects) = scope.iter() else { return vec![Row { state, start, end }] };
+        let ours = projects.filter(|(project, _)| ***project == *state.project);
+        ours.flat_map(|(_, periods)| periods)
+            .filter(|period| period.start < end.unwrap_or(Timestamp::MAX) && start < period.end)
+            .map(|period| {
+                let last = end.unwrap_or(Timestamp::MAX).min(period.end);
+                let end = (last < Timestamp::MAX).then_some(last);
+                Row { state, start: start.max(period.start), end }
+            })
+            .collect()
+    }
+}
+
+fn rows(history: &History, scope: &Scope) -> Result<RecordBatch> {
+    let segments = history.iter().flat_map(|(_, lifetime)| lifetime.segments());
+    let mut rows: Vec<Row<'_>> = segments.flat_map(|segment| Row::of(segment, scope)).collect();
     rows.sort_by(|a, b| (&a.state.id, a.start).cmp(&(&b.state.id, b.start)));
-    let text = |field: &dyn Fn(&Segment) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| field(row))))
+    let text = |field: &dyn Fn(&Row<'_>) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(field)))
     };
-    let instant = |at: &dyn Fn(&Segment) -> Option<i64>| -> ArrayRef {
-        let micros: TimestampMicrosecondArray = rows.iter().map(|row| at(row)).collect();
+    let instant = |at: &dyn Fn(&Row<'_>) -> Option<i64>| -> ArrayRef {
+        let micros: TimestampMicrosecondArray = rows.iter().map(at).collect();
         Arc::new(micros.with_timezone("UTC"))
     };
     let parents: StringArray = rows.iter().map(|row| row.state.parent.as_deref()).collect();

@@ -13,7 +13,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, UInt32Type};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::ToDFSchema;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ScalarValue, Statistics, ToDFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, col, lit};
@@ -23,7 +24,8 @@ use nilometer_store::{DataFile, SeriesColumn};
 
 use crate::filter::bounds;
 use crate::label::LabelExec;
-use crate::missing::{needs, samples_of};
+use crate::missing::{lacks_nothing, needs, samples_of};
+use crate::points::extent;
 use crate::scan::{Files, Wanted};
 
 /// Up to this many series are looked for one by one in files.
@@ -192,6 +194,33 @@ impl TableProvider for SamplesTable {
             None => (0..self.schema.fields().len()).collect(),
         };
         let schema = Arc::new(self.schema.project(&columns)?);
-        Ok(Arc::new(LabelExec::new(rows, schema, columns, self.index.clone(), selected, values)))
+        let known = match filters.is_empty() && lacks_nothing(state) {
+            true => self.known(&schema),
+            false => Statistics::new_unknown(&schema),
+        };
+        let index = self.index.clone();
+        Ok(Arc::new(LabelExec::new(rows, schema, columns, index, selected, values, known)))
+    }
+}
+
+impl SamplesTable {
+    /// What files and memory say of all rows: how many, and the first and last instant.
+    fn known(&self, schema: &Schema) -> Statistics {
+        let memory = self.table.memory.iter().map(|batch| batch.num_rows());
+        let rows = self.table.files.rows() as usize + memory.sum::<usize>();
+        let mut known = Statistics::new_unknown(schema);
+        known.num_rows = Precision::Exact(rows);
+        let (first, last) = extent(&self.table);
+        let instant = |micros| {
+            let zone = Some("UTC".into());
+            Precision::Exact(ScalarValue::TimestampMicrosecond(Some(micros), zone))
+        };
+        for (column, field) in known.column_statistics.iter_mut().zip(schema.fields()) {
+            column.null_count = Precision::Exact(0);
+            if field.name() == "at" && first <= last {
+                (column.min_value, column.max_value) = (instant(first), instant(last));
+            }
+        }
+        known
     }
 }

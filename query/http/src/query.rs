@@ -1,38 +1,131 @@
-//! The query half of the HTTP API.
-//!
-//! `POST /v1/sql`, `GET /v1/tables`, `GET /v1/usage`, `GET /v1/conservation`.
+//! The query half of the HTTP API: SQL, its tables, exact usage, conservation.
 
-use axum::Router;
-use axum::extract::{Query, State, rejection::JsonRejection, rejection::QueryRejection};
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, extract::DefaultBodyLimit};
-use nilometer_contract::Timestamp;
-use nilometer_engine::{
-    Engine, QueryError, Rows, Selection, USAGE_SCHEMA, days, resources_schema, samples_schema,
-    usage_batch,
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use nilometer_store::STORED;
-use nilometer_usage::{UsageRow, Window};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use axum::http::{HeaderName, Method};
+use axum::response::Response;
+use nilometer_contract::ResourceKind;
+use nilometer_engine::{Engine, QueryError, Rows, Selection, USAGE_SCHEMA, days, usage_batch};
+use nilometer_usage::{Breakdown, Quantity, UsageRow, Window};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::missing::say_missing;
-use crate::output::{Format, render};
+use crate::call::{Call, Page};
+use crate::describe;
+use crate::format::Format;
 use crate::problem::Problem;
+use crate::route::{Access, Answer, Body, Kind, PageBounds, Parameter, Route};
+use crate::stream::{send_rows, stream_rows};
+use crate::surface::Surface;
 
 const MAX_QUERY_BYTES: usize = 1 << 20;
+/// Header with the number of rows of all pages.
+pub const TOTAL_ROWS: HeaderName = HeaderName::from_static("x-total-rows");
+const TAG: &str = "query";
+/// Rows as JSON.
+const ROWS: fn() -> Value = || json!({"type": "array", "items": {"type": "object"}});
 
-/// The routes.
-pub fn router(engine: Engine) -> Router {
-    Router::new()
-        .route("/v1/sql", post(sql))
-        .route("/v1/tables", get(tables))
-        .route("/v1/usage", get(usage))
-        .route("/v1/conservation", get(conservation))
-        .layer(DefaultBodyLimit::max(MAX_QUERY_BYTES))
-        .with_state(engine)
+static SQL: Route = Route {
+    method: Method::POST,
+    path: "/v1/sql",
+    summary: "Rows of a read-only SQL query",
+    tag: TAG,
+    parameters: &[],
+    page: None,
+    body: Some(Body {
+        max_bytes: MAX_QUERY_BYTES,
+        schema: || {
+            json!({
+                "type": "object", "required": ["query"], "additionalProperties": false,
+                "properties": {"query": {"type": "string"}},
+            })
+        },
+    }),
+    answer: Answer { status: 200, formats: Format::ROWS, schema: ROWS },
+    access: Access::TENANTS,
+    quiet: false,
+};
+
+static TABLES: Route = Route {
+    method: Method::GET,
+    path: "/v1/tables",
+    summary: "Tables and their columns",
+    tag: TAG,
+    parameters: &[],
+    page: None,
+    body: None,
+    answer: Answer {
+        status: 200,
+        formats: &[Format::Json],
+        schema: || {
+            json!({
+                "type": "object", "required": ["tables"],
+                "properties": {"tables": {"type": "array", "items": {
+                    "type": "object", "required": ["name", "description", "columns"],
+                }}},
+            })
+        },
+    },
+    access: Access::TENANTS,
+    quiet: false,
+};
+
+static USAGE: Route = Route {
+    method: Method::GET,
+    path: "/v1/usage",
+    summary: "Exact usage by hour of a window",
+    tag: TAG,
+    parameters: &[
+        Parameter::required("start", Kind::Instant, "First instant."),
+        Parameter::required("end", Kind::Instant, "First instant past the window."),
+        Parameter::optional("project", Kind::Text, "Only rows of this project."),
+        Parameter::optional("resource", Kind::Text, "Only rows of this resource."),
+        Parameter::optional("meter", Kind::Text, "Only rows of this meter."),
+        Parameter::optional("kind", Kind::Text, "Only rows of resources of this kind."),
+    ],
+    page: Some(PageBounds { usual: 10_000, most: 10_000 }),
+    body: None,
+    answer: Answer { status: 200, formats: Format::ROWS, schema: ROWS },
+    access: Access::TENANTS,
+    quiet: false,
+};
+
+static CONSERVATION: Route = Route {
+    method: Method::GET,
+    path: "/v1/conservation",
+    summary: "How each hour of each node splits into children, overhead and idle",
+    tag: TAG,
+    parameters: &[
+        Parameter::required("start", Kind::Instant, "First instant."),
+        Parameter::required("end", Kind::Instant, "First instant past the window."),
+        Parameter::required("meter", Kind::Text, "Meter."),
+        Parameter::optional("node", Kind::Text, "Only this node."),
+    ],
+    page: Some(PageBounds { usual: 10_000, most: 10_000 }),
+    body: None,
+    answer: Answer { status: 200, formats: Format::ROWS, schema: ROWS },
+    access: Access::OPERATOR,
+    quiet: false,
+};
+
+/// The routes over an engine.
+pub fn surface(engine: &Engine) -> Surface {
+    let with = |engine: &Engine| engine.clone();
+    let (for_sql, for_tables) = (with(engine), with(engine));
+    let (for_usage, for_conservation) = (with(engine), with(engine));
+    Surface::new()
+        .with(&SQL, move |call| sql(for_sql.clone(), call))
+        .with(&TABLES, move |call| {
+            let tables = describe::tables(&for_tables, call.scope());
+            async move { Ok(call.answer_json(&tables?)) }
+        })
+        .with(&USAGE, move |call| usage(for_usage.clone(), call))
+        .with(&CONSERVATION, move |call| conservation(for_conservation.clone(), call))
 }
 
 #[derive(Deserialize)]
@@ -41,168 +134,73 @@ struct SqlRequest {
     query: String,
 }
 
-async fn sql(
-    State(engine): State<Engine>,
-    headers: HeaderMap,
-    body: Result<Json<SqlRequest>, JsonRejection>,
-) -> Result<Response, Problem> {
-    let Json(request) = body.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let rows = engine.query(&request.query).await?;
-    respond(&rows, &headers)
+async fn sql(engine: Engine, call: Call) -> Result<Response, Problem> {
+    let request: SqlRequest = call.json()?;
+    call.note.set_query(&request.query);
+    let answer = engine.answer(call.scope(), &request.query).await?;
+    stream_rows(&call, answer).await
 }
 
-/// Rows in the form that the client accepts.
-fn respond(rows: &Rows, headers: &HeaderMap) -> Result<Response, Problem> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = Format::of_accept(accept.unwrap_or(""));
-    let bytes = render(rows, format).map_err(|error| Problem::internal(&error))?;
-    let mut response = ([(header::CONTENT_TYPE, format.content_type())], bytes).into_response();
-    say_missing(response.headers_mut(), &rows.missing);
-    Ok(response)
-}
-
-async fn tables(State(engine): State<Engine>) -> Json<Value> {
-    let view = engine.tables().now();
-    let stored =
-        STORED.iter().filter(|def| !["samples", "series"].contains(&def.name)).map(|def| {
-            let columns = def.columns.iter().map(|column| {
-                json!({
-                    "name": column.name, "type": column.kind.as_str(),
-                    "unit": column.unit, "description": column.doc,
-                })
-            });
-            let rows = view.tables.get(def.name).map(|table| {
-                let files = table.files.rows();
-                files + table.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
-            });
-            json!({
-                "name": def.name, "description": def.doc, "rows": rows,
-                "retention_days": def.retention_days, "columns": columns.collect::<Vec<_>>(),
-            })
-        });
-    let logical = [
-        described(
-            "samples",
-            "Observations: what a meter read on a resource at an instant.",
-            &samples_schema(),
-            &SAMPLES_COLUMNS,
-        ),
-        described(
-            "resources",
-            "Each state of each resource over [start, end), from the lifecycle events.",
-            &resources_schema(),
-            &RESOURCES_COLUMNS,
-        ),
-    ];
-    let tables: Vec<Value> = logical.into_iter().chain(stored).collect();
-    Json(json!({ "tables": tables }))
-}
-
-const SAMPLES_COLUMNS: [(&str, &str); 10] = [
-    ("", "Instant of observation."),
-    ("", "Meter; the catalogue has its unit and kind."),
-    ("", "Resource id."),
-    ("", "Kind of the resource."),
-    ("", "Project that the resource belonged to."),
-    ("", "Node that it ran on."),
-    ("", "Source that saw it."),
-    ("JSON", "Further labels of the series; empty for none."),
-    ("meter's unit", "What was observed."),
-    ("", "Epoch in which it was read, see the table `epochs`; 0 is none."),
-];
-
-const RESOURCES_COLUMNS: [(&str, &str); 10] = [
-    ("", "Resource id."),
-    ("", "Kind."),
-    ("", "Project that pays."),
-    ("", "What people call it."),
-    ("", "Node that it runs on."),
-    ("", "Resource that it is part of."),
-    ("JSON", "Labels, flavor, sizes."),
-    ("", "First instant of the state."),
-    ("", "First instant past the state; null while it lasts."),
-    ("", "Whether the state lasts."),
-];
-
-fn described(
-    name: &str,
-    description: &str,
-    schema: &arrow::datatypes::Schema,
-    columns: &[(&str, &str)],
-) -> Value {
-    let columns: Vec<Value> = schema
-        .fields()
-        .iter()
-        .zip(columns)
-        .map(|(field, (unit, doc))| {
-            let kind = field.data_type().to_string();
-            json!({ "name": field.name(), "type": kind, "unit": unit, "description": doc })
-        })
-        .collect();
-    json!({ "name": name, "description": description, "columns": columns })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UsageRequest {
-    start: Timestamp,
-    end: Timestamp,
-    project: Option<String>,
-    resource: Option<String>,
-    meter: Option<String>,
-    kind: Option<String>,
-    limit: Option<usize>,
-    offset: Option<usize>,
-}
-
-const PAGE: usize = 10_000;
-
-async fn usage(
-    State(engine): State<Engine>,
-    headers: HeaderMap,
-    request: Result<Query<UsageRequest>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let kind = request.kind.map(|kind| kind.parse()).transpose();
-    let kind = kind.map_err(|error: nilometer_contract::InvalidName| {
-        Problem::bad_request(error.to_string())
-    })?;
-    let UsageRequest { project, resource, meter, .. } = request;
-    let selection = Selection { project, resource, meter, kind };
-    let known = selection.check(engine.tables());
-    known.map_err(|error| Problem::bad_request(error.to_string()))?;
-    let window = Window { start: request.start, end: request.end };
-    if window.start >= window.end {
-        return Err(Problem::bad_request("start must lie before end"));
-    }
-    let rows = within(&engine, usage_rows(&engine, window, &selection)).await?;
-    let total = rows.len();
-    let offset = request.offset.unwrap_or(0).min(total);
-    let page = &rows[offset..total.min(offset + request.limit.unwrap_or(PAGE).min(PAGE))];
-    let batch = usage_batch(page).map_err(|error| Problem::internal(&error))?;
+async fn usage(engine: Engine, call: Call) -> Result<Response, Problem> {
+    let window = window(&call)?;
+    let kind = call.get("kind").map(str::parse::<ResourceKind>).transpose();
+    let kind = kind
+        .map_err(|error| Problem::unprocessable("no such kind", error.to_string()).about("kind"))?;
+    let (project, resource) = (call.text("project"), call.text("resource"));
+    let selection = Selection { project, resource, meter: call.text("meter"), kind };
+    let known = selection.check(engine.tables(), call.scope());
+    known
+        .map_err(|error| Problem::unprocessable("no such kind", error.to_string()).about("kind"))?;
+    let (rows, total) = within(&engine, usage_page(&engine, &call, window, &selection)).await?;
+    let batch = usage_batch(&rows).map_err(|error| Problem::internal(&error))?;
     let missing = engine.meter().missing(window);
     let rows = Rows { schema: USAGE_SCHEMA.clone(), batches: vec![batch], missing };
-    let mut response = respond(&rows, &headers)?;
-    response.headers_mut().insert("x-total-rows", total.into());
+    paged(&call, &rows, total)
+}
+
+/// Rows of a page, of all rows that there are.
+fn paged(call: &Call, rows: &Rows, total: usize) -> Result<Response, Problem> {
+    let mut response = send_rows(call, rows)?;
+    response.headers_mut().insert(TOTAL_ROWS, total.into());
+    call.link_next(&mut response, call.page().has_more(total));
     Ok(response)
 }
 
-/// Day by day, so that a window without end meets the bounds of a query early.
-async fn usage_rows(
+fn window(call: &Call) -> Result<Window, Problem> {
+    let window = Window { start: call.instant("start")?, end: call.instant("end")? };
+    match window.start < window.end {
+        true => Ok(window),
+        false => {
+            Err(Problem::unprocessable("empty window", "start must lie before end").about("end"))
+        }
+    }
+}
+
+/// The rows of a page and the number of all of them. Day by day, so that no more than a day and the
+/// page is held, and a window without end meets the bounds of a query early.
+async fn usage_page(
     engine: &Engine,
+    call: &Call,
     window: Window,
     selection: &Selection,
-) -> Result<Vec<UsageRow>, Problem> {
-    let mut rows = Vec::new();
-    let last = window.end.min(engine.meter().newest());
-    for day in days(Window { end: last, ..window }) {
-        let of_day = engine.meter().usage(day, selection).await;
-        rows.extend(of_day.map_err(|error| Problem::internal(&error))?);
-        if rows.len() > engine.limits().rows {
+) -> Result<(Vec<UsageRow>, usize), Problem> {
+    let (page, mut rows, mut total) = (call.page(), Vec::new(), 0);
+    let (oldest, newest) = (engine.meter().oldest(), engine.meter().newest());
+    let start = if window.start < oldest { window.start.max(oldest.hour()) } else { window.start };
+    for day in days(Window { start, end: window.end.min(newest) }) {
+        let of_day = engine.meter().usage(call.scope(), day, selection).await;
+        let of_day = of_day.map_err(|error| Problem::internal(&error))?;
+        let of_page = Page {
+            offset: page.offset.saturating_sub(total),
+            limit: page.limit.saturating_sub(rows.len()),
+        };
+        rows.extend_from_slice(of_page.of(&of_day));
+        total += of_day.len();
+        if total > engine.limits().rows {
             return Err(QueryError::TooMany(engine.limits().rows).into());
         }
     }
-    Ok(rows)
+    Ok((rows, total))
 }
 
 async fn within<T>(
@@ -216,38 +214,55 @@ async fn within<T>(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConservationRequest {
-    start: Timestamp,
-    end: Timestamp,
-    meter: String,
-    node: Option<String>,
-}
-
-async fn conservation(
-    State(engine): State<Engine>,
-    request: Result<Query<ConservationRequest>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(request) = request.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let window = Window { start: request.start, end: request.end };
-    let told = async {
-        let hours = engine.meter().conservation(window, &request.meter).await;
+async fn conservation(engine: Engine, call: Call) -> Result<Response, Problem> {
+    let window = window(&call)?;
+    let meter = call.required("meter");
+    let hours = async {
+        let hours = engine.meter().conservation(call.scope(), window, meter).await;
         hours.map_err(|error| Problem::internal(&error))
     };
-    let hours = within(&engine, told).await?;
-    let wanted =
-        hours.iter().filter(|hour| request.node.as_deref().is_none_or(|n| n == &*hour.node));
-    let rows = wanted.map(|hour| {
-        json!({
-            "hour": hour.hour, "node": hour.node, "meter": request.meter,
-            "capacity": hour.capacity, "measured": hour.measured,
-            "children": hour.children_used(), "child_count": hour.children.len(),
-            "overhead": hour.overhead, "idle": hour.idle, "skew": hour.skew, "excess": hour.excess,
-            "observed_micros": hour.observed_micros,
+    let mut hours = within(&engine, hours).await?;
+    hours.retain(|hour| call.get("node").is_none_or(|node| node == &*hour.node));
+    let page = call.page().of(&hours);
+    let batch = breakdowns(meter, page).map_err(|error| Problem::internal(&error))?;
+    let missing = engine.meter().missing(window);
+    let rows = Rows { schema: batch.schema(), batches: vec![batch], missing };
+    paged(&call, &rows, hours.len())
+}
+
+fn breakdowns(meter: &str, hours: &[Breakdown]) -> Result<RecordBatch, ArrowError> {
+    let quantities = |of: fn(&Breakdown) -> Quantity| -> Result<ArrayRef, ArrowError> {
+        let values = Decimal128Array::from_iter_values(hours.iter().map(|hour| of(hour).0));
+        Ok(Arc::new(values.with_precision_and_scale(38, 12)?))
+    };
+    let texts = |of: fn(&Breakdown) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(hours.iter().map(of)))
+    };
+    let numbers = |of: fn(&Breakdown) -> i64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(hours.iter().map(of)))
+    };
+    let instants =
+        TimestampMicrosecondArray::from_iter_values(hours.iter().map(|hour| hour.hour.0));
+    let meters = StringArray::from_iter_values(hours.iter().map(|_| meter));
+    let columns: [(&str, ArrayRef); 11] = [
+        ("hour", Arc::new(instants.with_timezone("UTC"))),
+        ("node", texts(|hour| &hour.node)),
+        ("meter", Arc::new(meters)),
+        ("capacity", quantities(|hour| hour.capacity)?),
+        ("measured", quantities(|hour| hour.measured)?),
+        ("children", quantities(Breakdown::children_used)?),
+        ("child_count", numbers(|hour| hour.children.len() as i64)),
+        ("overhead", quantities(|hour| hour.overhead)?),
+        ("idle", quantities(|hour| hour.idle)?),
+        ("skew", quantities(|hour| hour.skew)?),
+        ("excess", quantities(|hour| hour.excess)?),
+    ];
+    let observed = numbers(|hour| hour.observed_micros);
+    let columns = columns.into_iter().chain([("observed_micros", observed)]);
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns
+        .map(|(name, column)| {
+            (Field::new(name, DataType::clone(column.data_type()), false), column)
         })
-    });
-    let mut response = Json(json!({ "hours": rows.collect::<Vec<_>>() })).into_response();
-    say_missing(response.headers_mut(), &engine.meter().missing(window));
-    Ok(response)
+        .unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
 }

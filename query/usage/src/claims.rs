@@ -124,3 +124,14 @@ fn joined(mut periods: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     }
     joined
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_that_touch_are_one_and_empty_ones_none() {
+        let periods = vec![(7, 9), (3, 4), (12, 12), (1, 2), (2, 3), (8, 8), (7, 8), (6, 5)];
+        assert_eq!(joined(periods), [(1, 4), (7, 9)]);
+    }
+}

@@ -203,6 +203,17 @@ mod tests {
     }
 
     #[test]
+    fn only_instants_that_the_contract_allows_are_plausible() {
+        let (first, past) = (Timestamp::MIN.0, Timestamp::MAX.0);
+        let at = [first - 2, first - 1, first, first + 1, past - 1, past, past + 1];
+        let points = Points::collect(at.map(|at| (at, 1.0))).unwrap();
+        let meter = nilometer_contract::catalogue().find("cpu.time").unwrap();
+        let series = points.series(meter);
+        assert_eq!(series.plausible().0, [first, first + 1, past - 1]);
+        assert_eq!(series.extent(), Some((first, past - 1)));
+    }
+
+    #[test]
     fn two_values_at_one_instant_are_told() {
         let conflict = Points::collect([(7, 2.0), (3, 1.0), (7, 1.5)]).unwrap_err();
         assert_eq!(conflict, ConflictingSamples { at: Timestamp(7), values: [1.5, 2.0] });

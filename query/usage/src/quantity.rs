@@ -32,11 +32,6 @@ impl Quantity {
     /// Nothing.
     pub const ZERO: Quantity = Quantity(0);
 
-    /// So many whole usage units.
-    pub fn from_units(units: i64) -> Self {
-        Quantity(i128::from(units) * ONE as i128)
-    }
-
     /// The sum, unless it does not fit.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Quantity)

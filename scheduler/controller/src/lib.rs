@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nilometer_contract::Scope;
 use nilometer_placement::plan::Plan;
 use nilometer_serve::Scheduler;
 use tokio::time::sleep;
@@ -52,8 +53,9 @@ impl Controller {
             () = self.scheduler.caught_up() => {}
         }
         loop {
-            let (_, plan) = self.scheduler.plan();
-            report(&plan)?;
+            if let Some((_, plan)) = self.scheduler.plan(&Scope::system()) {
+                report(&plan)?;
+            }
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 () = sleep(self.config.interval) => {}

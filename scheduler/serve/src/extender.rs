@@ -58,6 +58,16 @@ pub(crate) struct HostPriority {
 }
 
 impl Arguments {
+    /// The part that is not of the protocol, if one is not.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let is_object = |value: &Value| value.is_object() || value.is_null();
+        match (is_object(&self.pod), is_object(&self.nodes)) {
+            (false, _) => Some("Pod"),
+            (_, false) => Some("Nodes"),
+            _ => None,
+        }
+    }
+
     fn names(&self) -> Vec<String> {
         match &self.node_names {
             Some(names) => names.clone(),

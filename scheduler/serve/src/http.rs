@@ -1,35 +1,26 @@
 //! The scheduler over HTTP: nodes, placements, the plan, and the kube-scheduler extender.
 //!
-//! Errors are problems as RFC 9457 describes them.
+//! [`routes`] has the bodies and answers of each.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::http::StatusCode;
+use axum::response::Response;
 use nilometer_contract::ResourceKind;
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-use crate::extender::Arguments;
-use crate::scheduler::Scheduler;
+use nilometer_http::{Call, Format, Page, Problem, Surface, TOTAL_ROWS};
 use nilometer_placement::place::Placement;
 use nilometer_placement::request::Request;
 use nilometer_placement::score::Score;
 use nilometer_placement::snapshot::{Dimension, NodeState};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
-/// Longest body of a placement request.
-const MAX_PLACEMENT_BYTES: usize = 256 << 10;
-/// Longest body of an extender request: 5,000 whole nodes of 12 KiB.
-const MAX_EXTENDER_BYTES: usize = 64 << 20;
-/// Most nodes named in a placement request.
-const MAX_NAMED: usize = 10_000;
-const DEFAULT_PAGE: usize = 100;
-const MAX_PAGE: usize = 1_000;
+use crate::extender::Arguments;
+use crate::routes::{self, MAX_NAMED};
+use crate::scheduler::Scheduler;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +28,7 @@ struct PlacementBody {
     workloads: Vec<WorkloadBody>,
     #[serde(default)]
     nodes: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     seed: u64,
 }
 
@@ -53,10 +44,18 @@ struct WorkloadBody {
     kind: ResourceKind,
     #[serde(default)]
     vcpus: f64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     memory_bytes: u64,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
+}
+
+/// A whole number, however it is written: to JSON 2.0 is one.
+fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let number = serde_json::Number::deserialize(from)?;
+    let whole = number.as_f64().filter(|it| it.fract() == 0.0 && (0.0..9.1e15).contains(it));
+    let integer = number.as_u64().or(whole.map(|it| it as u64));
+    integer.ok_or_else(|| D::Error::custom(format!("{number} is no whole number from 0 on")))
 }
 
 fn vm() -> ResourceKind {
@@ -65,102 +64,81 @@ fn vm() -> ResourceKind {
 
 impl Scheduler {
     /// The HTTP surface.
-    pub fn router(self: &Arc<Self>) -> Router {
-        let limit = |bytes| DefaultBodyLimit::max(bytes);
-        Router::new()
-            .route("/v1/nodes", get(nodes))
-            .route("/v1/placements", post(placements).layer(limit(MAX_PLACEMENT_BYTES)))
-            .route("/v1/plan", get(plan))
-            .route("/scheduler/filter", post(filter).layer(limit(MAX_EXTENDER_BYTES)))
-            .route("/scheduler/prioritize", post(prioritize).layer(limit(MAX_EXTENDER_BYTES)))
-            .with_state(self.clone())
+    pub fn surface(self: &Arc<Self>) -> Surface {
+        let shared = || self.clone();
+        let (of_nodes, of_placements, of_plan) = (shared(), shared(), shared());
+        let (of_filter, of_prioritize) = (shared(), shared());
+        Surface::new()
+            .with(&routes::NODES, move |call| ready(nodes(&of_nodes, &call)))
+            .with(&routes::PLACEMENTS, move |call| ready(placements(&of_placements, &call)))
+            .with(&routes::PLAN, move |call| ready(plan(&of_plan, &call)))
+            .with(&routes::FILTER, move |call| ready(filter(&of_filter, &call)))
+            .with(&routes::PRIORITIZE, move |call| ready(prioritize(&of_prioritize, &call)))
     }
 }
 
-async fn nodes(State(scheduler): State<Arc<Scheduler>>, RawQuery(query): RawQuery) -> Response {
-    let mut limit = DEFAULT_PAGE;
-    let mut cursor = None;
-    for (key, value) in query.iter().flat_map(|query| query.split('&')).filter_map(pair) {
-        match key {
-            "limit" => match value.parse() {
-                Ok(wanted) if (1..=MAX_PAGE).contains(&wanted) => limit = wanted,
-                _ => return problem(400, format!("limit is a number from 1 to {MAX_PAGE}")),
-            },
-            "cursor" => match unescape(value) {
-                Some(after) => cursor = Some(after),
-                None => return problem(400, "cursor is not one that this service gave".to_owned()),
-            },
-            other => return problem(400, format!("unknown parameter {other:?}")),
-        }
-    }
-    let mut page = scheduler.nodes(cursor.as_deref(), limit + 1);
-    let more = page.len() > limit;
-    page.truncate(limit);
-    let next = page.last().filter(|_| more).map(|(node, _)| escape(&node.id));
+fn nodes(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
+    let Page { limit, offset } = call.page();
+    let (page, total) = scheduler.nodes(call.scope(), offset, limit);
     let nodes: Vec<Value> = page.iter().map(|(node, score)| node_json(node, *score)).collect();
-    Json(json!({"nodes": nodes, "next": next})).into_response()
+    call.note.add_rows(nodes.len());
+    let mut response = call.answer_json(&json!({ "nodes": nodes }));
+    response.headers_mut().insert(TOTAL_ROWS, total.into());
+    call.link_next(&mut response, call.page().has_more(total));
+    Ok(response)
 }
 
-async fn placements(State(scheduler): State<Arc<Scheduler>>, body: Bytes) -> Response {
-    let body: PlacementBody = match serde_json::from_slice(&body) {
-        Ok(body) => body,
-        Err(error) => return problem(400, format!("not a placement request: {error}")),
-    };
+fn placements(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
+    let refused = |why: String| Problem::unprocessable("no placement", why);
+    let body: PlacementBody = call.json()?;
     if body.nodes.as_ref().is_some_and(|nodes| nodes.len() > MAX_NAMED) {
-        return problem(422, format!("more than {MAX_NAMED} nodes are named"));
+        return Err(refused(format!("more than {MAX_NAMED} nodes are named")));
     }
-    let mut requests = Vec::with_capacity(body.workloads.len());
-    for workload in body.workloads {
-        match workload.request() {
-            Ok(request) => requests.push(request),
-            Err(reason) => return problem(422, reason),
-        }
-    }
-    match scheduler.place(requests, body.nodes.as_deref(), body.seed) {
-        Err(error) => problem(422, error.to_string()),
-        Ok((record, decision)) => {
-            let placed: Vec<Value> = decision.placements.iter().map(placement_json).collect();
-            Json(json!({
-                "id": record.id,
-                "at": record.at,
-                "considered": record.inputs.considered,
-                "newest_sample": record.inputs.watermark.newest_sample,
-                "placements": placed,
-            }))
-            .into_response()
-        }
-    }
+    let requests = body.workloads.into_iter().map(WorkloadBody::request);
+    let requests = requests.collect::<Result<Vec<Request>, String>>().map_err(refused)?;
+    let names: Vec<&str> = requests.iter().map(|request| request.name.as_str()).collect();
+    call.note.set_query(&names.join(" "));
+    let placed = scheduler.place(requests, body.nodes.as_deref(), body.seed);
+    let (record, decision) = placed.map_err(|error| refused(error.to_string()))?;
+    let placements: Vec<Value> = decision.placements.iter().map(placement_json).collect();
+    Ok(call.answer_json(&json!({
+        "id": record.id,
+        "at": record.at,
+        "considered": record.inputs.considered,
+        "newest_sample": record.inputs.watermark.newest_sample,
+        "placements": placements,
+    })))
 }
 
-async fn plan(State(scheduler): State<Arc<Scheduler>>, headers: HeaderMap) -> Response {
-    let (record, plan) = scheduler.plan();
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if accept.is_some_and(|accept| accept.starts_with("text/plain")) {
-        return plan.to_string().into_response();
-    }
-    Json(json!({"id": record.id, "dry_run": true, "plan": plan})).into_response()
+fn plan(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
+    let Some((record, plan)) = scheduler.plan(call.scope()) else {
+        let detail = "a plan tells of all nodes, which are not in your scope";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "not allowed", detail));
+    };
+    Ok(match call.format {
+        Format::Table => call.answer(plan.to_string()),
+        _ => call.answer_json(&json!({"id": record.id, "dry_run": true, "plan": plan})),
+    })
 }
 
-async fn filter(State(scheduler): State<Arc<Scheduler>>, body: Bytes) -> Response {
-    match arguments(&body) {
-        Ok(arguments) => Json(scheduler.filter(arguments)).into_response(),
-        Err(refusal) => refusal,
-    }
+fn filter(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
+    let filtered = scheduler.filter(arguments(call)?);
+    Ok(call.answer_json(&json!(filtered)))
 }
 
-async fn prioritize(State(scheduler): State<Arc<Scheduler>>, body: Bytes) -> Response {
-    match arguments(&body) {
-        Ok(arguments) => Json(scheduler.prioritize(&arguments)).into_response(),
-        Err(refusal) => refusal,
+fn arguments(call: &Call) -> Result<Arguments, Problem> {
+    let arguments: Arguments = call.json()?;
+    match arguments.fault() {
+        None => Ok(arguments),
+        Some(part) => Err(Problem::bad_request(format!("{part} is no object")).about(part)),
     }
 }
 
 /// kube-scheduler takes any answer but 200 as a failure of the extender, and goes on without it
 /// where it is configured as ignorable.
-#[allow(clippy::result_large_err, reason = "the error is the response, on a cold path")]
-fn arguments(body: &[u8]) -> Result<Arguments, Response> {
-    let arguments = serde_json::from_slice(body);
-    arguments.map_err(|error| problem(400, format!("not extender arguments: {error}")))
+fn prioritize(scheduler: &Scheduler, call: &Call) -> Result<Response, Problem> {
+    let priorities = scheduler.prioritize(&arguments(call)?);
+    Ok(call.answer_json(&json!(priorities)))
 }
 
 impl WorkloadBody {
@@ -235,28 +213,4 @@ fn placement_json(placed: &Placement) -> Value {
 
 fn cores(millis: u64) -> f64 {
     millis as f64 / 1_000.0
-}
-
-fn problem(status: u16, detail: String) -> Response {
-    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-    let title = code.canonical_reason().unwrap_or_default();
-    let body = json!({"type": "about:blank", "title": title, "status": status, "detail": detail});
-    (code, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
-}
-
-fn pair(pair: &str) -> Option<(&str, &str)> {
-    (!pair.is_empty()).then(|| pair.split_once('=').unwrap_or((pair, "")))
-}
-
-/// A cursor is the last id, in hexadecimal: ids hold any text, cursors go in URLs.
-fn escape(id: &str) -> String {
-    id.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unescape(cursor: &str) -> Option<String> {
-    let bytes = cursor.as_bytes().chunks(2).map(|pair| {
-        let digits = std::str::from_utf8(pair).ok()?;
-        (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
-    });
-    String::from_utf8(bytes.collect::<Option<_>>()?).ok()
 }

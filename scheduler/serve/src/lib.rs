@@ -14,6 +14,7 @@ mod http;
 mod metrics;
 mod pod;
 mod prices;
+mod routes;
 mod scheduler;
 mod stream;
 

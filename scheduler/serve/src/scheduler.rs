@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use nilometer_contract::Timestamp;
+use nilometer_contract::{Scope, Timestamp};
 use nilometer_log::{Log, LogError, TopicPartition};
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
@@ -171,8 +171,11 @@ impl Scheduler {
         Ok((record, decision))
     }
 
-    /// Draws up a dry-run plan and records it.
-    pub fn plan(&self) -> (DecisionRecord, Plan) {
+    /// Draws up a dry-run plan and records it. A plan is of all nodes, so it is for who sees all.
+    pub fn plan(&self, scope: &Scope) -> Option<(DecisionRecord, Plan)> {
+        if !scope.is_system() {
+            return None;
+        }
         let started = Instant::now();
         let now = (self.now)();
         let snapshot = self.snapshot(now).get_or_insert_default().clone();
@@ -181,24 +184,30 @@ impl Scheduler {
         let record = DecisionRecord::of_plan(&snapshot, &plan, &self.config.policy, watermark);
         self.record(&record);
         self.metrics.answer_seconds.observe(started.elapsed().as_secs_f64());
-        (record, plan)
+        Some((record, plan))
     }
 
-    /// Up to `limit` nodes after the id `after`, with their scores as they stand.
-    pub fn nodes(&self, after: Option<&str>, limit: usize) -> Vec<(NodeState, Score)> {
+    /// Up to `limit` nodes in order of their ids, from the one at place `offset` on, with their scores
+    /// as they stand, and how many there are. Nodes are shared, so they are for who sees all.
+    pub fn nodes(
+        &self,
+        scope: &Scope,
+        offset: usize,
+        limit: usize,
+    ) -> (Vec<(NodeState, Score)>, usize) {
+        if !scope.is_system() {
+            return (Vec::new(), 0);
+        }
         let mut guard = self.snapshot((self.now)());
         let snapshot = guard.get_or_insert_default();
-        let start = snapshot
-            .nodes
-            .partition_point(|node| after.is_some_and(|after| node.id.as_str() <= after));
-        let page = snapshot.nodes[start..].iter().take(limit);
+        let page = snapshot.nodes.iter().skip(offset).take(limit);
         let nothing = Load::default();
         let median = snapshot.price_reference_micros;
-        page.map(|node| {
+        let scored = page.map(|node| {
             let evaluation = evaluate(node, nothing, nothing, &self.config.policy, median);
             (node.clone(), evaluation.score)
-        })
-        .collect()
+        });
+        (scored.collect(), snapshot.nodes.len())
     }
 
     /// The snapshot for a decision at `now`; rebuilt when it is older than the configuration allows.

@@ -9,7 +9,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nilometer_contract::{EVENTS, LifecycleEvent, MICROS_PER_HOUR, SAMPLES, decode, partition_of};
+use nilometer_contract::{
+    Causes, EVENTS, LifecycleEvent, MICROS_PER_HOUR, SAMPLES, decode, partition_of,
+};
 use nilometer_log::{Incarnation, LogError, Record, TopicConfig, TopicPartition};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -95,7 +97,7 @@ impl Scheduler {
             match self.log.ensure_topic(&topic).await {
                 Ok(found) => return Ok(Some(found)),
                 Err(error @ LogError::Unavailable { .. }) => {
-                    tracing::warn!(topic = name, %error, "log is away, trying again");
+                    tracing::warn!(topic = name, error = %Causes(&error), "log is away, trying again");
                 }
                 Err(error) => return Err(SchedulerError::Log(error)),
             }
@@ -170,7 +172,7 @@ async fn read(
                 next = None;
             }
             Err(error @ LogError::Unavailable { .. }) => {
-                tracing::warn!(topic = at.topic, partition = at.partition, %error, "log is away");
+                tracing::warn!(topic = at.topic, partition = at.partition, error = %Causes(&error), "log is away");
                 tokio::select! {
                     () = cancel.cancelled() => return Ok(()),
                     () = sleep(RETRY) => {}
@@ -288,11 +290,11 @@ async fn append(scheduler: &Scheduler, partitions: u32, batch: &mut Vec<(String,
             match scheduler.log.append(&to, records.clone()).await {
                 Ok(_) => break,
                 Err(error @ LogError::Unavailable { .. }) => {
-                    tracing::warn!(partition, %error, "decisions wait for the log");
+                    tracing::warn!(partition, error = %Causes(&error), "decisions wait for the log");
                     sleep(RETRY).await;
                 }
                 Err(error) => {
-                    tracing::error!(partition, %error, "decisions refused by the log");
+                    tracing::error!(partition, error = %Causes(&error), "decisions refused by the log");
                     scheduler.metrics.unrecorded.inc_by(records.len() as u64);
                     break;
                 }

@@ -8,7 +8,7 @@
 //! unknown key id        asked for again, but not within 30 s of the last time
 //! ```
 
-use std::error::Error;
+use nilometer_contract::Causes;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ impl IssuerKeys {
     }
 
     async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
-        let failed = |error: reqwest::Error| format!("{url} does not answer: {}", causes(&error));
+        let failed = |error: reqwest::Error| format!("{url} does not answer: {}", Causes(&error));
         let mut answer = self.client.get(url).send().await.map_err(failed)?;
         if !answer.status().is_success() {
             return Err(format!("{url} answers {}", answer.status()));
@@ -195,15 +195,4 @@ fn is_for(key: &Jwk, algorithm: Algorithm) -> bool {
     let signs = matches!(key.common.public_key_use, None | Some(PublicKeyUse::Signature));
     let named = key.common.key_algorithm;
     of_kind && signs && named.is_none_or(|named| named.to_string() == format!("{algorithm:?}"))
-}
-
-/// An error with its causes, in one line.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

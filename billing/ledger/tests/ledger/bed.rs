@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nilometer_contract::{DECISIONS, EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Timestamp};
+use nilometer_contract::{DECISIONS, EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Scope, Timestamp};
 use nilometer_engine::{Engine, Limits, Selection};
 use nilometer_http::{Format, render};
 use nilometer_ingest::{IngestConfig, IngestError, Ingester, Repaired, Tables, repair};
@@ -262,13 +262,21 @@ impl Site {
 
     /// Rows of a query as CSV.
     pub(crate) async fn csv(&self, sql: &str) -> String {
-        let rows = self.engine.query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let rows = self
+            .engine
+            .query(&Scope::system(), sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         String::from_utf8(render(&rows, Format::Csv).unwrap()).unwrap()
     }
 
     /// Rows of usage of some hours as the samples of this moment tell them.
     pub(crate) async fn true_usage(&self, of: Window) -> Vec<UsageRow> {
-        self.engine.meter().usage_by_state(of, &Selection::default()).await.unwrap()
+        self.engine
+            .meter()
+            .usage_by_state(&Scope::system(), of, &Selection::default())
+            .await
+            .unwrap()
     }
 
     /// Stops as a process does that is told to.

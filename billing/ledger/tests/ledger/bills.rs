@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use nilometer_contract::{Labels, ResourceKind, Timestamp};
+use nilometer_contract::{Labels, ResourceKind, Scope, Timestamp};
 use nilometer_ledger::Ledger;
 use nilometer_rating::{Detail, Invoice, Money, PriceBook, round_to_minor_unit};
 use nilometer_simulated::{FleetConfig, known_usage};
@@ -88,7 +88,10 @@ pub(crate) async fn drafts(ledger: &Ledger, projects: &[String], hours: (i64, i6
     let mut text = String::new();
     for project in projects {
         for detail in [Detail::Prices, Detail::Resources] {
-            let draft = ledger.draft(project, &period(hours.0, hours.1), detail).await.unwrap();
+            let draft = ledger
+                .draft(&Scope::system(), project, &period(hours.0, hours.1), detail)
+                .await
+                .unwrap();
             text.push_str(&draft.to_json());
         }
     }
@@ -125,7 +128,11 @@ async fn a_bill_is_what_known_usage_costs() {
     assert!(projects.len() >= 3, "{projects:?}");
     let open = (drafts(&site.ledger, &projects, (0, 4)).await, said(&site).await);
     for project in &projects {
-        let draft = site.ledger.draft(project, &period(0, 4), Detail::Prices).await.unwrap();
+        let draft = site
+            .ledger
+            .draft(&Scope::system(), project, &period(0, 4), Detail::Prices)
+            .await
+            .unwrap();
         let known = known_bill(&site, &config, seen_until, &book, project, (0, 4));
         assert_eq!(billed(&draft), known, "{project}");
         assert!(!known.is_empty() || project.is_empty());
@@ -134,7 +141,8 @@ async fn a_bill_is_what_known_usage_costs() {
     assert_eq!(site.settle().await, 0);
     let settled = (drafts(&site.ledger, &projects, (0, 4)).await, said(&site).await);
     assert!(open == settled, "settling changes no byte");
-    let stored = site.ledger.usage(window(0, 4), &Default::default()).await.unwrap();
+    let stored =
+        site.ledger.usage(&Scope::system(), window(0, 4), &Default::default()).await.unwrap();
     assert_eq!(stored, site.true_usage(window(0, 4)).await);
     site.stop().await;
 

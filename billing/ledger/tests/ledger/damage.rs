@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Request;
-use nilometer_contract::{ResourceKind, Timestamp};
-use nilometer_http::MISSING_ROWS;
+use nilometer_contract::{Principal, ResourceKind, Scope, Timestamp};
+use nilometer_http::{Gate, MISSING_ROWS};
 use nilometer_ledger::LedgerError;
 use nilometer_rating::{Detail, IssuedInvoice, PriceBook};
+use nilometer_source::SystemClock;
 use nilometer_store::{CHARGES, CompactionPolicy, INVOICES, USAGE, compact};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -51,9 +52,9 @@ struct Answers {
 
 async fn answers(site: &Site, issued: &IssuedInvoice) -> Answers {
     let drafts = drafts(&site.ledger, &projects(site), (0, 4)).await;
-    let explained = site.ledger.explain(&issued.lines[0].id, None).await.unwrap();
+    let explained = site.ledger.explain(&Scope::system(), &issued.lines[0].id, None).await.unwrap();
     let explained = explained.to_json();
-    assert_eq!(&site.ledger.issued_invoice(&issued.id).await.unwrap(), issued);
+    assert_eq!(&site.ledger.issued_invoice(&Scope::system(), &issued.id).await.unwrap(), issued);
     Answers { tables: said(site).await, drafts, explained }
 }
 
@@ -61,7 +62,8 @@ async fn answers(site: &Site, issued: &IssuedInvoice) -> Answers {
 async fn lacks(site: &Site) -> Option<String> {
     let path = format!("/v1/invoices?project=p&start={}&end={}", hour(0), hour(4));
     let request = Request::get(path).body(Body::empty()).unwrap();
-    let answer = site.ledger.router().oneshot(request).await.unwrap();
+    let gate = Gate::trusting(Principal::operator("test"), Arc::new(SystemClock));
+    let answer = site.ledger.surface().router(gate).oneshot(request).await.unwrap();
     let missing = answer.headers().get(MISSING_ROWS)?;
     Some(missing.to_str().unwrap().to_owned())
 }
@@ -135,7 +137,11 @@ async fn what_a_lost_file_had_is_settled_anew_while_running() {
         let before = answers(&site, &issued).await;
         harm.strike(&bed.files(def).await[0]);
         let all = format!("SELECT * FROM {}_history ORDER BY known", def.name);
-        assert!(site.engine.query(&all).await.is_err(), "{harm:?} of {}", def.name);
+        assert!(
+            site.engine.query(&Scope::system(), &all).await.is_err(),
+            "{harm:?} of {}",
+            def.name
+        );
         is_as_it_was(&site, &issued, &before).await;
         site.stop().await;
     }
@@ -193,8 +199,8 @@ async fn a_lost_file_that_was_merged_is_settled_anew() {
     for def in [&USAGE, &CHARGES] {
         bed.files(def).await.iter().for_each(|file| Harm::Delete.strike(file));
     }
-    assert!(site.engine.query("SELECT * FROM usage").await.is_err());
-    assert!(site.engine.query("SELECT * FROM charges").await.is_err());
+    assert!(site.engine.query(&Scope::system(), "SELECT * FROM usage").await.is_err());
+    assert!(site.engine.query(&Scope::system(), "SELECT * FROM charges").await.is_err());
     is_as_it_was(&site, &issued, &before).await;
     site.stop().await;
 }
@@ -309,7 +315,7 @@ async fn no_invoice_is_issued_while_issued_ones_are_missing() {
     let refused = ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await;
     let refused = refused.expect_err("it is not known what was issued").to_string();
     assert!(refused.contains("restore it from a backup, then run `nilometer repair`"), "{refused}");
-    let shown = ledger.issued(None).await.unwrap();
+    let shown = ledger.issued(&Scope::system(), None).await.unwrap();
     let missing = lacks(&site).await.unwrap();
     assert!(missing.contains("rows of invoices from"), "{missing}");
     assert_eq!(shown, std::slice::from_ref(&issued), "what is there is shown");
@@ -329,7 +335,7 @@ async fn no_invoice_is_issued_while_issued_ones_are_missing() {
     let next = site.ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
     assert!(next.gaps.iter().all(|gap| !gap.contains("invoices")), "{:?}", next.gaps);
     for one in [&issued, &other, &next] {
-        assert_eq!(&site.ledger.issued_invoice(&one.id).await.unwrap(), one);
+        assert_eq!(&site.ledger.issued_invoice(&Scope::system(), &one.id).await.unwrap(), one);
     }
     assert_eq!(lacks(&site).await, None);
     site.stop().await;
@@ -359,7 +365,7 @@ async fn no_invoice_is_issued_while_a_commit_of_one_is_missing() {
     std::fs::rename(&away, &commit).unwrap();
     site.ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
     for one in [&issued, &other] {
-        assert_eq!(&site.ledger.issued_invoice(&one.id).await.unwrap(), one);
+        assert_eq!(&site.ledger.issued_invoice(&Scope::system(), &one.id).await.unwrap(), one);
     }
     says(&site, "damaged,invoices,1\n").await;
     site.stop().await;

@@ -1,7 +1,7 @@
 //! Billed to the instant: short lives, resizes between polls, prices by flavor.
 
 use nilometer_contract::Change::{Changed, Created, Deleted};
-use nilometer_contract::ResourceKind;
+use nilometer_contract::{ResourceKind, Scope};
 use nilometer_rating::{Detail, PriceBook};
 
 use crate::bed::{Bed, period, second};
@@ -71,7 +71,11 @@ async fn lives_and_resizes_are_priced_to_the_instant() {
     site.holds(rows, events).await;
     for settled in [0, 1] {
         assert_eq!(site.ledger.metrics().settled.get(), settled);
-        let draft = site.ledger.draft("acme", &period(0, 1), Detail::Resources).await.unwrap();
+        let draft = site
+            .ledger
+            .draft(&Scope::system(), "acme", &period(0, 1), Detail::Resources)
+            .await
+            .unwrap();
         let lines = draft.lines.iter().map(|line| {
             let resource = line.resource.as_deref().unwrap_or_default();
             format!("{} {resource}: {} s, {}", line.description, line.quantity, line.amount)

@@ -1,6 +1,6 @@
 //! Hours that are stated anew: late samples, late events, pauses that end hours later.
 
-use nilometer_contract::{Change, Gap, GapKind, ResourceKind};
+use nilometer_contract::{Change, Gap, GapKind, ResourceKind, Scope};
 use nilometer_rating::{Detail, PriceBook};
 use nilometer_usage::Window;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ const VM: ResourceKind = ResourceKind::VM;
 
 /// What is settled is what the samples of this moment tell.
 async fn is_exact(site: &Site, of: Window) {
-    let stored = site.ledger.usage(of, &Default::default()).await.unwrap();
+    let stored = site.ledger.usage(&Scope::system(), of, &Default::default()).await.unwrap();
     assert_eq!(stored, site.true_usage(of).await);
 }
 
@@ -47,7 +47,11 @@ async fn late_samples_settle_their_hours_anew() {
     let then = site.csv("SELECT count(DISTINCT known) FROM usage_history").await;
     assert_ne!(first, then, "both statements can be read");
     for project in projects(&site) {
-        let draft = site.ledger.draft(&project, &period(0, 4), Detail::Prices).await.unwrap();
+        let draft = site
+            .ledger
+            .draft(&Scope::system(), &project, &period(0, 4), Detail::Prices)
+            .await
+            .unwrap();
         let known = known_bill(&site, &config, seen_until, &book, &project, (0, 4));
         assert_eq!(billed(&draft), known, "{project}");
     }
@@ -94,7 +98,9 @@ async fn what_is_settled_without_labels_is_settled_anew_with_them() {
     bed.lose_files(&nilometer_store::SERIES).await;
     let site = bed.start(&PriceBook::built_in()).await;
     assert!(site.settle().await >= 4);
-    let stored = async || site.ledger.usage(window(0, 4), &Default::default()).await.unwrap();
+    let stored = async || {
+        site.ledger.usage(&Scope::system(), window(0, 4), &Default::default()).await.unwrap()
+    };
     assert_ne!(stored().await, right);
     let (repaired, _) = bed.repair().await;
     assert_eq!(repaired.lost, 0, "{repaired}");
@@ -143,7 +149,8 @@ async fn two_ledgers_state_no_row_twice() {
     assert!(ours.is_ok() || theirs.is_ok(), "{ours:?} {theirs:?}");
     for ledger in [&site.ledger, &rival] {
         ledger.settle(&cancel).await.unwrap();
-        let stored = ledger.usage(window(0, 3), &Default::default()).await.unwrap();
+        let stored =
+            ledger.usage(&Scope::system(), window(0, 3), &Default::default()).await.unwrap();
         assert_eq!(stored, site.true_usage(window(0, 3)).await);
     }
     for table in ["usage", "charges"] {

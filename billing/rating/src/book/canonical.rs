@@ -22,9 +22,7 @@ pub(super) fn text(book: &Read) -> String {
 pub(super) fn entry_text(entry: &PriceEntry) -> String {
     let mut text = String::new();
     line(&mut text, "meter", &entry.meter);
-    if entry.states_unit {
-        line(&mut text, "unit", &entry.usage_unit);
-    }
+    line(&mut text, "unit", &entry.usage_unit);
     if let Some(kind) = &entry.kind {
         line(&mut text, "kind", kind.as_str());
     }

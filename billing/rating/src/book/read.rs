@@ -1,6 +1,6 @@
 //! Reads a price book from TOML and checks every key, so that errors can point at the place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -69,6 +69,7 @@ pub(super) fn read(text: &str, catalogue: &Catalogue) -> Result<Read, BookError>
     }
     let mut entries: Vec<PriceEntry> = Vec::with_capacity(prices.len());
     let mut offsets = Vec::with_capacity(prices.len());
+    let mut by_selector = HashMap::new();
     for (position, price) in prices.iter().enumerate() {
         let table = price.get_ref().as_table().ok_or_else(wrong)?;
         let offset = price.span().start;
@@ -76,12 +77,19 @@ pub(super) fn read(text: &str, catalogue: &Catalogue) -> Result<Read, BookError>
         let entry = Some((position + 1, meter.unwrap_or_default().to_owned()));
         let scope = Scope { text, table, offset, entry, prefix: "" };
         let entry = scope.entry(position, currency, catalogue)?;
-        let same = |other: &PriceEntry| other.has_selector_of(&entry);
-        if let Some(other) = entries.iter().position(|other| same(other) && other.overlaps(&entry))
-        {
+        let selector = (
+            entry.meter.clone(),
+            entry.kind.clone(),
+            entry.matches.clone(),
+            entry.labels.clone(),
+            entry.without.clone(),
+        );
+        let same: &mut Vec<usize> = by_selector.entry(selector).or_default();
+        if let Some(&other) = same.iter().find(|&&other| entries[other].overlaps(&entry)) {
             let line = line_of(text, offsets[other]);
             return Err(scope.error("", Problem::Overlap { other: other + 1, line }));
         }
+        same.push(position);
         offsets.push(offset);
         entries.push(entry);
     }
@@ -112,7 +120,6 @@ impl<'t> Scope<'t> {
             id: String::new(),
             meter: name.into(),
             usage_unit,
-            states_unit: self.table.contains_key("unit"),
             kind,
             matches: self.matches("match")?,
             labels: self.matches("labels")?,
@@ -167,7 +174,7 @@ impl<'t> Scope<'t> {
         let Some(name) = self.text("kind")? else { return Ok(None) };
         let kind: ResourceKind =
             name.parse().map_err(|error| self.error("kind", Problem::Name(error)))?;
-        if !catalogue.has_kind(&kind) {
+        if catalogue.kind(&kind).is_none() {
             let declared = || catalogue.kinds().map(|kind| kind.name.as_str());
             let suggestion = nearest(&name, declared());
             if suggestion.is_empty() {

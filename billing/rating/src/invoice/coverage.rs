@@ -122,7 +122,7 @@ impl Gaps {
 }
 
 fn seconds(micros: i128) -> String {
-    let text = fixed_point(micros < 0, &BigUint::from(micros.unsigned_abs()), 6);
+    let text = fixed_point(false, &BigUint::from(micros.unsigned_abs()), 6);
     trimmed(&text).to_owned()
 }
 

@@ -27,12 +27,14 @@ fn bill(month: &str, next: &str, seconds: &[i64]) -> Invoice {
             meter: catalogue().find("cpu.time").expect("a meter").clone(),
             labels: Labels::none(),
             project: Arc::from("acme"),
-            quantity: Quantity::from_units(*seconds),
+            quantity: Quantity(i128::from(*seconds) * 1_000_000_000_000),
             observed_micros: HOUR,
         }
     };
     let usage: Vec<UsageRow> = seconds.iter().enumerate().map(row).collect();
     let charges = rate(&usage, &book, |_| None).expect("charges");
+    assert!(charges.iter().all(|charge| charge.meter_name() == &*charge.usage.meter.name));
+    assert!(charges.iter().all(|charge| charge.row().meter == "cpu.time"));
     invoice("acme", &period, &charges, &book, Detail::Prices).expect("an invoice")
 }
 
@@ -90,6 +92,9 @@ fn corrections_bring_what_was_billed_to_what_is_known() {
     assert_ne!(known.id, november.id);
     let found = corrections(&november, &[], &known).unwrap();
     assert_eq!(texts(&found), ["1800 seconds 0.02"]);
+    assert_eq!(found[0].count, "", "a correction counts nothing");
+    let exact = known.lines[0].amount_exact.plus(&november.lines[0].amount_exact.negated());
+    assert_eq!(found[0].amount_exact, exact);
     let corrected = found[0].corrects.clone().unwrap();
     assert_eq!(
         (corrected.invoice, corrected.line),

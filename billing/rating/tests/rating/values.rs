@@ -1,7 +1,9 @@
 //! What values say of themselves.
 
 use nilometer_contract::Timestamp;
-use nilometer_rating::{Currency, Fraction, Money, Pattern, Period, Price, PriceBook};
+use nilometer_rating::{
+    Currency, Fraction, MAX_BOOK_BYTES, MAX_ENTRIES, Money, Pattern, Period, Price, PriceBook,
+};
 use nilometer_usage::Quantity;
 
 const BOOK: &str = "name = 'b'\ncurrency = 'JPY'\n\
@@ -25,6 +27,26 @@ fn a_book_says_what_it_holds() {
     assert!(PriceBook::built_in_text().starts_with("# An example price book"));
     let built_in = PriceBook::parse(PriceBook::built_in_text()).unwrap();
     assert_eq!(built_in.version(), PriceBook::built_in().version());
+}
+
+#[test]
+fn a_book_holds_no_more_than_its_bounds() {
+    let padded = |bytes: usize| {
+        let text = format!("{BOOK}#{}", "x".repeat(bytes - BOOK.len() - 1));
+        PriceBook::parse(&text).is_ok()
+    };
+    assert!(padded(MAX_BOOK_BYTES) && !padded(MAX_BOOK_BYTES + 1));
+    let entries = |count: usize| {
+        let heading = "name = 'b'\ncurrency = 'EUR'\n".to_owned();
+        let entry = |n| {
+            format!(
+                "[[price]]\nmeter = 'cpu.time'\nprice = '1'\nper = 'hour'\nmatch = {{ a = '{n}' }}\n"
+            )
+        };
+        let text = (0..count).map(entry).fold(heading, |text, entry| text + &entry);
+        PriceBook::parse(&text).is_ok()
+    };
+    assert!(entries(MAX_ENTRIES) && !entries(MAX_ENTRIES + 1));
 }
 
 #[test]

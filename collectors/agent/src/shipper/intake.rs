@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::vec;
 
-use nilometer_contract::{BatchBuilder, LifecycleEvent, Timestamp};
+use nilometer_contract::{BatchBuilder, Causes, LifecycleEvent, Timestamp};
 use nilometer_source::{Clock, Observation};
 use tokio::time::Instant;
 
@@ -70,7 +70,7 @@ impl Shipper {
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error);
-                tracing::warn!(source, %error, cause, "source could not observe");
+                tracing::warn!(source, error = %Causes(&error), cause, "source could not observe");
                 self.metrics.observe_errors.with_label_values(&[source]).inc();
                 self.status.update_source(source, |status| status.error = Some(error.to_string()));
             }
@@ -251,7 +251,7 @@ impl Shipper {
         let reason = match self.dead_letters.keep(&name, entry, why) {
             Ok(()) => format!("the log refuses it, kept as a dead letter of the agent: {why}"),
             Err(error) => {
-                tracing::error!(%error, "a dead letter cannot be kept");
+                tracing::error!(error = %Causes(&error), "a dead letter cannot be kept");
                 format!("the log refuses it, and it could not be kept as a dead letter: {why}")
             }
         };

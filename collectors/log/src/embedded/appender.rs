@@ -12,6 +12,7 @@
 //! A kill at any of these points leaves the records of the append whole and unpublished, torn, or
 //! absent; the next appender publishes or cuts them. No offset is ever given twice.
 
+use nilometer_contract::Causes;
 use std::{
     fs::File,
     io,
@@ -97,7 +98,7 @@ impl Appender {
                 match active.file.set_len(active.end.at) {
                     Ok(()) => self.known = Some((active.base, active.end)),
                     Err(e) => {
-                        tracing::warn!(dir = %self.dir.display(), error = %e, "failed append not cut")
+                        tracing::warn!(dir = %self.dir.display(), error = %Causes(&e), "failed append not cut")
                     }
                 }
                 Err(e)

@@ -33,6 +33,7 @@ mod topic;
 mod topics;
 mod watcher;
 
+use nilometer_contract::Causes;
 use std::{
     io,
     sync::{Arc, mpsc},
@@ -200,7 +201,7 @@ impl EmbeddedLog {
                 let kept = i64::try_from(topic.retention.as_micros()).unwrap_or(i64::MAX);
                 let before = at_micros.saturating_sub(kept);
                 if let Err(e) = appender.expire(before, &inner.config) {
-                    tracing::warn!(at = ?partition.at, error = %e, "old segments not deleted");
+                    tracing::warn!(at = ?partition.at, error = %Causes(&e), "old segments not deleted");
                 }
                 drop(appender);
                 space::bound(&inner.config, &inner.topics.files, inner.boot);
@@ -307,7 +308,7 @@ impl Inner {
     fn sync_all(&self) {
         for partition in self.topics.all().iter().flat_map(|topic| &topic.partitions) {
             if let Err(e) = partition.appender.blocking_lock().sync() {
-                tracing::error!(at = ?partition.at, error = %e, "log not synced");
+                tracing::error!(at = ?partition.at, error = %Causes(&e), "log not synced");
             }
         }
     }
@@ -319,7 +320,7 @@ impl Drop for Inner {
             if let Ok(mut appender) = partition.appender.try_lock()
                 && let Err(e) = appender.sync()
             {
-                tracing::error!(at = ?partition.at, error = %e, "log not synced");
+                tracing::error!(at = ?partition.at, error = %Causes(&e), "log not synced");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Keeps the whole log within its bound, by dropping the oldest segments of any partition.
 
+use nilometer_contract::Causes;
 use std::{fs, io, path::PathBuf, sync::Arc};
 
 use super::{
@@ -24,7 +25,7 @@ struct Old {
 /// lock at a time, none when it is called. What fails is told and tried again the next time.
 pub(super) fn bound(config: &EmbeddedConfig, files: &Arc<Files>, boot: Boot) {
     if let Err(e) = try_bound(config, files, boot) {
-        tracing::warn!(dir = %config.dir.display(), error = %e, "log not kept within its bound");
+        tracing::warn!(dir = %config.dir.display(), error = %Causes(&e), "log not kept within its bound");
     }
 }
 

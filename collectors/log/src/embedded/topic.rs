@@ -10,6 +10,7 @@
 //! | `topic.json` | the file; the partitions and their records stay, and are read again |
 //! | a partition's folder or all its segments | that partition, empty |
 
+use nilometer_contract::Causes;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -168,7 +169,7 @@ pub(super) fn ensure(
     let there = match read(log, &topic.name) {
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
             tracing::error!(
-                topic = topic.name, error = %e,
+                topic = topic.name, error = %Causes(&e),
                 "kept as {DAMAGED}, written anew; its partitions will be read again"
             );
             fs::rename(dir.join(FILE), dir.join(DAMAGED))?;

@@ -4,6 +4,7 @@
 //! and one file for each topic, however many partitions there are, and at nothing while nobody
 //! waits.
 
+use nilometer_contract::Causes;
 use std::{
     sync::{
         Arc, Once, Weak,
@@ -43,7 +44,7 @@ impl Watcher {
             let (topics, waiting) = (self.topics.clone(), self.waiting.clone());
             let watching = thread::Builder::new().name("log-watch".into());
             if let Err(e) = watching.spawn(move || watch(&topics, &waiting)) {
-                tracing::error!(error = %e, "records of other processes are noticed late only");
+                tracing::error!(error = %Causes(&e), "records of other processes are noticed late only");
             }
         });
         Waiting(self.waiting.clone())

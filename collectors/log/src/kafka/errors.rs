@@ -1,5 +1,6 @@
 //! What librdkafka says, in the words of the log.
 
+use nilometer_contract::Causes;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering::Relaxed},
@@ -120,7 +121,7 @@ impl ClientContext for Context {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", error = %error, reason);
+        tracing::warn!(target: "librdkafka", error = %Causes(&error), reason);
         self.0.event(&error);
     }
 }

@@ -3,6 +3,7 @@
 //! All partitions share one consumer and so its connections; each has a queue of its own. The
 //! consumer is assigned by hand, belongs to a group in name only, and never commits.
 
+use nilometer_contract::Causes;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -83,7 +84,9 @@ impl Feed {
                     return Ok(());
                 }
                 // Stopped by an error: begin anew.
-                Err(e) => tracing::debug!(?at, error = %e, "kafka partition is assigned again"),
+                Err(e) => {
+                    tracing::debug!(?at, error = %Causes(&e), "kafka partition is assigned again")
+                }
             }
             self.queue = None;
             let mut partitions = TopicPartitionList::new();

@@ -18,6 +18,7 @@ mod ids;
 mod send;
 mod topics;
 
+use nilometer_contract::Causes;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
@@ -362,7 +363,7 @@ impl Inner {
         for consumer in consumer.as_deref().into_iter().chain([&self.asker]) {
             while let Some(event) = consumer.poll(Duration::ZERO) {
                 if let Err(e) = event {
-                    tracing::debug!(error = %e, "kafka consumer event");
+                    tracing::debug!(error = %Causes(&e), "kafka consumer event");
                     self.noticed.event(&e);
                 }
             }

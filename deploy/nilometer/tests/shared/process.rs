@@ -138,6 +138,11 @@ impl Server {
         self.child.id()
     }
 
+    /// Where it answers.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
     /// Sum of a metric over its labels; none when it is not there.
     pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
         let page = self.get("/metrics", "text/plain").await?;
@@ -150,7 +155,7 @@ impl Server {
 
     /// Asks until there is an answer; a server that is starting is waited for.
     pub(crate) async fn get(&self, path: &str, accept: &str) -> anyhow::Result<String> {
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let url = self.url(path);
         self.ask(|client| client.get(&url).header("accept", accept)).await
     }
 
@@ -161,7 +166,7 @@ impl Server {
 
     /// Asks in SQL, for a media type.
     pub(crate) async fn sql_as(&self, query: &str, accept: &str) -> anyhow::Result<String> {
-        let url = format!("http://127.0.0.1:{}/v1/sql", self.port);
+        let url = self.url("/v1/sql");
         let body = serde_json::json!({ "query": query });
         self.ask(|client| client.post(&url).header("accept", accept).json(&body)).await
     }

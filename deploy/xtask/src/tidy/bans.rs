@@ -90,6 +90,9 @@ const SHELLS: &[&str] = &[
     "deploy/simulation/src/",
     "pipeline/ingest/src/",
     "pipeline/store/src/lease.rs",
+    // The time that a query takes.
+    "query/engine/src/answer.rs",
+    "query/engine/src/engine.rs",
     "scheduler/serve/src/extender.rs",
     "scheduler/serve/src/scheduler.rs",
     "scheduler/serve/src/stream.rs",

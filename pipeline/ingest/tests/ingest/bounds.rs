@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use nilometer_contract::Change;
+use nilometer_contract::{
+    BatchBuilder, Change, Labels, Resource, ResourceKind, SAMPLES, Subject, Timestamp, encode,
+};
 use nilometer_ingest::{Bounds, IngestConfig};
 
-use crate::place::{Place, Sample, event, eventually, lines, patient};
+use crate::place::{Place, Sample, T0, event, eventually, lines, patient};
 
 const A: Sample<'static> = ("cpu.time", "vm-a", 10, 1.5);
 const B: Sample<'static> = ("cpu.time", "vm-b", 20, 2.5);
@@ -48,6 +50,12 @@ async fn series() {
 async fn series_of_a_source() {
     let bounds = Bounds { series_per_source: 2, ..Bounds::default() };
     series_are_bounded(bounds, "series_per_source").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn series_of_a_project() {
+    let bounds = Bounds { series_per_project: 2, ..Bounds::default() };
+    series_are_bounded(bounds, "series_per_project").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,4 +142,58 @@ async fn twenty_thousand_changes_of_one_resource_hold_nothing_up() {
     running.stop().await.unwrap();
     assert_eq!(place.stored_in("events").await.len(), CHANGES as usize);
     assert_eq!(place.stored_in("samples").await, lines(&[A]));
+}
+
+/// Records of one meter of one resource, each sample with another value of a label.
+fn labelled(values: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    let mut builder = BatchBuilder::new("gateway");
+    let mut resource = Resource::new("api", ResourceKind::SERVICE);
+    resource.project = "acme".to_owned();
+    for value in values {
+        let labels = Labels::new([("request", value.to_string())]).unwrap();
+        let subject = builder.subject(Subject::from(&resource).with_labels(labels));
+        builder.push_named(subject, "requests", Timestamp::from_seconds(T0 + 1), 1.0);
+    }
+    encode(&builder.build()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_a_label_are_bounded_and_the_offender_is_named() {
+    let place = Place::new();
+    let bounds = Bounds { values_per_label: 100, ..Bounds::default() };
+    let records = labelled(0..50_000);
+    assert!(records.len() > 1);
+    for record in records {
+        place.append(SAMPLES, 0, record).await;
+    }
+    place.samples(1, &[("cpu.time", "vm-a", 10, 1.5)]).await;
+    let running = place.start(within(bounds)).await;
+    eventually("all is read", async || running.metrics.dead_letters.get() == 49_900).await;
+    let index = running.tables.shared.index.clone();
+    assert_eq!(index.read().unwrap().len(), 101, "one series of another goes on");
+    running.stop().await.unwrap();
+    let letters = place.stored_in("dead_letters").await;
+    assert_eq!(letters.len(), 49_900);
+    let reason = "100 values of label request are known from source gateway in project \"acme\", \
+                  and this is another: ingest.bounds.values_per_label";
+    assert!(letters[0].ends_with(reason), "{}", letters[0]);
+    // A restart learns from the table which values there are.
+    for record in labelled(99..101) {
+        place.append(SAMPLES, 0, record).await;
+    }
+    let metrics = place.ingest(within(bounds)).await;
+    assert_eq!(metrics.dead_letters.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn learnt_meters_are_bounded() {
+    let place = Place::new();
+    let bounds = Bounds { learnt_meters: 1, ..Bounds::default() };
+    let sample = |meter| (meter, "vm-a", 10, 1.5);
+    place.samples(0, &[sample("my.first"), sample("my.second"), sample("cpu.time")]).await;
+    place.ingest(within(bounds)).await;
+    let expected = lines(&[sample("my.first"), sample("cpu.time")]);
+    assert_eq!(place.stored_in("samples").await.len(), expected.len());
+    let letters = place.stored_in("dead_letters").await;
+    assert!(letters[0].ends_with("my.second is another: ingest.bounds.learnt_meters"));
 }

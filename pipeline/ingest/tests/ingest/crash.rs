@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use nilometer_contract::{
-    Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Gap, GapKind, SAMPLES, Timestamp,
+    AUDIT, Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Gap, GapKind, SAMPLES, Timestamp,
 };
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
 
+use crate::facts::audit;
 use crate::faults::{Death, Faults};
 use crate::place::{PARTITIONS, Place, T0, event, eventually, hasty, patient};
 
@@ -45,6 +46,7 @@ async fn fill(place: &Place) {
     };
     place.append(GAPS, 0, gap.encode().unwrap()).await;
     place.append(DECISIONS, 0, format!(r#"{{"at":"{at}","id":"d","kind":"plan"}}"#)).await;
+    place.append(AUDIT, 0, audit("POST /v1/sql").encode().unwrap()).await;
     let first = TopicPartition { topic: SAMPLES.to_owned(), partition: 1 };
     place.log.truncate(&first, 1).await.unwrap();
 }
@@ -88,7 +90,7 @@ async fn crash_at_writes(source: Place, every: usize) -> usize {
     let calm = source.beside();
     calm.ingest(patient()).await;
     let expected = calm.stored().await;
-    assert_eq!(expected.len(), 1 + 20 + 4 + 2 + 6 + 1, "{expected:#?}");
+    assert_eq!(expected.len(), 1 + 20 + 4 + 2 + 6 + 1 + 1, "{expected:#?}");
     let letters = TopicPartition { topic: DEAD_LETTERS.to_owned(), partition: 0 };
     let mut deaths = 0;
     for (put, how) in

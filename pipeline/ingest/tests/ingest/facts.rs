@@ -1,10 +1,11 @@
-//! What is not a sample: dead letters, gaps, events, decisions.
+//! What is not a sample: dead letters, gaps, events, decisions, the audit.
 
 use std::time::Duration;
 
 use arrow::array::StringArray;
 use nilometer_contract::{
-    Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp, encode,
+    AUDIT, AuditRecord, BatchBuilder, Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, MeterKind,
+    Resource, ResourceKind, SAMPLES, Statement, Timestamp, encode,
 };
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
@@ -16,7 +17,7 @@ use crate::place::{Place, T0, batch, event, eventually, gap, hasty, lines, patie
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
 const B: (&str, &str, i64, f64) = ("cpu.time", "vm-b", 20, 2.5);
 
-everywhere!(gaps_and_decisions_land_in_their_tables);
+everywhere!(gaps_decisions_and_the_audit_land_in_their_tables);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
@@ -31,16 +32,18 @@ async fn what_cannot_be_stored_is_a_dead_letter_and_the_rest_goes_on() {
     place.append(SAMPLES, 0, encode(&odd).unwrap().remove(0)).await;
     place.append(EVENTS, 1, "{}").await;
     place.append(DECISIONS, 0, "[]").await;
+    place.append(AUDIT, 0, r#"{"at":"soon"}"#).await;
     place.samples(0, &[A]).await;
     let running = place.start(hasty()).await;
-    eventually("letters are copied", async || place.records_of(DEAD_LETTERS).await.len() >= 6)
+    eventually("letters are copied", async || place.records_of(DEAD_LETTERS).await.len() >= 7)
         .await;
-    assert_eq!(running.metrics.dead_letters.get(), 6);
-    assert_eq!(place.seen(&running.tables, "dead_letters").await.len(), 6);
+    assert_eq!(running.metrics.dead_letters.get(), 7);
+    assert_eq!(place.seen(&running.tables, "dead_letters").await.len(), 7);
     running.stop().await.unwrap();
     assert_eq!(place.stored_in("samples").await, lines(&[A, B]));
     let letters = place.stored_in("dead_letters").await;
     for (letter, expected) in letters.iter().zip([
+        "nilometer.audit 0 0 -1 not an audit record: ",
         "nilometer.decisions 0 0 -1 ",
         "nilometer.events 1 0 -1 not a CloudEvent",
         "nilometer.samples 0 0 -1 not an Arrow IPC stream",
@@ -135,18 +138,20 @@ async fn events_are_stored_once_and_history_comes_back() {
     assert_eq!(place.stored_in("events").await.len(), 3);
 }
 
-async fn gaps_and_decisions_land_in_their_tables(place: Place) {
+async fn gaps_decisions_and_the_audit_land_in_their_tables(place: Place) {
     let gap = gap("spool full");
     place.append(GAPS, 0, gap.encode().unwrap()).await;
     let at = Timestamp::from_seconds(T0);
     let decision = format!(r#"{{"at":"{at}","id":"d1","kind":"placement","choice":"n"}}"#);
     place.append(DECISIONS, 0, decision.clone()).await;
+    place.append(AUDIT, 0, audit("GET /v1/tables").encode().unwrap()).await;
     place.ingest(patient()).await;
     assert_eq!(
         place.stored().await,
         [
             "gaps nilometer.samples -1 6 spool full".to_owned(),
             format!("decisions {at} d1 placement {decision}"),
+            "audit user:alice GET /v1/tables x=1 200 1500 7".to_owned(),
         ]
     );
 }
@@ -207,4 +212,62 @@ async fn memory_has_a_bound_and_the_log_keeps_the_rest() {
     running.has_read(20).await;
     running.stop().await.unwrap();
     assert_eq!(place.stored_in("samples").await, lines(&samples));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_contradicts_a_meter_is_a_dead_letter_also_after_a_restart() {
+    let place = Place::new();
+    let record = |meter: &str, kind: MeterKind, unit: &str, second: i64| {
+        let stated = Statement { kind: Some(kind), unit: Some(unit.parse().unwrap()) };
+        let mut builder = BatchBuilder::new("gateway");
+        let subject = builder.subject(&Resource::new("api", ResourceKind::SERVICE));
+        let meter = builder.meter(meter, &stated);
+        builder.add(subject, meter, Timestamp::from_seconds(T0 + second), 1.0);
+        encode(&builder.build()).unwrap().remove(0)
+    };
+    let learnt = |second| record("my.requests", MeterKind::Counter, "requests", second);
+    for record in [
+        learnt(1),
+        record("my.requests", MeterKind::Gauge, "requests", 2),
+        record("cpu.time", MeterKind::Counter, "minutes", 3),
+        learnt(4),
+        record("lifetime", MeterKind::Gauge, "1", 5),
+    ] {
+        place.append(SAMPLES, 0, record).await;
+    }
+    place.ingest(patient()).await;
+    place.append(SAMPLES, 0, record("my.requests", MeterKind::Counter, "calls", 6)).await;
+    place.ingest(patient()).await;
+    let letters = place.stored_in("dead_letters").await;
+    let reasons: Vec<&str> =
+        letters.iter().map(|letter| letter.split_once(" 0 meter ").unwrap().1).collect();
+    assert_eq!(
+        reasons,
+        [
+            "my.requests is known as counter in requests (learnt from gateway), and the record states \
+             gauge in requests",
+            "cpu.time is known as counter in seconds (built-in), and the record states counter in minutes",
+            "lifetime is known as allocation in 1 (built-in), and the record states gauge in 1",
+            "my.requests is known as counter in requests (learnt from gateway), and the record states \
+             counter in calls",
+        ]
+    );
+    assert_eq!(place.stored_in("samples").await.len(), 2);
+}
+
+/// A request that was answered.
+pub(crate) fn audit(route: &str) -> AuditRecord {
+    AuditRecord {
+        at: Timestamp::from_seconds(T0),
+        principal: "user:alice".to_owned(),
+        role: "viewer".to_owned(),
+        account: "acme".to_owned(),
+        from: "10.0.0.7:50000".to_owned(),
+        route: route.to_owned(),
+        query: "x=1".to_owned(),
+        status: 200,
+        micros: 1_500,
+        rows: 7,
+        failure: String::new(),
+    }
 }

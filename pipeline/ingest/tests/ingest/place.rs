@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource,
+    AUDIT, BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource,
     ResourceKind, SAMPLES, SampleBatch, Subject, Timestamp, encode,
 };
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics, Tables};
@@ -134,7 +134,7 @@ impl Place {
 
     pub(crate) async fn create_topics(&self) {
         for (name, partitions) in
-            [(SAMPLES, PARTITIONS), (EVENTS, PARTITIONS), (GAPS, 1), (DECISIONS, 1)]
+            [(SAMPLES, PARTITIONS), (EVENTS, PARTITIONS), (GAPS, 1), (DECISIONS, 1), (AUDIT, 1)]
         {
             let retention = Duration::from_secs(86_400);
             let topic = nilometer_log::TopicConfig { name: name.to_owned(), partitions, retention };
@@ -161,6 +161,7 @@ impl Place {
             (EVENTS, PARTITIONS, &nilometer_store::EVENTS),
             (GAPS, 1, &nilometer_store::GAPS),
             (DECISIONS, 1, &nilometer_store::DECISIONS),
+            (AUDIT, 1, &nilometer_store::AUDIT),
         ] {
             let mut home = self.storage().table(home).await.unwrap();
             for partition in 0..partitions {
@@ -259,12 +260,13 @@ impl Place {
 }
 
 /// Tables and the columns that make a row what it is.
-const TOLD: [(&TableDef, &[&str]); 5] = [
+const TOLD: [(&TableDef, &[&str]); 6] = [
     (&nilometer_store::SAMPLES, &["series", "at", "value"]),
     (&nilometer_store::EVENTS, &["at", "change", "resource", "topic", "partition", "offset"]),
     (&nilometer_store::GAPS, &["of_topic", "of_partition", "records", "reason"]),
     (&nilometer_store::DEAD_LETTERS, &["topic", "partition", "offset", "row", "reason"]),
     (&nilometer_store::DECISIONS, &["at", "id", "kind", "decision"]),
+    (&nilometer_store::AUDIT, &["principal", "route", "query", "status", "micros", "rows"]),
 ];
 
 fn told(def: &TableDef, columns: &[&str], batches: &[RecordBatch]) -> Vec<String> {
@@ -313,7 +315,7 @@ impl Running {
 
     pub(crate) fn read(&self) -> u64 {
         let of = |topic| self.metrics.records.with_label_values(&[topic]).get();
-        [SAMPLES, EVENTS, GAPS, DECISIONS].into_iter().map(of).sum()
+        [SAMPLES, EVENTS, GAPS, DECISIONS, AUDIT].into_iter().map(of).sum()
     }
 
     pub(crate) async fn has_read(&self, records: u64) {

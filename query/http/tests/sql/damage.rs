@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
-use nilometer_contract::{BatchBuilder, Resource, ResourceKind, Timestamp};
+use nilometer_contract::{BatchBuilder, Resource, ResourceKind, Scope, Timestamp};
 use nilometer_engine::Limits;
-use nilometer_http::{MISSING_ROWS, router};
+use nilometer_http::MISSING_ROWS;
 use nilometer_store::{EVENTS, SAMPLES};
 use tower::ServiceExt;
 
-use crate::estate::{Estate, Lie, T0, small};
+use crate::estate::{Estate, Lie, T0, router, small};
 
 /// The next of a row of numbers that look random.
 fn next(seed: &mut u64) -> u64 {
@@ -86,7 +86,7 @@ async fn answers_that_need_a_file_set_aside_say_so() {
     let first_day = table.files()[0].clone();
     assert_eq!(first_day.partition.as_deref(), Some("2026-11-02"));
     table.set_aside(&first_day).await.unwrap();
-    let routes = router(estate.engine_over(estate.follower().await.tables()));
+    let routes = router(&estate.engine_over(estate.follower().await.tables()));
     let said = Some("11 rows of samples from 2026-11-02T00:00:00Z to 2026-11-02T00:20:00Z");
     for sql in [
         "SELECT count(*) FROM samples",
@@ -118,7 +118,7 @@ async fn answers_that_need_a_file_set_aside_say_so() {
     let mut events = estate.storage.table(&EVENTS).await.unwrap();
     let file = events.files()[0].clone();
     events.set_aside(&file).await.unwrap();
-    let routes = router(estate.engine_over(estate.follower().await.tables()));
+    let routes = router(&estate.engine_over(estate.follower().await.tables()));
     let said = sql_lacks(&routes, "SELECT * FROM resources").await.unwrap();
     assert!(said.contains("5 rows of events from 2026-11-02T00:00:00Z"), "{said}");
 }
@@ -138,6 +138,6 @@ async fn rows_whose_labels_are_lost_are_left_out() {
         }
     }
     let engine = estate.engine_over(estate.follower().await.tables());
-    let answer = engine.query("SELECT meter, value FROM samples").await.unwrap();
+    let answer = engine.query(&Scope::system(), "SELECT meter, value FROM samples").await.unwrap();
     assert_eq!(answer.batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource,
-    ResourceKind, SAMPLES, Subject, Timestamp, encode, partition_of,
+    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Principal,
+    Resource, ResourceKind, SAMPLES, Scope, Subject, Timestamp, encode, partition_of,
 };
 use nilometer_engine::{Engine, Limits, QueryError};
-use nilometer_http::{Format, render};
+use nilometer_http::{Format, Gate, render, surface};
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicPartition};
 use nilometer_simulated::Fleet;
@@ -160,9 +161,15 @@ impl Estate {
 
     /// The same of another engine.
     pub(crate) async fn ask_of(&self, engine: &Engine, sql: &str) -> Result<String, QueryError> {
-        let rows = engine.query(sql).await?;
+        let rows = engine.query(&Scope::system(), sql).await?;
         Ok(String::from_utf8(render(&rows, Format::Table).unwrap()).unwrap())
     }
+}
+
+/// The routes over an engine, for an operator.
+pub(crate) fn router(engine: &Engine) -> Router {
+    let gate = Gate::trusting(Principal::operator("test"), Arc::new(SystemClock));
+    surface(engine).router(gate)
 }
 
 impl Drop for Estate {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode, header};
+use nilometer_contract::Scope;
 use nilometer_engine::Limits;
-use nilometer_http::router;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::estate::{Estate, Lie, small};
+use crate::estate::{Estate, Lie, router, small};
 
 async fn sql(routes: &Router, accept: &str, query: &str) -> Response<Body> {
     let request = Request::post("/v1/sql")
@@ -40,7 +40,7 @@ async fn value(response: Response<Body>) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_chooses_the_form() {
     let estate = small(Lie::InFiles).await;
-    let routes = router(estate.engine.clone());
+    let routes = router(&estate.engine);
     let query = "SELECT at, resource, value, CASE WHEN value > 40 THEN 1 END AS high FROM samples \
                  WHERE resource = 'vm-b' AND meter = 'cpu.time' AND value > 0 ORDER BY at";
     for accept in ["", "*/*", "application/json", "text/html, application/json;q=0.9"] {
@@ -72,7 +72,7 @@ async fn the_client_chooses_the_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_has_a_form_too() {
     let estate = small(Lie::InMemory).await;
-    let routes = router(estate.engine.clone());
+    let routes = router(&estate.engine);
     let query = "SELECT at, value FROM samples WHERE resource = 'nobody'";
     assert_eq!(value(sql(&routes, "application/json", query).await).await, json!([]));
     assert_eq!(bytes(sql(&routes, "text/csv", query).await).await, b"at,value\n");
@@ -81,17 +81,21 @@ async fn nothing_has_a_form_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn problems_say_what_and_where() {
     let estate = small(Lie::InFiles).await;
-    let routes = router(estate.engine.clone());
+    let routes = router(&estate.engine);
     let told = sql(&routes, "text/csv", "SELECT at,\n  nothing FROM samples").await;
-    assert_eq!((told.status(), kind(&told)), (StatusCode::BAD_REQUEST, "application/problem+json"));
+    assert_eq!(
+        (told.status(), kind(&told)),
+        (StatusCode::UNPROCESSABLE_ENTITY, "application/problem+json")
+    );
     let problem = value(told).await;
     assert_eq!((&problem["line"], &problem["column"]), (&json!(2), &json!(3)));
     assert!(problem["detail"].as_str().unwrap().contains("nothing"), "{problem}");
     let told = value(sql(&routes, "", "DROP TABLE samples").await).await;
-    assert_eq!((&told["status"], &told["title"]), (&json!(400), &json!("query refused")));
+    assert_eq!((&told["status"], &told["title"]), (&json!(422), &json!("query refused")));
     let request = Request::post("/v1/sql").body(Body::from("SELECT 1")).unwrap();
     let told = routes.clone().oneshot(request).await.unwrap();
-    assert_eq!((told.status(), kind(&told)), (StatusCode::BAD_REQUEST, "application/problem+json"));
+    let unsupported = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/problem+json");
+    assert_eq!((told.status(), kind(&told)), unsupported);
     for path in ["/v1/usage", "/v1/usage?start=x&end=y", "/v1/conservation?node=n1"] {
         let told = get(&routes, path).await;
         assert_eq!(
@@ -105,7 +109,7 @@ async fn problems_say_what_and_where() {
 async fn bounds_are_problems_of_their_own() {
     let limits = Limits { rows: 1, time: Duration::from_millis(300), ..Limits::default() };
     let estate = Estate::new(limits).await;
-    let routes = router(estate.engine.clone());
+    let routes = router(&estate.engine);
     let told = sql(&routes, "", "SELECT * FROM generate_series(1, 9)").await;
     assert_eq!(told.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let endless = "SELECT count(*) FROM generate_series(1, 9000000000000) WHERE random() > 2";
@@ -117,7 +121,7 @@ async fn bounds_are_problems_of_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_table_is_documented() {
     let estate = small(Lie::InFiles).await;
-    let routes = router(estate.engine.clone());
+    let routes = router(&estate.engine);
     let told = value(get(&routes, "/v1/tables").await).await;
     let tables = told["tables"].as_array().unwrap();
     let names: Vec<&str> = tables.iter().map(|table| table["name"].as_str().unwrap()).collect();
@@ -129,6 +133,7 @@ async fn every_table_is_documented() {
         "charges",
         "invoices",
         "decisions",
+        "audit",
         "gaps",
         "dead_letters",
     ] {
@@ -143,11 +148,12 @@ async fn every_table_is_documented() {
         }
     }
     // What is documented is what is answered.
-    for name in ["samples", "resources", "events", "gaps", "dead_letters", "decisions"] {
+    for name in ["samples", "resources", "events", "gaps", "dead_letters", "decisions", "audit"] {
         let table = tables.iter().find(|table| table["name"] == name).unwrap();
         let columns = table["columns"].as_array().unwrap().iter();
         let documented: Vec<&str> = columns.map(|it| it["name"].as_str().unwrap()).collect();
-        let rows = estate.engine.query(&format!("SELECT * FROM {name}")).await.unwrap();
+        let rows =
+            estate.engine.query(&Scope::system(), &format!("SELECT * FROM {name}")).await.unwrap();
         let fields = rows.schema.fields().iter();
         assert_eq!(documented, fields.map(|field| field.name()).collect::<Vec<_>>(), "{name}");
     }
@@ -156,7 +162,7 @@ async fn every_table_is_documented() {
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_comes_in_pages() {
     let estate = small(Lie::InFiles).await;
-    let routes = router(estate.engine.clone());
+    let routes = router(&estate.engine);
     let window = "/v1/usage?start=2026-11-02T00:00:00Z&end=2026-11-02T01:00:00Z";
     let all = get(&routes, window).await;
     let total: usize = all.headers()["x-total-rows"].to_str().unwrap().parse().unwrap();
@@ -173,5 +179,5 @@ async fn usage_comes_in_pages() {
         "/v1/conservation?start=2026-11-02T00:00:00Z&end=2026-11-02T01:00:00Z&meter=cpu.time&node=n1",
     );
     let hours = value(hours.await).await;
-    assert_eq!(hours["hours"][0]["node"], "n1");
+    assert_eq!(hours[0]["node"], "n1");
 }

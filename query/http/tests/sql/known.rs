@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp, catalogue};
+use nilometer_contract::{MICROS_PER_HOUR, Scope, Timestamp, catalogue};
 use nilometer_engine::{Engine, Limits, Rows, Selection, USAGE_SCHEMA, usage_batch};
 use nilometer_http::{Format, render};
 use nilometer_simulated::{ChurnConfig, Fleet, FleetConfig, known_usage_at};
@@ -72,8 +72,10 @@ async fn check(engine: &Engine, config: &FleetConfig) {
     assert_eq!(meter.newest(), config.start.plus_micros(LONG));
     let all = Selection::default();
     for window in windows(config) {
-        let (told, known) =
-            (sums(&meter.usage(window, &all).await.unwrap()), known(config, window));
+        let (told, known) = (
+            sums(&meter.usage(&Scope::system(), window, &all).await.unwrap()),
+            known(config, window),
+        );
         assert_eq!(told.len(), known.len(), "{window:?}");
         for (key, pico) in known {
             assert_eq!(told.get(&key), Some(&pico), "{key:?} in {window:?}");
@@ -86,7 +88,8 @@ async fn check(engine: &Engine, config: &FleetConfig) {
 
 /// A selection tells what it selects of the whole, and changes nothing of it.
 async fn check_selections(engine: &Engine, window: Window) {
-    let whole = engine.meter().usage(window, &Selection::default()).await.unwrap();
+    let whole =
+        engine.meter().usage(&Scope::system(), window, &Selection::default()).await.unwrap();
     let (first, last) = (whole.first().unwrap(), whole.last().unwrap());
     for row in [first, last] {
         let meter = Some(row.meter.name.to_string());
@@ -100,7 +103,7 @@ async fn check_selections(engine: &Engine, window: Window) {
                 ..Selection::default()
             },
         ] {
-            let part = engine.meter().usage(window, &selection).await.unwrap();
+            let part = engine.meter().usage(&Scope::system(), window, &selection).await.unwrap();
             let mut expected = whole.clone();
             expected.retain(|row| {
                 selection.project.as_deref().is_none_or(|it| it == &*row.project)
@@ -115,7 +118,7 @@ async fn check_selections(engine: &Engine, window: Window) {
 
 /// `usage` says in SQL what the meter says.
 async fn check_sql(engine: &Engine, window: Window) {
-    let rows = engine.meter().usage(window, &Selection::default()).await.unwrap();
+    let rows = engine.meter().usage(&Scope::system(), window, &Selection::default()).await.unwrap();
     let expected = Rows {
         schema: USAGE_SCHEMA.clone(),
         batches: vec![usage_batch(&rows).unwrap()],
@@ -127,10 +130,10 @@ async fn check_sql(engine: &Engine, window: Window) {
         lines.sort();
         lines
     };
-    let told = engine.query("SELECT * FROM usage").await.unwrap();
+    let told = engine.query(&Scope::system(), "SELECT * FROM usage").await.unwrap();
     assert_eq!(lines(&told), lines(&expected));
     let sql = "SELECT * FROM usage WHERE meter = 'cpu.time' AND kind = 'vm' AND quantity > 1";
-    let told = engine.query(sql).await.unwrap();
+    let told = engine.query(&Scope::system(), sql).await.unwrap();
     let cpu = catalogue().find("cpu.time").unwrap();
     let one = Quantity(1_000_000_000_000);
     let wanted =
@@ -142,7 +145,7 @@ async fn check_sql(engine: &Engine, window: Window) {
 
 async fn check_conservation(engine: &Engine, window: Window) {
     for meter in ["cpu.time", "memory.usage"] {
-        let hours = engine.meter().conservation(window, meter).await.unwrap();
+        let hours = engine.meter().conservation(&Scope::system(), window, meter).await.unwrap();
         assert!(hours.len() > 9 && hours.iter().any(|hour| hour.children.len() > 2), "{meter}");
         for hour in hours {
             let all = hour.children_used() + hour.overhead + hour.idle;

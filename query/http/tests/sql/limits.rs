@@ -11,7 +11,8 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::StreamExt;
-use nilometer_engine::{Limits, QueryError};
+use nilometer_contract::Scope;
+use nilometer_engine::{Limits, QueryError, RowRule};
 
 use crate::estate::Estate;
 
@@ -42,13 +43,13 @@ impl PartitionStream for Endless {
     }
 }
 
-async fn with(limits: Limits) -> (Estate, Arc<AtomicU64>) {
+pub(crate) async fn with(limits: Limits) -> (Estate, Arc<AtomicU64>) {
     let estate = Estate::new(limits).await;
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
     let taken = Arc::<AtomicU64>::default();
     let endless = Endless { schema: schema.clone(), taken: taken.clone() };
     let table = StreamingTable::try_new(schema, vec![Arc::new(endless)]).unwrap();
-    estate.engine.register("endless", Arc::new(table));
+    estate.engine.register("endless", Arc::new(table), RowRule::Operator);
     (estate, taken)
 }
 
@@ -92,7 +93,7 @@ async fn a_query_that_nobody_waits_for_stops() {
     for sql in ["SELECT sum(n) FROM endless", "SELECT n % 7, count(*) FROM endless GROUP BY 1"] {
         let before = taken.load(Ordering::Relaxed);
         let asking = engine.clone();
-        let asked = tokio::spawn(async move { asking.query(sql).await });
+        let asked = tokio::spawn(async move { asking.query(&Scope::system(), sql).await });
         while taken.load(Ordering::Relaxed) < before + 10 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -102,7 +103,7 @@ async fn a_query_that_nobody_waits_for_stops() {
 }
 
 /// Nothing is taken any more, soon.
-async fn stops(taken: &AtomicU64) {
+pub(crate) async fn stops(taken: &AtomicU64) {
     for _ in 0..200 {
         let before = taken.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -40,3 +40,17 @@ async fn labels_are_answered_before_files_are_opened() {
     let told = estate.ask("SELECT count(*) FROM samples WHERE resource = 'nobody'").await.unwrap();
     assert!(told.contains("| 0 "), "{told}");
 }
+
+/// How many samples there are, and when the first and the last was, is known without reading any.
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_and_extents_of_samples_are_read_from_no_file() {
+    for lie in [Lie::InFiles, Lie::InMemory] {
+        let estate = small(lie).await;
+        let asked =
+            "SELECT count(*) AS n, count(meter) AS m, min(at) AS a, max(at) AS b FROM samples";
+        let plan = estate.ask(&format!("EXPLAIN {asked}")).await.unwrap();
+        assert!(plan.contains("PlaceholderRowExec") && !plan.contains("LabelExec"), "{plan}");
+        let read = estate.ask(&format!("{asked} WHERE value = value")).await.unwrap();
+        assert_eq!(estate.ask(asked).await.unwrap(), read);
+    }
+}

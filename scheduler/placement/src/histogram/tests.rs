@@ -102,6 +102,7 @@ fn the_percentile_is_the_bucket_that_holds_more_than_its_share_from_above() {
     for (peak, steps) in [(0.99, 4), (0.71, 4), (0.69, 2), (0.51, 2), (0.49, 0), (0.01, 0)] {
         assert!(near(of(peak), bucket(steps)), "{peak}: {}", of(peak));
     }
+    assert!(near(of(0.5), bucket(0)), "just half the weight above is not more than half");
     let floor = Shape { floor: 3.0, peak: 0.99, ..PLAIN };
     assert!(near(histogram.percentile(floor).unwrap(), 3.0 * bucket(4)));
 }

@@ -131,6 +131,10 @@ fn an_estimate_has_age_span_and_a_peak_not_below_the_level() {
     assert_eq!((cpu.age_micros, cpu.span_micros), (30_000_000, 120_000_000));
     assert_eq!(n.cpu(at(60)).unwrap().age_micros, 0, "a clock behind the sample");
     assert_eq!(n.memory(at(150)), None);
+    // What was high for most of the time is the peak, also of an hour that was never observed.
+    let usage = folded("cpu.time", &[(0, 0.0), (300, 1_200.0), (310, 1_210.0)]);
+    let cpu = usage.get("n").unwrap().cpu(at(12 * 3_600)).unwrap();
+    assert!(cpu.level == 1.0 && (4.0..4.3).contains(&cpu.peak), "{cpu:?}");
     // Of an hour with one high value the percentile is low, but not below the present level.
     let mut samples: Vec<(i64, f64)> = (0..60).map(|n| (n * 60, n as f64 * 60.0)).collect();
     samples.push((3_541, 3_540.0 + 50.0));

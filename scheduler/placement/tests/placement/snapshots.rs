@@ -129,6 +129,19 @@ fn an_idle_node_is_expected_to_stay_idle() {
 }
 
 #[test]
+fn a_node_of_which_one_meter_is_missing_is_stale() {
+    let mut state = ClusterState::default();
+    let of = node("n1", 16, 64 * GIB);
+    state.apply(event(Change::Created, at(0), of.clone()));
+    let mut batch = BatchBuilder::new("test");
+    let index = batch.subject(Subject::from(&of));
+    batch.push_named(index, "memory.usage", at(0), GIB as f64);
+    state.fold(&batch.build());
+    let found = &snapshot(&state, at(1)).nodes[0];
+    assert_eq!((found.memory.used, found.cpu.used, found.stale), (Some(GIB), None, true));
+}
+
+#[test]
 fn resources_known_from_samples_alone_live_for_an_hour_after_the_last() {
     let mut state = ClusterState::default();
     let mut batch = BatchBuilder::new("test");

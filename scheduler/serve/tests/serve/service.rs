@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    EVENTS, LifecycleEvent, SAMPLES, SampleBatch, Timestamp, encode, partition_of,
+    EVENTS, LifecycleEvent, SAMPLES, SampleBatch, Scope, Timestamp, catalogue, encode, partition_of,
 };
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicConfig, TopicPartition};
 use nilometer_placement::record::replay;
@@ -69,7 +69,8 @@ impl Running {
         let registry = Registry::new();
         let book = "name = 'b'\ncurrency = 'EUR'\n[[price]]\nmeter = 'memory.allocation'\n\
             kind = 'node'\nprice = '0.5'\nper = 'GiB*hour'";
-        let prices = NodePrices::new(PriceBook::parse(book).unwrap());
+        let prices =
+            NodePrices::new(PriceBook::parse(book).unwrap(), Arc::new(catalogue().clone()));
         let config = Config { refresh_millis: 0, ..Config::default() };
         let shared: Arc<dyn Log> = log.clone();
         let clock = Arc::new(move || now);
@@ -133,7 +134,7 @@ async fn a_simulated_day_is_read_and_each_answer_can_be_given_again() {
     }
     let now = fleet.position().unwrap();
     let running = Running::start(events, samples, now).await;
-    let nodes = running.scheduler.nodes(None, 1_000);
+    let (nodes, _) = running.scheduler.nodes(&Scope::system(), 0, 1_000);
     let bare = nodes.iter().filter(|(node, _)| !node.guest).count();
     assert_eq!(bare, 8);
     for (node, _) in &nodes {
@@ -143,8 +144,8 @@ async fn a_simulated_day_is_read_and_each_answer_can_be_given_again() {
     }
     let wanted = (0..30).map(|n| request(&format!("w{n}"), 500, GIB)).collect();
     let (record, decision) = running.scheduler.place(wanted, None, 7).unwrap();
-    let (_, plan) = running.scheduler.plan();
-    let again = running.scheduler.nodes(None, 1_000);
+    let (_, plan) = running.scheduler.plan(&Scope::system()).unwrap();
+    let (again, _) = running.scheduler.nodes(&Scope::system(), 0, 1_000);
     let in_flight: u64 = again.iter().map(|(node, _)| node.cpu.in_flight).sum();
     let placed = decision.placements.iter().filter(|placed| placed.node.is_some()).count();
     assert_eq!(in_flight, 500 * placed as u64, "counted at once, before any sample");
