@@ -22,7 +22,7 @@ use nilometer_http::{
     Call, Format, Kind, Page, Problem, Surface, TOTAL_ROWS, check, say_missing, send_rows,
 };
 use nilometer_rating::{Detail, Invoice, IssuedInvoice, Period};
-use nilometer_store::{CHARGES, Missing};
+use nilometer_store::Missing;
 use nilometer_usage::Window;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ use crate::find::Bill;
 use crate::invoices::window_of;
 use crate::ledger::Ledger;
 use crate::routes;
-use crate::rows::{batch, charge_columns};
+use crate::rows::{CHARGES, charge_columns, shown_columns};
 
 impl Ledger {
     /// The HTTP surface.
@@ -83,9 +83,11 @@ async fn charges(ledger: Ledger, call: Call) -> Result<Response, Problem> {
     let page = call.page().of(&found);
     let columns = charge_columns(page);
     let schema = CHARGES.file_schema();
-    let schema = Arc::new(Schema::new(schema.fields()[..columns.len()].to_vec()));
-    let rows =
-        Rows { schema: schema.clone(), batches: vec![batch(schema, columns)], missing: Vec::new() };
+    let built = schema.fields().iter();
+    let built = built.filter(|field| columns.iter().any(|(name, _)| name == field.name()));
+    let schema = Arc::new(Schema::new(built.cloned().collect::<Vec<_>>()));
+    let batches = vec![shown_columns(&schema, &columns)];
+    let rows = Rows { schema, batches, missing: Vec::new() };
     let response = in_pages(&call, send_rows(&call, &rows)?, found.len());
     Ok(ledger.say_missing(response, window_of(&period), call.scope()))
 }

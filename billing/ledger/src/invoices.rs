@@ -8,7 +8,9 @@ use nilometer_engine::Selection;
 use nilometer_rating::{
     Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, PriceBook, corrections, invoice,
 };
-use nilometer_store::{CHARGES, INVOICES, USAGE};
+use nilometer_usage::USAGE;
+
+use crate::rows::{CHARGES, INVOICES};
 use nilometer_usage::Window;
 use tracing::warn;
 

@@ -5,9 +5,13 @@ use std::sync::{Arc, RwLock};
 
 use nilometer_contract::{Causes, Timestamp, micros};
 use nilometer_engine::Engine;
+use nilometer_ingest::GAPS;
 use nilometer_rating::PriceBook;
 use nilometer_source::SharedClock;
-use nilometer_store::{CHARGES, GAPS, INVOICES, Storage, Table, USAGE};
+use nilometer_store::{Storage, Table};
+use nilometer_usage::USAGE;
+
+use crate::rows::{CHARGES, INVOICES};
 use nilometer_usage::Window;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;

@@ -44,3 +44,4 @@ pub use explain::{Explanation, MAX_SHOWN, Step};
 pub use find::Bill;
 pub use ledger::Ledger;
 pub use metrics::Metrics;
+pub use rows::{CHARGES, INVOICES};

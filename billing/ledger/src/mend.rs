@@ -17,7 +17,9 @@ use nilometer_contract::{Scope, Timestamp};
 use nilometer_engine::Engine;
 use nilometer_ingest::own_up;
 use nilometer_rating::IssuedInvoice;
-use nilometer_store::{INVOICES, Table};
+use nilometer_store::Table;
+
+use crate::rows::INVOICES;
 use nilometer_usage::Window;
 use tracing::info;
 

@@ -7,10 +7,81 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::SchemaRef;
-use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
+use nilometer_contract::ColumnType::{Decimal, Float, Instant, Int, Text};
+use nilometer_contract::{
+    MICROS_PER_HOUR, RowRule, RowSource, TableDef, Timestamp, column, columns,
+};
 use nilometer_rating::{Charge, IssuedInvoice, Line};
-use nilometer_store::{CHARGES, INVOICES, TableDef, USAGE};
-use nilometer_usage::{Quantity, UsageRow};
+use nilometer_usage::{Quantity, USAGE, UsageRow};
+
+/// Rated usage.
+pub const CHARGES: TableDef = TableDef {
+    name: "charges",
+    doc: "Usage times price, before rounding.",
+    columns: &[
+        columns::START,
+        columns::END,
+        columns::PROJECT,
+        columns::RESOURCE,
+        columns::KIND,
+        columns::METER,
+        columns::LABELS,
+        column("quantity", Decimal, "usage unit", "How much."),
+        column("unit", Text, "", "Unit of the quantity."),
+        column("price", Text, "currency", "Price of one `per`."),
+        column("per", Text, "", "What the price is for."),
+        column("currency", Text, "", "ISO 4217 code."),
+        column("amount", Decimal, "currency", "Quantity × price ÷ per, cut after 12 digits."),
+        column("price_book", Text, "", "Version of the price book."),
+        column("price_entry", Text, "", "Entry of the price book."),
+        column("observed_micros", Int, "microseconds", "Time of the usage that was observed."),
+        column("known", Int, "", "Version of `samples` that it rests on."),
+    ],
+    partition: None,
+    order: &["start", "project", "resource"],
+    time: Some("start"),
+    retention_days: 0,
+    rule: RowRule::Project { project: "project", at: "start", until: None },
+    from: RowSource::Computed,
+};
+
+/// Invoices, a row a line.
+pub const INVOICES: TableDef = TableDef {
+    name: "invoices",
+    doc: "Issued invoices, one row a line; immutable.",
+    columns: &[
+        column("id", Text, "", "Number of the invoice."),
+        columns::PROJECT,
+        columns::START,
+        columns::END,
+        column("currency", Text, "", "ISO 4217 code."),
+        column("status", Text, "", "issued."),
+        column("issued_at", Instant, "", "When it was issued."),
+        column("line", Text, "", "Id of the line."),
+        column("description", Text, "", "What the line is for."),
+        columns::KIND,
+        columns::METER,
+        column("quantity", Decimal, "usage unit", "Sum of the usage."),
+        column("unit", Text, "", "Unit of the quantity."),
+        column("price", Text, "currency", "Price of one `per`."),
+        column("per", Text, "", "What the price is for."),
+        column("amount", Decimal, "currency", "Rounded once, half to even."),
+        column("coverage", Float, "fraction", "Part of the period that was observed."),
+        column("total", Decimal, "currency", "Sum of the invoice's lines."),
+        column("price_book", Text, "", "Version of the price book."),
+        column("digest", Text, "", "Digest of the invoice's contents."),
+        column("document", Text, "JSON", "The sealed invoice; on its first row only."),
+    ],
+    partition: None,
+    order: &["issued_at"],
+    time: Some("start"),
+    retention_days: 0,
+    rule: RowRule::Project { project: "project", at: "start", until: Some("end") },
+    from: RowSource::Original,
+};
+
+/// Columns by name.
+pub(crate) type Columns = Vec<(&'static str, ArrayRef)>;
 
 /// Digits after the point of every stored decimal.
 const SCALE: i8 = 12;
@@ -33,8 +104,8 @@ pub(crate) fn withdrawn_hours(
 
 fn without_time(def: &TableDef, hours: &[i64], micros: i64, known: i64, book: &str) -> RecordBatch {
     let count = hours.len();
-    let columns = def.columns.iter().map(|column| -> ArrayRef {
-        match column.name {
+    let columns = def.columns.iter().map(|column| -> (&str, ArrayRef) {
+        let cells: ArrayRef = match column.name {
             "start" => instants(hours.iter().copied()),
             "end" => instants(hours.iter().map(|hour| hour + micros)),
             "known" => integers(vec![known; count]),
@@ -43,67 +114,72 @@ fn without_time(def: &TableDef, hours: &[i64], micros: i64, known: i64, book: &s
             "quantity" | "amount" => decimals(vec![0; count]),
             "coverage" => Arc::new(Float64Array::from_iter_values(vec![0.0; count])),
             _ => texts(vec![""; count]),
-        }
+        };
+        (column.name, cells)
     });
-    batch(def.file_schema(), columns.collect())
+    def.batch(columns.collect())
 }
 
 /// Rows of table `usage`.
 pub(crate) fn usage_batch(rows: &[UsageRow], known: i64) -> RecordBatch {
-    let columns = usage_columns(rows);
-    let more: [ArrayRef; 2] = [
-        integers(rows.iter().map(|row| row.observed_micros)),
-        integers(rows.iter().map(|_| known)),
-    ];
-    batch(USAGE.file_schema(), columns.into_iter().chain(more).collect())
+    let mut columns = usage_columns(rows);
+    columns.extend([
+        ("observed_micros", integers(rows.iter().map(|row| row.observed_micros))),
+        ("known", integers(rows.iter().map(|_| known))),
+    ]);
+    USAGE.batch(columns)
 }
 
-/// `start, end, resource, kind, meter, labels, project, quantity, unit, coverage`.
-pub(crate) fn usage_columns(rows: &[UsageRow]) -> Vec<ArrayRef> {
+/// Columns of `usage` but for those of stored rows.
+pub(crate) fn usage_columns(rows: &[UsageRow]) -> Columns {
     let coverage = rows.iter().map(|row| {
         let period = (row.end.0 - row.start.0).max(1);
         row.observed_micros as f64 / period as f64
     });
     vec![
-        instants(rows.iter().map(|row| row.start.0)),
-        instants(rows.iter().map(|row| row.end.0)),
-        texts(rows.iter().map(|row| &*row.resource)),
-        texts(rows.iter().map(|row| row.kind.as_str())),
-        texts(rows.iter().map(|row| &*row.meter.name)),
-        texts(rows.iter().map(|row| row.labels.as_str())),
-        texts(rows.iter().map(|row| &*row.project)),
-        decimals(rows.iter().map(|row| row.quantity.0)),
-        texts(rows.iter().map(|row| &*row.meter.usage_unit)),
-        Arc::new(Float64Array::from_iter_values(coverage)),
+        ("start", instants(rows.iter().map(|row| row.start.0))),
+        ("end", instants(rows.iter().map(|row| row.end.0))),
+        ("resource", texts(rows.iter().map(|row| &*row.resource))),
+        ("kind", texts(rows.iter().map(|row| row.kind.as_str()))),
+        ("meter", texts(rows.iter().map(|row| &*row.meter.name))),
+        ("labels", texts(rows.iter().map(|row| row.labels.as_str()))),
+        ("project", texts(rows.iter().map(|row| &*row.project))),
+        ("quantity", decimals(rows.iter().map(|row| row.quantity.0))),
+        ("unit", texts(rows.iter().map(|row| &*row.meter.usage_unit))),
+        ("coverage", Arc::new(Float64Array::from_iter_values(coverage))),
     ]
 }
 
 /// Rows of table `charges`.
 pub(crate) fn charges_batch(charges: &[Charge], known: i64) -> RecordBatch {
-    let observed = integers(charges.iter().map(|charge| charge.usage.observed_micros));
-    let more: [ArrayRef; 2] = [observed, integers(charges.iter().map(|_| known))];
-    batch(CHARGES.file_schema(), charge_columns(charges).into_iter().chain(more).collect())
+    let observed = charges.iter().map(|charge| charge.usage.observed_micros);
+    let mut columns = charge_columns(charges);
+    columns.extend([
+        ("observed_micros", integers(observed)),
+        ("known", integers(charges.iter().map(|_| known))),
+    ]);
+    CHARGES.batch(columns)
 }
 
-/// The columns of `charges` up to `price_entry`.
-pub(crate) fn charge_columns(charges: &[Charge]) -> Vec<ArrayRef> {
+/// Columns of `charges` but for those of stored rows.
+pub(crate) fn charge_columns(charges: &[Charge]) -> Columns {
     let all = || charges.iter();
     vec![
-        instants(all().map(|charge| charge.usage.start.0)),
-        instants(all().map(|charge| charge.usage.end.0)),
-        texts(all().map(|charge| &*charge.usage.project)),
-        texts(all().map(|charge| &*charge.usage.resource)),
-        texts(all().map(|charge| charge.usage.kind.as_str())),
-        texts(all().map(Charge::meter_name)),
-        texts(all().map(|charge| charge.usage.labels.as_str())),
-        decimals(all().map(|charge| charge.usage.quantity.0)),
-        texts(all().map(|charge| &*charge.entry.usage_unit)),
-        texts(all().map(|charge| charge.entry.price.to_string())),
-        texts(all().map(|charge| charge.entry.per.to_string())),
-        texts(all().map(|charge| charge.currency().to_string())),
-        decimals(all().map(|charge| shown(&charge.amount().truncated(SCALE as u32).0))),
-        texts(all().map(|charge| charge.entry.book.version.clone())),
-        texts(all().map(|charge| charge.entry.id.clone())),
+        ("start", instants(all().map(|charge| charge.usage.start.0))),
+        ("end", instants(all().map(|charge| charge.usage.end.0))),
+        ("project", texts(all().map(|charge| &*charge.usage.project))),
+        ("resource", texts(all().map(|charge| &*charge.usage.resource))),
+        ("kind", texts(all().map(|charge| charge.usage.kind.as_str()))),
+        ("meter", texts(all().map(Charge::meter_name))),
+        ("labels", texts(all().map(|charge| charge.usage.labels.as_str()))),
+        ("quantity", decimals(all().map(|charge| charge.usage.quantity.0))),
+        ("unit", texts(all().map(|charge| &*charge.entry.usage_unit))),
+        ("price", texts(all().map(|charge| charge.entry.price.to_string()))),
+        ("per", texts(all().map(|charge| charge.entry.per.to_string()))),
+        ("currency", texts(all().map(|charge| charge.currency().to_string()))),
+        ("amount", decimals(all().map(|charge| shown(&charge.amount().truncated(SCALE as u32).0)))),
+        ("price_book", texts(all().map(|charge| charge.entry.book.version.clone()))),
+        ("price_entry", texts(all().map(|charge| charge.entry.id.clone()))),
     ]
 }
 
@@ -124,30 +200,34 @@ pub(crate) fn invoice_batch(invoice: &IssuedInvoice) -> RecordBatch {
         .iter()
         .map(|line| line.map_or(1.0, |line| f64::from(line.coverage.weighted.0) / 1_000_000.0));
     let document = (0..count).map(|n| (n == 0).then(|| invoice.to_json()));
-    let columns: Vec<ArrayRef> = vec![
-        every(&invoice.id),
-        every(&invoice.project),
-        at(invoice.start),
-        at(invoice.end),
-        every(&invoice.currency.to_string()),
-        every(invoice.status.as_str()),
-        at(invoice.issued_at.unwrap_or_default()),
-        of(&|line| line.id.clone()),
-        of(&|line| line.description.clone()),
-        of(&|line| line.kind.to_string()),
-        of(&|line| line.meter.clone()),
-        decimals(lines.iter().map(|line| line.map_or(0, |line| line.quantity.0))),
-        of(&|line| line.unit.clone()),
-        of(&|line| line.price.to_string()),
-        of(&|line| line.per.clone()),
-        decimals(lines.iter().map(|line| line.map_or(0, |line| shown(&line.amount.to_string())))),
-        Arc::new(Float64Array::from_iter_values(coverage)),
-        decimals((0..count).map(|_| shown(&invoice.total.to_string()))),
-        every(&invoice.price_book),
-        every(invoice.digest.as_deref().unwrap_or_default()),
-        Arc::new(StringArray::from_iter(document)),
-    ];
-    batch(INVOICES.file_schema(), columns)
+    INVOICES.batch(vec![
+        ("id", every(&invoice.id)),
+        ("project", every(&invoice.project)),
+        ("start", at(invoice.start)),
+        ("end", at(invoice.end)),
+        ("currency", every(&invoice.currency.to_string())),
+        ("status", every(invoice.status.as_str())),
+        ("issued_at", at(invoice.issued_at.unwrap_or_default())),
+        ("line", of(&|line| line.id.clone())),
+        ("description", of(&|line| line.description.clone())),
+        ("kind", of(&|line| line.kind.to_string())),
+        ("meter", of(&|line| line.meter.clone())),
+        ("quantity", decimals(lines.iter().map(|line| line.map_or(0, |line| line.quantity.0)))),
+        ("unit", of(&|line| line.unit.clone())),
+        ("price", of(&|line| line.price.to_string())),
+        ("per", of(&|line| line.per.clone())),
+        (
+            "amount",
+            decimals(
+                lines.iter().map(|line| line.map_or(0, |line| shown(&line.amount.to_string()))),
+            ),
+        ),
+        ("coverage", Arc::new(Float64Array::from_iter_values(coverage))),
+        ("total", decimals((0..count).map(|_| shown(&invoice.total.to_string())))),
+        ("price_book", every(&invoice.price_book)),
+        ("digest", every(invoice.digest.as_deref().unwrap_or_default())),
+        ("document", Arc::new(StringArray::from_iter(document))),
+    ])
 }
 
 /// Start of the hour that a row lies in, in microseconds.
@@ -162,8 +242,14 @@ fn shown(text: &str) -> i128 {
     text.parse::<Quantity>().map_or(MOST, |quantity| quantity.0.clamp(-MOST, MOST))
 }
 
-pub(crate) fn batch(schema: SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
-    match RecordBatch::try_new(schema, columns) {
+/// Those of some columns that a schema has, in its order.
+pub(crate) fn shown_columns(schema: &SchemaRef, columns: &Columns) -> RecordBatch {
+    let array = |name: &str| match columns.iter().find(|(column, _)| *column == name) {
+        Some((_, array)) => array.clone(),
+        None => panic!("no column {name} of billing was built"),
+    };
+    let arrays = schema.fields().iter().map(|field| array(field.name())).collect();
+    match RecordBatch::try_new(schema.clone(), arrays) {
         Ok(batch) => batch,
         Err(error) => panic!("rows of billing fit their tables: {error}"),
     }

@@ -164,7 +164,7 @@ mod tests {
 
     fn statements(of: &[(i64, i64, bool)]) -> Statements {
         let view = TableView {
-            def: &nilometer_store::USAGE,
+            def: &nilometer_usage::USAGE,
             version: 0,
             files: Default::default(),
             memory: Vec::new(),

@@ -23,15 +23,14 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
-use nilometer_contract::{MICROS_PER_HOUR, Scope, Timestamp};
-use nilometer_engine::{RowRule, Selection, bounds, equals};
-use nilometer_store::{CHARGES, INVOICES, TableDef, USAGE};
-use nilometer_usage::Window;
+use nilometer_contract::{MICROS_PER_HOUR, Scope, TableDef, Timestamp};
+use nilometer_engine::{Selection, bounds, equals};
+use nilometer_usage::{USAGE, Window};
 
 use crate::archive::live;
 use crate::error::LedgerError;
 use crate::ledger::{Inner, Ledger};
-use crate::rows::{batch, charge_columns, usage_columns};
+use crate::rows::{CHARGES, INVOICES, charge_columns, shown_columns, usage_columns};
 use crate::state::{Known, Statements};
 
 const BATCH_ROWS: usize = 8_192;
@@ -57,11 +56,8 @@ pub(crate) fn register(ledger: &Ledger) {
         let fields = def.file_schema().fields().iter().filter(shown).cloned().collect::<Vec<_>>();
         let schema = Arc::new(Schema::new(fields));
         let inner = Arc::downgrade(&ledger.inner);
-        // An invoice tells of its whole period, a row of usage or charges of an hour at most.
-        let until = (def.name == INVOICES.name).then_some("end");
-        let rule = RowRule::Project { project: "project", at: "start", until };
         let table = LedgerTable { name, def, form, schema, inner };
-        ledger.inner.engine.register(name, Arc::new(table), rule);
+        ledger.inner.engine.register(name, def, Arc::new(table));
     }
 }
 
@@ -119,12 +115,12 @@ impl LedgerTable {
                 "usage" => {
                     let rows = ledger.usage(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(usage_columns);
-                    batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
+                    batches.extend(parts.map(|columns| shown_columns(&self.schema, &columns)));
                 }
                 _ => {
                     let rows = ledger.charges(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(charge_columns);
-                    batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
+                    batches.extend(parts.map(|columns| shown_columns(&self.schema, &columns)));
                 }
             }
         }

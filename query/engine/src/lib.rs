@@ -25,12 +25,8 @@ mod truncate;
 mod usage;
 
 pub use answer::Answer;
-pub use catalogue::{kinds_schema, meters_schema};
-pub use engine::{Engine, Limits, QueryError, Rows};
+pub use engine::{Described, Engine, Limits, QueryError, Rows};
 pub use filter::{bounds, equals};
 pub use meter::{Meter, MeterError};
 pub use plan::{Selection, UnknownKind};
-pub use resources::schema as resources_schema;
-pub use samples::schema as samples_schema;
-pub use tenancy::{RowRule, is_position};
 pub use usage::{USAGE_SCHEMA, days, usage_batch};

@@ -15,7 +15,7 @@ use nilometer_contract::{History, Resource, Scope, Segment, Timestamp};
 use crate::missing::{LIFETIMES, needs};
 
 /// Schema of `resources`: one row a state, `[start, end)`, `end` null while it lasts.
-pub fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     let instant = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     Arc::new(Schema::new(vec![

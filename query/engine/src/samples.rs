@@ -49,7 +49,7 @@ impl std::fmt::Debug for SamplesTable {
 }
 
 /// Schema of `samples`: `at`, the columns that describe a series, `value`, `epoch`.
-pub fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut fields = vec![Field::new("at", instant, true)];
     let described = SeriesColumn::ALL.iter();

@@ -9,9 +9,11 @@ use axum::http::Request;
 use nilometer_contract::{Principal, ResourceKind, Scope, Timestamp};
 use nilometer_http::{Gate, MISSING_ROWS};
 use nilometer_ledger::LedgerError;
+use nilometer_ledger::{CHARGES, INVOICES};
 use nilometer_rating::{Detail, IssuedInvoice, PriceBook};
 use nilometer_source::SystemClock;
-use nilometer_store::{CHARGES, CompactionPolicy, INVOICES, USAGE, compact};
+use nilometer_store::{CompactionPolicy, compact};
+use nilometer_usage::USAGE;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 

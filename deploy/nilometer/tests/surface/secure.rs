@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use nilometer_contract::{AUDIT, AuditRecord};
+use nilometer_http::gate::{AUDIT, AuditRecord};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicPartition};
 use reqwest::StatusCode;
 
