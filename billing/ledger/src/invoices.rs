@@ -8,16 +8,14 @@ use nilometer_engine::Selection;
 use nilometer_rating::{
     Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, PriceBook, corrections, invoice,
 };
-use nilometer_usage::USAGE;
-
-use crate::rows::{CHARGES, INVOICES};
-use nilometer_usage::Window;
+use nilometer_usage::{USAGE, Window};
 use tracing::warn;
 
 use crate::archive::documents;
 use crate::error::LedgerError;
 use crate::find::Bill;
 use crate::ledger::{Ledger, used_book};
+use crate::rows::{CHARGES, INVOICES};
 use crate::rows_read::{instants, text};
 use crate::state::{Archive, Known};
 

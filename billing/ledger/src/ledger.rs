@@ -9,10 +9,7 @@ use nilometer_ingest::GAPS;
 use nilometer_rating::PriceBook;
 use nilometer_source::SharedClock;
 use nilometer_store::{Storage, Table};
-use nilometer_usage::USAGE;
-
-use crate::rows::{CHARGES, INVOICES};
-use nilometer_usage::Window;
+use nilometer_usage::{USAGE, Window};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use prometheus::Registry;
@@ -27,6 +24,7 @@ use crate::find::Bill;
 use crate::look::Look;
 use crate::mend::Mender;
 use crate::metrics::Metrics;
+use crate::rows::{CHARGES, INVOICES};
 use crate::rows_read::Entries;
 use crate::settle::SETTLE;
 use crate::state::Archive;
@@ -94,7 +92,9 @@ impl Ledger {
         registry: &Registry,
     ) -> Result<Self, LedgerError> {
         let metrics = Metrics::register(registry).map_err(LedgerError::Metrics)?;
-        keep_book(storage, &book).await?;
+        if !config.reads_only {
+            keep_book(storage, &book).await?;
+        }
         let mut desk = Desk {
             usage: storage.table(&USAGE).await.map_err(LedgerError::Store)?,
             charges: storage.table(&CHARGES).await.map_err(LedgerError::Store)?,

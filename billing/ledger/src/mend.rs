@@ -18,8 +18,6 @@ use nilometer_engine::Engine;
 use nilometer_ingest::own_up;
 use nilometer_rating::IssuedInvoice;
 use nilometer_store::Table;
-
-use crate::rows::INVOICES;
 use nilometer_usage::Window;
 use tracing::info;
 
@@ -28,7 +26,7 @@ use crate::error::LedgerError;
 use crate::ledger::{Desk, Ledger};
 use crate::look::Look;
 use crate::metrics::Metrics;
-use crate::rows::hour_of;
+use crate::rows::{INVOICES, hour_of};
 use crate::state::{Archive, Known, Statements};
 use crate::tenancy::owned_by;
 

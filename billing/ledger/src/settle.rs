@@ -59,6 +59,9 @@ impl Ledger {
     ///
     /// [`run`](Self::run) does this again and again; tests and tools may do it once.
     pub async fn settle(&self, cancel: &CancellationToken) -> Result<usize, LedgerError> {
+        if self.inner.config.reads_only {
+            return Err(LedgerError::ReadsOnly);
+        }
         let mut desk = self.inner.desk.lock().await;
         self.settle_before(&mut desk, self.final_before(), true, cancel).await
     }

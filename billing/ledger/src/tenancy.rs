@@ -1,4 +1,5 @@
-//! Who bills: one ledger at a time settles and issues, by a lease; others answer and wait.
+//! Who bills: one ledger at a time settles and issues, by a lease; others answer and wait, or only
+//! answer.
 //!
 //! The owner's generation is in each transaction, so that one that was frozen past its term
 //! commits nothing. Maintenance of the tables is the ingester's.
@@ -82,6 +83,9 @@ impl Ledger {
 
     /// Refuses to write what another owns.
     pub(crate) fn may_write(&self) -> Result<(), LedgerError> {
+        if self.inner.config.reads_only {
+            return Err(LedgerError::ReadsOnly);
+        }
         self.inner.standing.holder().map_or(Ok(()), |holder| Err(LedgerError::Owned(holder)))
     }
 
@@ -96,19 +100,23 @@ impl Ledger {
                 known = Some(holder.clone());
             }
         });
-        let following = async {
-            loop {
-                tokio::time::sleep(self.inner.config.interval).await;
-                let mut desk = self.inner.desk.lock().await;
-                if let Err(error) = self.refresh(&mut desk).await {
-                    warn!(error = %Causes(&error), "what the owner of billing states cannot be read");
-                }
-            }
-        };
         tokio::select! {
-            () = cancel.cancelled() => None,
+            () = self.follow(cancel) => None,
             lease = waiting => Some(lease),
-            () = following => None,
+        }
+    }
+
+    /// Shows what the process that bills states, until cancelled.
+    pub async fn follow(&self, cancel: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(self.inner.config.interval) => {}
+            }
+            let mut desk = self.inner.desk.lock().await;
+            if let Err(error) = self.refresh(&mut desk).await {
+                warn!(error = %Causes(&error), "what the owner of billing states cannot be read");
+            }
         }
     }
 

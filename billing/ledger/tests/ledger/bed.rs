@@ -124,6 +124,10 @@ impl Bed {
         Bed { log: open_log(&folder), folder }
     }
 
+    pub(crate) fn log(&self) -> Arc<dyn Log> {
+        Arc::new(self.log.clone())
+    }
+
     pub(crate) fn storage(&self) -> Storage {
         Storage::local(&self.folder.path().join("tables")).unwrap()
     }
