@@ -22,7 +22,9 @@ pub enum LedgerError {
     #[error("billing is done by {0}: ask that one, or stop it first")]
     Owned(Box<Holder>),
     /// This process does not bill.
-    #[error("this process only reads what is billed: ask the one that runs `nilometer bill` or `up`")]
+    #[error(
+        "this process only reads what is billed: ask the one that runs `nilometer bill` or `up`"
+    )]
     ReadsOnly,
     /// The ownership of billing could not be asked for, or was lost.
     #[error("billing is not owned")]

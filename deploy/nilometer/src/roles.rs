@@ -256,9 +256,11 @@ impl Process {
         self.serve(ledger.surface());
         self.shown.ledger = Some(ledger.clone());
         let ready = ledger.clone();
-        self.readiness.push(Arc::new(move || ready.readiness()));
+        self.readiness.push(Arc::new(move || ready.settlement.readiness()));
         let (lease, cancel) = (self.config.lease(), self.workers.cancel.clone());
-        self.workers.spawn("bill", async move { Ok(ledger.run_owned(role, lease, cancel).await?) });
+        self.workers.spawn("bill", async move {
+            Ok(ledger.settlement.run_owned(role, lease, cancel).await?)
+        });
         Ok(())
     }
 
@@ -276,7 +278,7 @@ impl Process {
         self.serve(ledger.surface());
         let cancel = self.workers.cancel.clone();
         self.workers.spawn("bills", async move {
-            ledger.follow(&cancel).await;
+            ledger.settlement.follow(&cancel).await;
             Ok(())
         });
         Ok(())

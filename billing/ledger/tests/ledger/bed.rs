@@ -260,7 +260,7 @@ impl Site {
 
     /// Settles what is due.
     pub(crate) async fn settle(&self) -> usize {
-        self.ledger.settle(&CancellationToken::new()).await.unwrap()
+        self.ledger.settlement.settle(&CancellationToken::new()).await.unwrap()
     }
 
     /// Rows of a query as CSV.

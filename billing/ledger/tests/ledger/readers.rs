@@ -46,7 +46,7 @@ async fn a_process_that_does_not_bill_shows_the_same_rows() {
     let project = projects(&site).pop().unwrap();
     let issue = async |ledger: &Ledger, hours: (i64, i64)| {
         let period = period(hours.0, hours.1);
-        ledger.issue(&project, &period, Detail::Prices, hour(24 * 30)).await
+        ledger.invoices.issue(&project, &period, Detail::Prices, hour(24 * 30)).await
     };
     let issued = issue(&site.ledger, (0, 2)).await.unwrap();
 
@@ -68,7 +68,7 @@ async fn a_process_that_does_not_bill_shows_the_same_rows() {
         assert!(billing.lines().count() > 2, "{question}");
         assert!(billing == reading, "{question}: {billing} but {reading}");
     }
-    let refused = reader.settle(&cancel).await.unwrap_err();
+    let refused = reader.settlement.settle(&cancel).await.unwrap_err();
     assert!(matches!(refused, LedgerError::ReadsOnly), "{refused}");
     let refused = issue(&reader, (2, 4)).await.unwrap_err();
     assert!(matches!(refused, LedgerError::ReadsOnly), "{refused}");
@@ -78,7 +78,7 @@ async fn a_process_that_does_not_bill_shows_the_same_rows() {
     issue(&site.ledger, (2, 4)).await.unwrap();
     let looking = tokio::spawn({
         let (reader, cancel) = (reader.clone(), cancel.clone());
-        async move { reader.follow(&cancel).await }
+        async move { reader.settlement.follow(&cancel).await }
     });
     let billing = answers(&site.engine).await;
     site.until("the reader shows the second invoice", async || answers(&engine).await == billing)
