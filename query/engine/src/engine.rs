@@ -27,6 +27,7 @@ use crate::answer::Answer;
 use crate::catalogue::{CatalogueTable, Of};
 use crate::meter::Meter;
 use crate::missing::Lacks;
+use crate::once::OncePerSeries;
 use crate::resources::ResourcesTable;
 use crate::samples::SamplesTable;
 use crate::scan::Files;
@@ -260,6 +261,7 @@ impl Engine {
         let mut state = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime)
+            .with_physical_optimizer_rule(Arc::new(OncePerSeries))
             .build();
         state.register_function_rewrite(Arc::new(BinFixedWidths))?;
         Ok(SessionContext::new_with_state(state))

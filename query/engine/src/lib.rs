@@ -14,6 +14,7 @@ mod filter;
 mod label;
 mod meter;
 mod missing;
+mod once;
 mod plan;
 mod points;
 mod resources;
