@@ -5,7 +5,9 @@ use std::time::Duration;
 /// Settings of the ledger; checked values, not text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerConfig {
-    /// How often it looks for hours to settle.
+    /// Whether it only answers from what another process settles and issues.
+    pub reads_only: bool,
+    /// How often it looks for hours to settle, or for what was settled elsewhere.
     pub interval: Duration,
     /// How far the newest sample and the clock must be past an hour's end before the hour is settled: longer
     /// than the hold time of any meter, and than agents usually need to resend what they spooled.
@@ -24,6 +26,7 @@ pub struct LedgerConfig {
 impl Default for LedgerConfig {
     fn default() -> Self {
         LedgerConfig {
+            reads_only: false,
             interval: Duration::from_secs(2),
             grace: Duration::from_secs(3_600 + 300),
             quiet: Duration::from_secs(12),

@@ -21,6 +21,11 @@ pub enum LedgerError {
     /// Another process settles and issues.
     #[error("billing is done by {0}: ask that one, or stop it first")]
     Owned(Box<Holder>),
+    /// This process does not bill.
+    #[error(
+        "this process only reads what is billed: ask the one that runs `nilometer bill` or `up`"
+    )]
+    ReadsOnly,
     /// The ownership of billing could not be asked for, or was lost.
     #[error("billing is not owned")]
     Lease(#[source] LeaseError),
@@ -136,7 +141,9 @@ impl From<LedgerError> for Problem {
             | LedgerError::Invoice(InvoiceError::PeriodOpen { .. }) => {
                 known(StatusCode::CONFLICT, "too early")
             }
-            LedgerError::Owned(_) => known(StatusCode::CONFLICT, "billed by another process"),
+            LedgerError::Owned(_) | LedgerError::ReadsOnly => {
+                known(StatusCode::CONFLICT, "billed by another process")
+            }
             LedgerError::OtherBook { .. } => known(StatusCode::CONFLICT, "rated by another book"),
             LedgerError::LostInvoices(_) => known(StatusCode::CONFLICT, "invoices are missing"),
             LedgerError::Overlaps { .. } => known(StatusCode::CONFLICT, "billed already"),

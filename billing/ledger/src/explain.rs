@@ -8,17 +8,35 @@
 //! Every step is a query that anybody may run on the documented tables; what is shown of it is
 //! what that very query gave, cut after [`MAX_SHOWN`] rows.
 
+mod text;
+
+use std::sync::Arc;
+
 use nilometer_contract::{MeterKind, SAMPLES, Scope, partition_of};
 use nilometer_engine::Rows;
 use nilometer_http::{Format, render};
-use nilometer_rating::{Charge, Query, explain, samples_query};
+use nilometer_rating::{Charge, Query, TableNames, explain, samples_query};
+use nilometer_usage::USAGE;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::core::Core;
 use crate::error::LedgerError;
-use crate::find::Bill;
-use crate::ledger::Ledger;
-use crate::rows_read::integers;
+use crate::invoices::{Bill, Invoices};
+use crate::stored::parse::integers;
+use crate::stored::rows::{CHARGES, INVOICES};
+use crate::tables::{CHARGES_HISTORY, USAGE_HISTORY};
+
+/// The tables that an explanation asks.
+const TABLES: TableNames = TableNames {
+    usage: USAGE.name,
+    usage_history: USAGE_HISTORY,
+    charges: CHARGES.name,
+    charges_history: CHARGES_HISTORY,
+    invoices: INVOICES.name,
+    samples: nilometer_store::SAMPLES.name,
+    events: nilometer_ingest::EVENTS.name,
+};
 
 /// Most rows shown of one step.
 pub const MAX_SHOWN: usize = 24;
@@ -50,7 +68,14 @@ pub struct Explanation {
     pub steps: Vec<Step>,
 }
 
-impl Ledger {
+/// Explains invoice lines. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Explanations {
+    pub(crate) core: Arc<Core>,
+    pub(crate) invoices: Invoices,
+}
+
+impl Explanations {
     /// Explains a line of an issued invoice, of the draft of `bill`, or of a draft of the current
     /// month.
     ///
@@ -62,9 +87,9 @@ impl Ledger {
         line: &str,
         bill: Option<&Bill>,
     ) -> Result<Explanation, LedgerError> {
-        let sheet = self.sheet_with(scope, line, bill).await?;
-        let explained =
-            explain(line, &sheet.invoice, &sheet.charges, &self.inner.engine.tables().catalogue());
+        let drawn = self.invoices.drawn_with(scope, line, bill).await?;
+        let catalogue = self.core.engine.tables().catalogue();
+        let explained = explain(line, &drawn.invoice, &drawn.charges, &catalogue, &TABLES);
         let explained = explained.map_err(LedgerError::Explain)?;
         let mut steps = Vec::new();
         for query in &explained.queries {
@@ -78,7 +103,7 @@ impl Ledger {
         }
         let first = explained.charges.first();
         let charge = first.and_then(|first| {
-            sheet.charges.iter().find(|charge| {
+            drawn.charges.iter().find(|charge| {
                 charge.usage.start == first.start
                     && *charge.usage.resource == *first.resource
                     && charge.meter_name() == first.meter
@@ -97,7 +122,7 @@ impl Ledger {
         charge: &Charge,
         steps: &mut Vec<Step>,
     ) -> Result<(), LedgerError> {
-        let Query { finds, sql } = samples_query(charge);
+        let Query { finds, sql } = samples_query(charge, &TABLES);
         let of = format!(
             "{finds} of the first charge: {} of {} from {} to {}",
             charge.meter_name(),
@@ -132,14 +157,14 @@ impl Ledger {
     /// Number of partitions of the samples: configured, or what commits tell of; none before the
     /// first commit.
     async fn partitions(&self) -> Result<Option<u32>, LedgerError> {
-        if self.inner.config.partitions.is_some() {
-            return Ok(self.inner.config.partitions);
+        if self.core.config.partitions.is_some() {
+            return Ok(self.core.config.partitions);
         }
         let sql = format!(
             "SELECT coalesce(max(partition) + 1, 0) AS partitions FROM commits \
              WHERE topic = '{SAMPLES}'"
         );
-        let rows = self.inner.engine.query(&Scope::system(), &sql).await?;
+        let rows = self.core.engine.query(&Scope::system(), &sql).await?;
         let mut found = None;
         for batch in &rows.batches {
             found = found.into_iter().chain(integers(batch, "partitions")?).max();
@@ -149,7 +174,7 @@ impl Ledger {
 
     async fn step(&self, scope: &Scope, finds: &str, sql: &str) -> Result<Step, LedgerError> {
         let bounded = format!("{sql} LIMIT {}", MAX_SHOWN + 1);
-        let Rows { schema, batches, missing } = self.inner.engine.query(scope, &bounded).await?;
+        let Rows { schema, batches, missing } = self.core.engine.query(scope, &bounded).await?;
         let count: usize = batches.iter().map(|batch| batch.num_rows()).sum();
         let mut left = MAX_SHOWN;
         let shown = batches.iter().map(|batch| {

@@ -12,6 +12,8 @@
 //!
 //! [`routes`] has the parameters of each.
 
+mod routes;
+
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -22,17 +24,15 @@ use nilometer_http::{
     Call, Format, Kind, Page, Problem, Surface, TOTAL_ROWS, check, say_missing, send_rows,
 };
 use nilometer_rating::{Detail, Invoice, IssuedInvoice, Period};
-use nilometer_store::{CHARGES, Missing};
+use nilometer_store::Missing;
 use nilometer_usage::Window;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::LedgerError;
-use crate::find::Bill;
-use crate::invoices::window_of;
+use crate::invoices::{Bill, window_of};
 use crate::ledger::Ledger;
-use crate::routes;
-use crate::rows::{batch, charge_columns};
+use crate::stored::rows::{CHARGES, charge_columns, shown_columns};
 
 impl Ledger {
     /// The HTTP surface.
@@ -76,16 +76,18 @@ async fn charges(ledger: Ledger, call: Call) -> Result<Response, Problem> {
         return Err(Problem::unprocessable("no price", detail).about("meter"));
     }
     let selection = Selection { project, resource, meter, kind };
-    let known = selection.check(ledger.inner.engine.tables(), call.scope());
+    let known = selection.check(ledger.core.engine.tables(), call.scope());
     known
         .map_err(|error| Problem::unprocessable("no such kind", error.to_string()).about("kind"))?;
-    let found = ledger.charges(call.scope(), window_of(&period), &selection).await?;
+    let found = ledger.rating.charges(call.scope(), window_of(&period), &selection).await?;
     let page = call.page().of(&found);
     let columns = charge_columns(page);
     let schema = CHARGES.file_schema();
-    let schema = Arc::new(Schema::new(schema.fields()[..columns.len()].to_vec()));
-    let rows =
-        Rows { schema: schema.clone(), batches: vec![batch(schema, columns)], missing: Vec::new() };
+    let built = schema.fields().iter();
+    let built = built.filter(|field| columns.iter().any(|(name, _)| name == field.name()));
+    let schema = Arc::new(Schema::new(built.cloned().collect::<Vec<_>>()));
+    let batches = vec![shown_columns(&schema, &columns)];
+    let rows = Rows { schema, batches, missing: Vec::new() };
     let response = in_pages(&call, send_rows(&call, &rows)?, found.len());
     Ok(ledger.say_missing(response, window_of(&period), call.scope()))
 }
@@ -99,21 +101,22 @@ fn in_pages(call: &Call, mut response: Response, total: usize) -> Response {
 async fn bill(ledger: Ledger, call: Call) -> Result<Response, Problem> {
     let detail = detail(call.get("detail"));
     let Some(bill) = bill_of(&call)? else {
-        let issued = ledger.issued(call.scope(), call.get("project")).await?;
+        let issued = ledger.invoices.issued(call.scope(), call.get("project")).await?;
         let response = call.answer(list(&issued, call.page(), call.format));
         call.note.add_rows(call.page().of(&issued).len());
         let mut response = in_pages(&call, response, issued.len());
-        let missing: Vec<Missing> = ledger.archive().lost_invoices().cloned().collect();
+        let missing: Vec<Missing> = ledger.core.stored().lost_invoices().cloned().collect();
         say_missing(response.headers_mut(), &missing, call.scope());
         return Ok(response);
     };
-    let issued = ledger.issued(call.scope(), Some(&bill.project)).await?;
+    let issued = ledger.invoices.issued(call.scope(), Some(&bill.project)).await?;
     let period = (bill.period.start(), bill.period.end());
     match issued.iter().find(|it| (it.start, it.end) == period) {
-        Some(issued) => Ok(sheet(&call, issued)),
+        Some(issued) => Ok(rendered(&call, issued)),
         None => {
-            let draft = ledger.draft(call.scope(), &bill.project, &bill.period, detail).await?;
-            let draft = sheet(&call, &draft);
+            let draft =
+                ledger.invoices.draft(call.scope(), &bill.project, &bill.period, detail).await?;
+            let draft = rendered(&call, &draft);
             Ok(ledger.say_missing(draft, window_of(&bill.period), call.scope()))
         }
     }
@@ -123,20 +126,20 @@ async fn issue(ledger: Ledger, call: Call) -> Result<Response, Problem> {
     let request: IssueRequest = call.json()?;
     let bill = request.bill()?;
     call.note.set_query(&format!("project={} period={}", bill.project, bill.period));
-    let now = ledger.inner.clock.now();
+    let now = ledger.core.clock.now();
     let detail = detail(request.detail.as_deref());
-    let issued = ledger.issue(&bill.project, &bill.period, detail, now).await?;
-    Ok(ledger.say_missing(sheet(&call, &issued), window_of(&bill.period), call.scope()))
+    let issued = ledger.invoices.issue(&bill.project, &bill.period, detail, now).await?;
+    Ok(ledger.say_missing(rendered(&call, &issued), window_of(&bill.period), call.scope()))
 }
 
 async fn issued(ledger: Ledger, call: Call) -> Result<Response, Problem> {
-    let issued = ledger.issued_invoice(call.scope(), call.required("id")).await?;
-    Ok(sheet(&call, &issued))
+    let issued = ledger.invoices.issued_invoice(call.scope(), call.required("id")).await?;
+    Ok(rendered(&call, &issued))
 }
 
 async fn explained(ledger: Ledger, call: Call) -> Result<Response, Problem> {
     let (line, bill) = (call.required("line"), bill_of(&call)?);
-    let explanation = ledger.explain(call.scope(), line, bill.as_ref()).await?;
+    let explanation = ledger.explanations.explain(call.scope(), line, bill.as_ref()).await?;
     Ok(call.answer(match call.format {
         Format::Table => explanation.to_text(),
         _ => explanation.to_json(),
@@ -159,13 +162,13 @@ impl Ledger {
     /// Says in an answer about a period which rows it lacks because their files are damaged: of
     /// samples and lifetimes, and of what was settled.
     fn say_missing(&self, mut response: Response, window: Window, scope: &Scope) -> Response {
-        let archive = self.archive();
-        let settled = [&archive.usage, &archive.charges].into_iter().flat_map(|statements| {
+        let stored = self.core.stored();
+        let settled = [&stored.usage, &stored.charges].into_iter().flat_map(|statements| {
             statements.view.files.missing(window.start.0, window.end.0).cloned()
         });
-        let mut missing = self.inner.engine.meter().missing(window);
+        let mut missing = self.core.engine.meter().missing(window);
         missing.extend(settled);
-        missing.extend(archive.lost_invoices().cloned());
+        missing.extend(stored.lost_invoices().cloned());
         say_missing(response.headers_mut(), &missing, scope);
         response
     }
@@ -218,7 +221,7 @@ fn detail(text: Option<&str>) -> Detail {
 }
 
 /// An invoice in the format asked for.
-fn sheet(call: &Call, invoice: &Invoice) -> Response {
+fn rendered(call: &Call, invoice: &Invoice) -> Response {
     call.note.add_rows(invoice.lines.len());
     call.answer(match call.format {
         Format::Table => invoice.to_text(),

@@ -1,28 +1,49 @@
 //! Invoices: drafts of what is known now, and those that were issued.
 
-use std::collections::BTreeSet;
+mod find;
+mod issue;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use datafusion::logical_expr::{col, lit};
 use nilometer_contract::{Scope, Timestamp};
 use nilometer_engine::Selection;
 use nilometer_rating::{
-    Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, PriceBook, corrections, invoice,
+    Charge, Detail, Invoice, IssuedInvoice, Line, MAX_GAPS, Period, corrections, invoice,
 };
-use nilometer_store::{CHARGES, INVOICES, USAGE};
-use nilometer_usage::Window;
+use nilometer_usage::{USAGE, Window};
 use tracing::warn;
 
-use crate::archive::documents;
+use crate::core::Core;
 use crate::error::LedgerError;
-use crate::find::Bill;
-use crate::ledger::{Ledger, used_book};
-use crate::rows_read::{instants, text};
-use crate::state::{Archive, Known};
+use crate::rating::Rating;
+use crate::settlement::Settlement;
+use crate::stored::parse::{instants, text};
+use crate::stored::read::documents;
+use crate::stored::rows::{CHARGES, INVOICES};
+use crate::stored::statements::{AsOf, Stored};
+
+pub use find::Bill;
 
 /// Most issued invoices of a project that a later one corrects: the newest.
 const MAX_CORRECTED: usize = 24;
 
-impl Ledger {
+/// Drafts and issued invoices. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Invoices {
+    core: Arc<Core>,
+    rating: Rating,
+    settlement: Settlement,
+    /// Bills drawn up lately, the newest first, so that their lines can be asked about.
+    recent: Arc<Mutex<VecDeque<Bill>>>,
+}
+
+impl Invoices {
+    pub(crate) fn new(core: Arc<Core>, rating: Rating, settlement: Settlement) -> Self {
+        Invoices { core, rating, settlement, recent: Arc::default() }
+    }
+
     /// What a project owes for a period, as known now. Changes nothing.
     ///
     /// Carries the corrections of invoices issued before, and tells what is known to be missing.
@@ -41,22 +62,22 @@ impl Ledger {
         if !bill.is_in(scope) {
             return Err(LedgerError::NoProject(bill.project));
         }
-        let charges = self.charges(scope, window_of(period), &selection).await?;
+        let charges = self.rating.charges(scope, window_of(period), &selection).await?;
         self.remember(bill);
-        self.drawn(&self.archive(), project, period, detail, &charges).await
+        self.drawn(&self.core.stored(), project, period, detail, &charges).await
     }
 
     /// A draft of given charges, with corrections and gaps.
     pub(crate) async fn drawn(
         &self,
-        archive: &Archive,
+        stored: &Stored,
         project: &str,
         period: &Period,
         detail: Detail,
         charges: &[Charge],
     ) -> Result<Invoice, LedgerError> {
-        let draft = invoice(project, period, charges, &self.inner.book, detail)?;
-        let owed = self.owed(archive, project, period).await?;
+        let draft = invoice(project, period, charges, self.core.books.in_force(), detail)?;
+        let owed = self.owed(stored, project, period).await?;
         let mut draft = draft.with_corrections(owed)?;
         draft.gaps.extend(self.gaps(project, period).await?);
         Ok(draft)
@@ -68,19 +89,19 @@ impl Ledger {
         scope: &Scope,
         project: Option<&str>,
     ) -> Result<Vec<IssuedInvoice>, LedgerError> {
-        let mut issued = self.issued_in(&self.archive(), project).await?;
+        let mut issued = self.issued_in(&self.core.stored(), project).await?;
         issued.retain(|it| scope.covers(&it.project, it.start, it.end));
         Ok(issued)
     }
 
     pub(crate) async fn issued_in(
         &self,
-        archive: &Archive,
+        stored: &Stored,
         project: Option<&str>,
     ) -> Result<Vec<IssuedInvoice>, LedgerError> {
         let of = project.map_or(lit(true), |project| col("project").eq(lit(project)));
         let wanted = col("document").is_not_null().and(of);
-        let documents = documents(&self.inner.engine, &archive.invoices, wanted).await?;
+        let documents = documents(&self.core.engine, &stored.invoices, wanted).await?;
         let mut found = documents
             .iter()
             .map(|text| IssuedInvoice::from_json(text).map_err(LedgerError::Invoice))
@@ -96,43 +117,35 @@ impl Ledger {
         id: &str,
     ) -> Result<IssuedInvoice, LedgerError> {
         let wanted = col("document").is_not_null().and(col("id").eq(lit(id)));
-        let documents = documents(&self.inner.engine, &self.archive().invoices, wanted).await?;
+        let documents = documents(&self.core.engine, &self.core.stored().invoices, wanted).await?;
         let issued = documents.first().map(|text| IssuedInvoice::from_json(text)).transpose()?;
         let ours = issued.filter(|it| scope.covers(&it.project, it.start, it.end));
         ours.ok_or_else(|| LedgerError::NoInvoice(id.to_owned()))
     }
 
-    /// The book that an invoice was made with.
-    pub(crate) async fn book_of(&self, invoice: &Invoice) -> Result<PriceBook, LedgerError> {
-        match invoice.price_book_digest == self.inner.book.heading().digest {
-            true => Ok(self.inner.book.clone()),
-            false => used_book(&self.inner.storage, &invoice.price_book_digest).await,
-        }
-    }
-
     /// Lines that correct invoices of other periods, where something was stated anew since.
     async fn owed(
         &self,
-        archive: &Archive,
+        stored: &Stored,
         project: &str,
         period: &Period,
     ) -> Result<Vec<Line>, LedgerError> {
-        let issued = self.issued_in(archive, Some(project)).await?;
+        let issued = self.issued_in(stored, Some(project)).await?;
         let others =
             issued.iter().filter(|it| it.end <= period.start() || it.start >= period.end());
         let others: Vec<&IssuedInvoice> = others.collect();
         let mut found = Vec::new();
         for one in others.iter().rev().take(MAX_CORRECTED).rev() {
-            if !is_restated(archive, one) {
+            if !is_restated(stored, one) {
                 continue;
             }
             let of = Period::parse(&one.start.to_string(), &one.end.to_string(), &one.time_zone)?;
-            let book = self.book_of(one).await?;
+            let book = self.core.books.of(one).await?;
             let selection = Selection { project: Some(project.to_owned()), ..Selection::default() };
-            let usage = self.usage(&Scope::system(), window_of(&of), &selection).await?;
-            let now = invoice(project, &of, &self.rated(&usage, &book)?, &book, one.detail)?;
+            let usage = self.rating.usage(&Scope::system(), window_of(&of), &selection).await?;
+            let now = invoice(project, &of, &self.rating.rated(&usage, &book)?, &book, one.detail)?;
             let lines = corrections(one, &others, &now)?;
-            if one.currency != self.inner.book.currency() {
+            if one.currency != self.core.books.in_force().currency() {
                 let (invoice, currency) = (&one.id, one.currency.to_string());
                 warn!(invoice, currency, lines = lines.len(), "cannot correct in another currency");
                 continue;
@@ -158,7 +171,7 @@ impl Ledger {
             period.end(),
             period.start()
         );
-        let rows = self.inner.engine.query(&Scope::system(), &sql).await?;
+        let rows = self.core.engine.query(&Scope::system(), &sql).await?;
         let (mut texts, mut more) = (Vec::new(), 0);
         for batch in &rows.batches {
             let (start, end) = (instants(batch, "start")?, instants(batch, "end")?);
@@ -185,7 +198,7 @@ impl Ledger {
 
     /// Nodes on which a project had resources at some time of a window.
     fn nodes_of(&self, project: &str, window: Window) -> BTreeSet<String> {
-        let history = &self.inner.engine.tables().shared.history;
+        let history = &self.core.engine.tables().shared.history;
         let history = history.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let segments = history.iter().flat_map(|(_, lifetime)| lifetime.segments());
         let ours = segments.filter(|segment| {
@@ -198,13 +211,13 @@ impl Ledger {
 }
 
 /// Whether anything about an invoice's period was stated after it was issued.
-fn is_restated(archive: &Archive, invoice: &Invoice) -> bool {
-    let newer = |said: &crate::state::Statements| {
+fn is_restated(stored: &Stored, invoice: &Invoice) -> bool {
+    let newer = |said: &crate::stored::statements::Statements| {
         let hours = said.hours.range(invoice.start.0..invoice.end.0);
         let mut newest = hours.filter_map(|(_, statements)| statements.last());
         newest.any(|it| invoice.known.is_none_or(|known| it.known > known))
     };
-    newer(&archive.usage) || newer(&archive.charges)
+    newer(&stored.usage) || newer(&stored.charges)
 }
 
 /// The window of a period.
@@ -213,6 +226,6 @@ pub(crate) fn window_of(period: &Period) -> Window {
 }
 
 /// Which statements an invoice rests on.
-pub(crate) fn known_of(invoice: &Invoice) -> Known {
-    invoice.known.map_or(Known::Newest, Known::At)
+pub(crate) fn known_of(invoice: &Invoice) -> AsOf {
+    invoice.known.map_or(AsOf::Newest, AsOf::At)
 }

@@ -13,34 +13,26 @@
 //! newer `known`; the newest statement counts, the older ones stay readable in `usage_history`
 //! and `charges_history` (invariant 15).
 
-mod archive;
-mod charges;
+mod books;
 mod config;
-mod cost;
+mod core;
 mod error;
 mod explain;
-mod explain_text;
-mod find;
-mod hold;
 mod http;
 mod invoices;
-mod issue;
 mod ledger;
-mod look;
-mod mend;
 mod metrics;
-mod routes;
-mod rows;
-mod rows_read;
-mod settle;
-mod state;
+mod rating;
+mod settlement;
+mod stored;
 mod tables;
-mod tenancy;
-mod withdraw;
 
 pub use config::LedgerConfig;
 pub use error::LedgerError;
-pub use explain::{Explanation, MAX_SHOWN, Step};
-pub use find::Bill;
+pub use explain::{Explanation, Explanations, MAX_SHOWN, Step};
+pub use invoices::{Bill, Invoices};
 pub use ledger::Ledger;
 pub use metrics::Metrics;
+pub use rating::Rating;
+pub use settlement::Settlement;
+pub use stored::rows::{CHARGES, INVOICES};

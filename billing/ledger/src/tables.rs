@@ -23,16 +23,22 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
-use nilometer_contract::{MICROS_PER_HOUR, Scope, Timestamp};
-use nilometer_engine::{RowRule, Selection, bounds, equals};
-use nilometer_store::{CHARGES, INVOICES, TableDef, USAGE};
-use nilometer_usage::Window;
+use nilometer_contract::{MICROS_PER_HOUR, Scope, TableDef, Timestamp};
+use nilometer_engine::{Selection, bounds, equals};
+use nilometer_usage::{USAGE, Window};
 
-use crate::archive::live;
+use crate::core::Core;
 use crate::error::LedgerError;
-use crate::ledger::{Inner, Ledger};
-use crate::rows::{batch, charge_columns, usage_columns};
-use crate::state::{Known, Statements};
+use crate::ledger::Ledger;
+use crate::rating::Rating;
+use crate::stored::read::live;
+use crate::stored::rows::{CHARGES, INVOICES, charge_columns, shown_columns, usage_columns};
+use crate::stored::statements::{AsOf, Statements};
+
+/// Every statement about usage that was ever made.
+pub(crate) const USAGE_HISTORY: &str = "usage_history";
+/// Every statement about charges that was ever made.
+pub(crate) const CHARGES_HISTORY: &str = "charges_history";
 
 const BATCH_ROWS: usize = 8_192;
 /// Columns of stored rows that `usage` and `charges` do not show.
@@ -40,14 +46,14 @@ const HIDDEN: [&str; 2] = ["observed_micros", "known"];
 /// The sealed invoice, which HTTP serves; it would fill the screen of who asks for all columns.
 const DOCUMENT: &str = "document";
 
-/// Registers the tables of a ledger with its engine. They hold the ledger weakly, since it holds
-/// the engine.
+/// Registers the tables of a ledger with its engine. They hold it weakly, since it holds the
+/// engine.
 pub(crate) fn register(ledger: &Ledger) {
     for (name, def, form) in [
         ("usage", &USAGE, Form::Living),
         ("charges", &CHARGES, Form::Living),
-        ("usage_history", &USAGE, Form::Stored),
-        ("charges_history", &CHARGES, Form::Stored),
+        (USAGE_HISTORY, &USAGE, Form::Stored),
+        (CHARGES_HISTORY, &CHARGES, Form::Stored),
         ("invoices", &INVOICES, Form::Stored),
     ] {
         let shown = |field: &&Arc<Field>| {
@@ -56,12 +62,9 @@ pub(crate) fn register(ledger: &Ledger) {
         };
         let fields = def.file_schema().fields().iter().filter(shown).cloned().collect::<Vec<_>>();
         let schema = Arc::new(Schema::new(fields));
-        let inner = Arc::downgrade(&ledger.inner);
-        // An invoice tells of its whole period, a row of usage or charges of an hour at most.
-        let until = (def.name == INVOICES.name).then_some("end");
-        let rule = RowRule::Project { project: "project", at: "start", until };
-        let table = LedgerTable { name, def, form, schema, inner };
-        ledger.inner.engine.register(name, Arc::new(table), rule);
+        let core = Arc::downgrade(&ledger.core);
+        let table = LedgerTable { name, def, form, schema, core };
+        ledger.core.engine.register(name, def, Arc::new(table));
     }
 }
 
@@ -78,7 +81,7 @@ struct LedgerTable {
     def: &'static TableDef,
     form: Form,
     schema: SchemaRef,
-    inner: Weak<Inner>,
+    core: Weak<Core>,
 }
 
 impl std::fmt::Debug for LedgerTable {
@@ -91,14 +94,14 @@ impl LedgerTable {
     /// Rows that are stored: of the statements in force, or all of them.
     fn stored(
         &self,
-        ledger: &Ledger,
+        rating: &Rating,
         said: &Statements,
         window: Option<Window>,
     ) -> Result<LogicalPlan> {
-        let provider = ledger.inner.engine.provide(said.view.clone());
+        let provider = rating.core.engine.provide(said.view.clone());
         let plan = LogicalPlanBuilder::scan(self.name, provider_as_source(provider), None)?;
         let plan = match window {
-            Some(window) => plan.filter(live(said.choice(window, Known::Newest), window))?,
+            Some(window) => plan.filter(live(said.choice(window, AsOf::Newest), window))?,
             None => plan.filter(col("end").gt(col("start")))?,
         };
         let columns = self.schema.fields().iter().map(|field| col(field.name().as_str()));
@@ -108,53 +111,53 @@ impl LedgerTable {
     /// Rows of hours that are not settled, as of now.
     async fn open(
         &self,
-        ledger: &Ledger,
+        rating: &Rating,
         said: &Statements,
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<RecordBatch>, LedgerError> {
         let mut batches = Vec::new();
-        for open in said.open(window, Known::Newest) {
+        for open in said.open(window, AsOf::Newest) {
             match self.name {
                 "usage" => {
-                    let rows = ledger.usage(&Scope::system(), open, selection).await?;
+                    let rows = rating.usage(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(usage_columns);
-                    batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
+                    batches.extend(parts.map(|columns| shown_columns(&self.schema, &columns)));
                 }
                 _ => {
-                    let rows = ledger.charges(&Scope::system(), open, selection).await?;
+                    let rows = rating.charges(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(charge_columns);
-                    batches.extend(parts.map(|columns| batch(self.schema.clone(), columns)));
+                    batches.extend(parts.map(|columns| shown_columns(&self.schema, &columns)));
                 }
             }
         }
         Ok(batches)
     }
 
-    async fn plan(&self, ledger: &Ledger, filters: &[Expr]) -> Result<LogicalPlan> {
-        let archive = ledger.archive();
+    async fn plan(&self, rating: &Rating, filters: &[Expr]) -> Result<LogicalPlan> {
+        let stored = rating.core.stored();
         let said = match self.def.name {
-            "usage" => &archive.usage,
-            "charges" => &archive.charges,
+            "usage" => &stored.usage,
+            "charges" => &stored.charges,
             _ => {
-                let provider = ledger.inner.engine.provide(archive.invoices.clone());
+                let provider = rating.core.engine.provide(stored.invoices.clone());
                 let source = provider_as_source(provider);
                 return LogicalPlanBuilder::scan(self.name, source, None)?.build();
             }
         };
         if self.form == Form::Stored {
-            return self.stored(ledger, said, None);
+            return self.stored(rating, said, None);
         }
-        let window = ledger.metered(window_of(filters));
+        let window = rating.metered(window_of(filters));
         let selection = Selection {
             project: equals(filters, "project"),
             resource: equals(filters, "resource"),
             meter: equals(filters, "meter"),
             kind: equals(filters, "kind").and_then(|kind| kind.parse().ok()),
         };
-        let open = self.open(ledger, said, window, &selection).await;
+        let open = self.open(rating, said, window, &selection).await;
         let open = open.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let stored = self.stored(ledger, said, Some(window))?;
+        let stored = self.stored(rating, said, Some(window))?;
         if open.is_empty() {
             return Ok(stored);
         }
@@ -205,10 +208,10 @@ impl TableProvider for LedgerTable {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(inner) = self.inner.upgrade() else {
+        let Some(core) = self.core.upgrade() else {
             return Err(DataFusionError::Execution("billing was stopped".to_owned()));
         };
-        let plan = LogicalPlanBuilder::from(self.plan(&Ledger { inner }, filters).await?);
+        let plan = LogicalPlanBuilder::from(self.plan(&Rating { core }, filters).await?);
         let plan = match conjunction(filters.to_vec()) {
             Some(all) => plan.filter(all)?,
             None => plan,
@@ -235,7 +238,7 @@ mod tests {
     use datafusion::logical_expr::lit;
 
     use super::*;
-    use crate::archive::instant;
+    use crate::stored::read::instant;
 
     const HOUR: i64 = MICROS_PER_HOUR;
 

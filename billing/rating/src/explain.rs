@@ -23,6 +23,25 @@ pub struct Query {
     pub sql: String,
 }
 
+/// Names of the tables that the questions are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableNames {
+    /// Usage by hour.
+    pub usage: &'static str,
+    /// Every statement about usage of an hour.
+    pub usage_history: &'static str,
+    /// Charges by hour.
+    pub charges: &'static str,
+    /// Every statement about charges of an hour.
+    pub charges_history: &'static str,
+    /// Issued invoices.
+    pub invoices: &'static str,
+    /// Samples.
+    pub samples: &'static str,
+    /// Lifecycle events.
+    pub events: &'static str,
+}
+
 /// Where an invoice line comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
@@ -81,6 +100,7 @@ pub fn explain(
     invoice: &Invoice,
     charges: &[Charge],
     catalogue: &Catalogue,
+    tables: &TableNames,
 ) -> Result<Explanation, ExplainError> {
     let line = invoice.line(line_id).ok_or_else(|| ExplainError::NoLine {
         invoice: invoice.id.clone(),
@@ -101,8 +121,8 @@ pub fn explain(
         .or_else(|| catalogue.find(&line.meter).map(|meter| &**meter));
     if let Some(correction) = &line.corrects {
         let span = (correction.start, correction.end);
-        explanation.queries = vec![corrected_query(correction)];
-        explanation.queries.extend(Steps { line, invoice, span, meter }.queries());
+        explanation.queries = vec![corrected_query(correction, tables)];
+        explanation.queries.extend(Steps { line, invoice, span, meter, tables }.queries());
         return Ok(explanation);
     }
     let of_line = |charge: &&Charge| invoice.has_on(line, charge);
@@ -117,13 +137,13 @@ pub fn explain(
     explanation.charges = ours.iter().take(MAX_EXPLAINED).map(|charge| charge.row()).collect();
     explanation.charges_left_out = ours.len().saturating_sub(MAX_EXPLAINED);
     let span = (invoice.start, invoice.end);
-    explanation.queries = Steps { line, invoice, span, meter }.queries();
+    explanation.queries = Steps { line, invoice, span, meter, tables }.queries();
     Ok(explanation)
 }
 
 /// The query that finds what one charge's usage was made from: the samples of its resource and
 /// meter, or the lifecycle events when the meter is an allocated size.
-pub fn samples_query(charge: &Charge) -> Query {
+pub fn samples_query(charge: &Charge, tables: &TableNames) -> Query {
     let Charge { usage, .. } = charge;
     let labels = quoted(usage.labels.as_str());
     let of = format!("resource = {} AND labels = {labels}", quoted(&usage.resource));
@@ -131,7 +151,7 @@ pub fn samples_query(charge: &Charge) -> Query {
         MeterKind::Allocation { .. } => format!("resource = {}", quoted(&usage.resource)),
         _ => of,
     };
-    origin(&usage.meter, &of, (charge.usage.start, charge.usage.end))
+    origin(&usage.meter, &of, (charge.usage.start, charge.usage.end), tables)
 }
 
 fn arithmetic(line: &Line, invoice: &Invoice) -> String {

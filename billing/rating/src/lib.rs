@@ -31,7 +31,9 @@ pub use book::{
 };
 pub use currency::{Currency, UnknownCurrency};
 pub use decimal::{InvalidPrice, MAX_PRICE_FRACTION_DIGITS, MAX_PRICE_INTEGER_DIGITS, Price};
-pub use explain::{ExplainError, Explanation, MAX_EXPLAINED, Query, explain, samples_query};
+pub use explain::{
+    ExplainError, Explanation, MAX_EXPLAINED, Query, TableNames, explain, samples_query,
+};
 pub use fraction::{Fraction, InvalidNumber, Money, round_to_minor_unit};
 pub use invoice::{
     Correction, Coverage, Detail, FORMAT, Invoice, InvoiceError, IssuedInvoice, Line, MAX_GAPS,

@@ -8,7 +8,6 @@
 //! This crate does no IO and has no clock.
 
 pub mod attribute;
-mod audit;
 mod builder;
 mod catalogue;
 mod causes;
@@ -24,11 +23,11 @@ mod name;
 mod principal;
 mod resource;
 mod sample;
+mod table;
 mod time;
 mod topic;
 mod wire;
 
-pub use audit::{AuditRecord, InvalidAudit, MAX_AUDIT_BYTES};
 pub use builder::BatchBuilder;
 pub use catalogue::{Catalogue, CatalogueError, Conflict, Statement, catalogue};
 pub use causes::Causes;
@@ -44,10 +43,13 @@ pub use name::{InvalidName, MAX_NAME_BYTES, check_name};
 pub use principal::{Principal, Role, Scope, UnknownRole, Validity};
 pub use resource::{InvalidResource, MAX_ATTRIBUTES, MAX_TEXT_BYTES, Resource};
 pub use sample::{Meters, SampleBatch, Subject, Subjects};
+pub use table::{
+    Cell, Cells, ColumnDef, ColumnType, Feed, ORIGIN, RowRule, RowSource, TableDef, column, columns,
+};
 pub use time::{
     InvalidTimestamp, MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Timestamp, micros,
 };
-pub use topic::{AUDIT, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES, partition_of};
+pub use topic::{DEAD_LETTERS, EVENTS, GAPS, SAMPLES, partition_of};
 pub use wire::{
     MAX_METERS, MAX_RECORD_BYTES, MAX_ROWS, MAX_SUBJECTS, SMALL_BYTES, WIRE_VERSION, WireError,
     decode, encode, encode_parts,

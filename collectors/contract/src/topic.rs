@@ -17,9 +17,5 @@ pub fn partition_of(resource: &str, partitions: u32) -> u32 {
 
 /// Topic of what agents had to drop (JSON).
 pub const GAPS: &str = "nilometer.gaps";
-/// Topic of what the scheduler and controller decided (JSON).
-pub const DECISIONS: &str = "nilometer.decisions";
-/// Topic of who asked what (JSON).
-pub const AUDIT: &str = "nilometer.audit";
 /// Topic of copies of what could not be stored; the table of that name is the record.
 pub const DEAD_LETTERS: &str = "nilometer.dead_letters";

@@ -1,4 +1,4 @@
-//! The part of the Kubernetes CRI v1 protocol that metering and its tests speak.
+//! The part of the Kubernetes CRI v1 protocol that metering speaks.
 //!
 //! Written by hand so that building needs no protoc. Names and field numbers are those of
 //! `runtime.v1` in the CRI's `api.proto`; fields that are not listed here are skipped on reading,
@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use prost::{Enumeration, Message};
 
 pub mod containerd;
-pub mod drive;
 
 type Texts = BTreeMap<String, String>;
 

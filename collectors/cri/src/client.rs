@@ -18,7 +18,6 @@ use crate::api::{self, containerd};
 
 #[cfg(test)]
 mod capture;
-mod drive;
 
 /// Longest answer accepted: 10,000 pods of a few containers each, with their labels.
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -193,7 +192,8 @@ impl Client {
         self.send(call, Request::new(request), CALL_TIMEOUT).await
     }
 
-    async fn send<Q, A>(
+    /// One call by its path, for whoever needs one that metering does not.
+    pub async fn send<Q, A>(
         &self,
         call: &'static str,
         request: Request<Q>,

@@ -243,7 +243,7 @@ async fn resize_splits_at_its_instant_and_survives_a_restart() {
     assert_eq!(created.resource.attributes["vcpus"], "0.5");
     assert_eq!(created.resource.attributes["memory_bytes"], "67108864");
 
-    containerd.client().resize_container(&id, size(150_000, 128 << 20)).await.unwrap();
+    containerd.resize_container(&id, size(150_000, 128 << 20)).await.unwrap();
     let changed = metered.pushed(Change::Changed, &id).await;
     assert_eq!(changed.resource.attributes["vcpus"], "1.5");
     assert_eq!(changed.resource.attributes["memory_bytes"], "134217728");

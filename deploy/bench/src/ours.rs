@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use nilometer_contract::TableDef;
 use nilometer_contract::{Principal, Scope, Timestamp};
 use nilometer_engine::{Engine, Limits};
 use nilometer_http::{Format, Gate, render, surface};
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics};
 use nilometer_log::Log;
 use nilometer_source::{Clock, SystemClock};
-use nilometer_store::{CompactionPolicy, SAMPLES, SERIES, Storage, TableDef, compact};
+use nilometer_store::{CompactionPolicy, SAMPLES, SERIES, Storage, compact};
 use prometheus::Registry;
 use serde::Deserialize;
 use tokio::net::TcpListener;

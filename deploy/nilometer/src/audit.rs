@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nilometer_contract::{AUDIT, AuditRecord};
-use nilometer_http::gate::Audit;
+use nilometer_http::gate::{AUDIT, Audit, AuditRecord};
 use nilometer_log::{Log, LogError, TopicConfig, TopicPartition};
 use prometheus::{IntCounter, Registry};
 use tokio::sync::mpsc;

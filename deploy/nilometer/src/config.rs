@@ -3,6 +3,7 @@
 //! `nilometer.toml` beside this crate is the documentation and the defaults at once: it is parsed
 //! at start and the user's file is laid over it, so the two cannot differ.
 
+mod retention;
 mod values;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use anyhow::{Context, bail};
 use nilometer_contract::Timestamp;
 use serde::Deserialize;
 
-use self::values::{duration, fsync, instant, period, size};
+use self::retention::Retention;
+use self::values::{duration, fsync, instant, size};
 
 use crate::listen::{ClientSettings, Listen};
 
@@ -101,32 +103,6 @@ pub(crate) struct Lease {
 pub(crate) enum Second {
     Wait,
     Refuse,
-}
-
-/// How long each table keeps its rows; none is for ever.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Retention {
-    #[serde(deserialize_with = "period")]
-    pub(crate) samples: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) events: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) usage: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) charges: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) invoices: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) decisions: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) audit: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) gaps: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) dead_letters: Option<Duration>,
-    #[serde(deserialize_with = "period")]
-    pub(crate) commits: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -298,6 +274,7 @@ fn with_suggestion(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parts::tables;
 
     fn refused(text: &str) -> String {
         format!("{:#}", Config::parse(text).unwrap_err())
@@ -310,7 +287,11 @@ mod tests {
         assert_eq!(config.collect.interval, Duration::from_secs(10));
         assert_eq!(config.log.segment, 64 << 20);
         let usual = nilometer_ingest::IngestConfig::default();
-        assert_eq!(config.ingest().unwrap().retention, usual.retention);
+        let kept = config.ingest().unwrap().retention;
+        for table in tables() {
+            let days = kept.get(table.name).map_or(0, |kept| kept.as_secs() / 86_400);
+            assert_eq!(days, u64::from(table.retention_days), "{}", table.name);
+        }
         assert_eq!(config.ingest().unwrap().vacuum_after, usual.vacuum_after);
         assert_eq!(config.ingest().unwrap().commit_interval, usual.commit_interval);
         assert_eq!(config.ingest().unwrap().busy_interval, usual.busy_interval);

@@ -35,6 +35,7 @@ pub(crate) struct TlsSettings {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
     pub(crate) client_ca: PathBuf,
+    pub(crate) scheduler_ca: PathBuf,
 }
 
 /// Requests of one principal.
@@ -60,9 +61,11 @@ fn named(path: &Path) -> Option<&Path> {
 impl Listen {
     /// Certificates, if it is TLS that is spoken.
     pub(crate) fn tls_files(&self) -> Option<TlsFiles> {
-        let TlsSettings { cert, key, client_ca } = &self.tls;
+        let TlsSettings { cert, key, client_ca, scheduler_ca } = &self.tls;
         let (cert, key) = (named(cert)?.to_owned(), key.clone());
-        Some(TlsFiles { cert, key, client_ca: named(client_ca).map(Path::to_owned) })
+        let client_ca = named(client_ca).map(Path::to_owned);
+        let scheduler_ca = named(scheduler_ca).map(Path::to_owned);
+        Some(TlsFiles { cert, key, client_ca, scheduler_ca })
     }
 
     /// Where it listens, as clients write it.
@@ -77,12 +80,14 @@ impl Listen {
 
     /// What belongs together is there, and numbers are within their bounds.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let TlsSettings { cert, key, client_ca } = &self.tls;
+        let TlsSettings { cert, key, client_ca, scheduler_ca } = &self.tls;
         if named(cert).is_some() != named(key).is_some() {
             bail!("TLS needs both listen.tls.cert and listen.tls.key");
         }
-        if named(client_ca).is_some() && named(cert).is_none() {
-            bail!("listen.tls.client_ca needs listen.tls.cert and listen.tls.key");
+        for (name, ca) in [("client_ca", client_ca), ("scheduler_ca", scheduler_ca)] {
+            if named(ca).is_some() && named(cert).is_none() {
+                bail!("listen.tls.{name} needs listen.tls.cert and listen.tls.key");
+            }
         }
         let Limit { per_second, burst } = self.limit;
         if !(0.01..=1e6).contains(&per_second) || burst == 0 {

@@ -1,20 +1,30 @@
 //! The parts that roles share, built from the configuration.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use nilometer_agent::AgentConfig;
-use nilometer_contract::{Catalogue, EVENTS, GAPS, Origin, SAMPLES, catalogue};
+use nilometer_contract::{Catalogue, EVENTS, GAPS, Origin, SAMPLES, TableDef, catalogue};
 use nilometer_engine::Limits;
-use nilometer_ingest::IngestConfig;
+use nilometer_http::gate::AUDIT_TABLE;
+use nilometer_ingest::{IngestConfig, TABLES};
+use nilometer_ledger::{CHARGES, INVOICES};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
+use nilometer_placement::DECISION_TABLE;
 use nilometer_rating::PriceBook;
 use nilometer_store::{LeaseConfig, Storage, StorageConfig};
+use nilometer_usage::USAGE;
 
 use crate::config::{Config, Lease, Second};
+
+/// Tables that others than the ingester declare; it maintains them, and feeds those with a topic.
+const OTHERS: [&TableDef; 5] = [&USAGE, &CHARGES, &INVOICES, &DECISION_TABLE, &AUDIT_TABLE];
+
+/// Every table that is stored.
+pub(crate) fn tables() -> impl Iterator<Item = &'static TableDef> {
+    TABLES.into_iter().chain(OTHERS)
+}
 
 impl Config {
     /// The log: Kafka where brokers are named, else the embedded one.
@@ -115,7 +125,8 @@ impl Config {
             ahead_max: self.ingest.ahead_max,
             metering_start: self.ingest.metering_start,
             vacuum_after: self.ingest.vacuum_after,
-            retention: self.retention(),
+            others: OTHERS.to_vec(),
+            retention: self.store.retention.kept(),
             lease: self.lease(),
             bounds: self.ingest.bounds,
             ..IngestConfig::default()
@@ -126,23 +137,6 @@ impl Config {
     pub(crate) fn lease(&self) -> LeaseConfig {
         let Lease { term, second } = self.store.lease;
         LeaseConfig { term, wait: second == Second::Wait }
-    }
-
-    fn retention(&self) -> BTreeMap<&'static str, Duration> {
-        let kept = &self.store.retention;
-        let tables = [
-            (&nilometer_store::SAMPLES, kept.samples),
-            (&nilometer_store::EVENTS, kept.events),
-            (&nilometer_store::USAGE, kept.usage),
-            (&nilometer_store::CHARGES, kept.charges),
-            (&nilometer_store::INVOICES, kept.invoices),
-            (&nilometer_store::DECISIONS, kept.decisions),
-            (&nilometer_store::AUDIT, kept.audit),
-            (&nilometer_store::GAPS, kept.gaps),
-            (&nilometer_store::DEAD_LETTERS, kept.dead_letters),
-            (&nilometer_store::COMMITS, kept.commits),
-        ];
-        tables.into_iter().filter_map(|(def, kept)| Some((def.name, kept?))).collect()
     }
 
     /// Limits of a query.

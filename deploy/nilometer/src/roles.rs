@@ -18,7 +18,7 @@ use nilometer_controller::Controller;
 use nilometer_engine::Engine;
 use nilometer_http::Surface;
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables, maintain};
-use nilometer_ledger::Ledger;
+use nilometer_ledger::{Ledger, LedgerConfig};
 use nilometer_log::Log;
 use nilometer_placement::plan::Plan;
 use nilometer_serve::{NodePrices, Scheduler};
@@ -177,8 +177,9 @@ impl Process {
             let engine = Engine::new(&storage, tables, self.config.limits())?;
             self.serve(nilometer_http::surface(&engine));
             self.shown.engine = Some(engine.clone());
-            if roles.bill {
-                self.bill(engine, &storage, roles.name).await?;
+            match roles.bill {
+                true => self.bill(engine, &storage, roles.name).await?,
+                false => self.show_bills(engine, &storage).await?,
             }
         }
         if roles.schedule {
@@ -255,9 +256,31 @@ impl Process {
         self.serve(ledger.surface());
         self.shown.ledger = Some(ledger.clone());
         let ready = ledger.clone();
-        self.readiness.push(Arc::new(move || ready.readiness()));
+        self.readiness.push(Arc::new(move || ready.settlement.readiness()));
         let (lease, cancel) = (self.config.lease(), self.workers.cancel.clone());
-        self.workers.spawn("bill", async move { Ok(ledger.run_owned(role, lease, cancel).await?) });
+        self.workers.spawn("bill", async move {
+            Ok(ledger.settlement.run_owned(role, lease, cancel).await?)
+        });
+        Ok(())
+    }
+
+    /// The tables and routes of billing where another process bills: their rows are the same in
+    /// every process.
+    async fn show_bills(&mut self, engine: Engine, storage: &Storage) -> anyhow::Result<()> {
+        let (book, clock) = (self.config.price_book()?, self.clock.clone());
+        let config = LedgerConfig {
+            reads_only: true,
+            interval: IngestConfig::default().refresh_interval,
+            ..LedgerConfig::default()
+        };
+        let ledger = Ledger::open_with(config, engine, storage, book, clock, &self.registry);
+        let ledger = ledger.await.context("what is billed cannot be read")?;
+        self.serve(ledger.surface());
+        let cancel = self.workers.cancel.clone();
+        self.workers.spawn("bills", async move {
+            ledger.settlement.follow(&cancel).await;
+            Ok(())
+        });
         Ok(())
     }
 

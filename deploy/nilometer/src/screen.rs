@@ -218,7 +218,7 @@ impl Screen {
 async fn cost_so_far(ledger: &Ledger) -> Option<String> {
     let now = SystemClock.now();
     let window = Window { start: Timestamp(now.0 - now.0.rem_euclid(MICROS_PER_DAY)), end: now };
-    let cost = tokio::time::timeout(COST_EVERY, ledger.cost(window)).await.ok()?.ok()?;
+    let cost = tokio::time::timeout(COST_EVERY, ledger.rating.cost(window)).await.ok()?.ok()?;
     Some(format!("{} {cost} today (UTC)", ledger.book().currency().code()))
 }
 

@@ -60,7 +60,7 @@ pub(crate) async fn check(
     let ledger = ledger.await.context("a ledger cannot start")?;
     // Longer than hours must be quiet before they are settled.
     host.wait(0, Duration::from_secs(30)).await;
-    ledger.settle(&cancel).await.context("settling")?;
+    ledger.settlement.settle(&cancel).await.context("settling")?;
 
     {
         let history = tables.shared.history.read().unwrap_or_else(|e| e.into_inner());
@@ -165,14 +165,17 @@ impl Judge<'_> {
             };
             let exact = !self.accounts.keys().any(|account| touched(&account));
             let whole = Period::parse(HOURS[0], HOURS[1], "UTC")?;
-            let draft =
-                self.ledger.draft(&Scope::system(), project, &whole, Detail::Prices).await?;
+            let draft = self
+                .ledger
+                .invoices
+                .draft(&Scope::system(), project, &whole, Detail::Prices)
+                .await?;
             if exact {
                 self.compare(project, &whole, &draft)?;
             }
             let hour = Period::parse(HOURS[0], FIRST_HOUR_END, "UTC")?;
             let now = world.now();
-            let issued = self.ledger.issue(project, &hour, Detail::Prices, now).await?;
+            let issued = self.ledger.invoices.issue(project, &hour, Detail::Prices, now).await?;
             if exact {
                 self.compare(project, &hour, &issued)?;
             }

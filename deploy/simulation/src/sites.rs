@@ -257,7 +257,7 @@ async fn ingest(
         },
         async {
             host.wait(8, Duration::ZERO).await;
-            anyhow::Ok(ledger.run(cancel.clone()).await?)
+            anyhow::Ok(ledger.settlement.run(cancel.clone()).await?)
         },
     )?;
     Ok(())

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_store::{DEAD_LETTERS, GAPS, SAMPLES, SERIES, Storage, TableDef, rows_of};
+use nilometer_contract::TableDef;
+use nilometer_ingest::{DEAD_LETTERS, GAPS};
+use nilometer_store::{SAMPLES, SERIES, Storage, rows_of};
 
 /// Meter, resource and instant.
 pub(crate) type Identity = (String, String, i64);

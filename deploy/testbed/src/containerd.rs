@@ -12,22 +12,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nilometer_cri::api::drive::{
+use nilometer_cri::api::{ContainerMetadata, ImageSpec, PodSandboxMetadata};
+use nilometer_cri::client::Client;
+
+use self::drive::Driver;
+use self::messages::{
     ContainerConfig, LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
 };
-use nilometer_cri::api::{
-    ContainerMetadata, ImageSpec, LinuxContainerResources, PodSandboxMetadata,
-};
-use nilometer_cri::client::Client;
-
 use crate::skip::skip;
 
 mod cleanup;
+mod drive;
 mod image;
+mod messages;
 mod packages;
 
 pub use image::IMAGE;
+pub use nilometer_cri::api::LinuxContainerResources;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const OVERLAY_MAGIC: u64 = 0x794c_7630;
@@ -38,6 +40,7 @@ pub struct Containerd {
     cgroup_parent: String,
     daemon: Child,
     client: Client,
+    driver: Driver,
     pods: Mutex<BTreeMap<String, PodSandboxConfig>>,
     made: AtomicU32,
 }
@@ -55,10 +58,12 @@ impl Containerd {
         fs::write(dir.join("config.toml"), config(&dir)?)?;
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned());
         let unique = name.unwrap_or_default().replace(|c: char| !c.is_ascii_alphanumeric(), "");
+        let client = Client::new(&socket(&dir))?;
         let mut containerd = Containerd {
             cgroup_parent: format!("/nilometer-{}-{unique}", std::process::id()),
             daemon: spawn(&dir)?,
-            client: Client::new(&socket(&dir))?,
+            driver: Driver(client.clone()),
+            client,
             dir,
             pods: Mutex::default(),
             made: AtomicU32::new(0),
@@ -120,7 +125,7 @@ impl Containerd {
             }),
             ..PodSandboxConfig::default()
         };
-        let sandbox = self.client.run_sandbox(config.clone()).await?;
+        let sandbox = self.driver.run_sandbox(config.clone()).await?;
         self.pods_mut().insert(sandbox.clone(), config);
         Ok(sandbox)
     }
@@ -154,30 +159,39 @@ impl Containerd {
                 }),
             }),
         };
-        let id = self.client.create_container(sandbox, config, pod).await?;
-        self.client.start_container(&id).await?;
+        let id = self.driver.create_container(sandbox, config, pod).await?;
+        self.driver.start_container(&id).await?;
         Ok(id)
     }
 
     /// Stops a container at once.
     pub async fn stop_container(&self, id: &str) -> Result<()> {
-        Ok(self.client.stop_container(id, 0).await?)
+        Ok(self.driver.stop_container(id, 0).await?)
+    }
+
+    /// Resizes a container.
+    pub async fn resize_container(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        Ok(self.driver.resize_container(id, resources).await?)
     }
 
     /// Removes a container, running or not.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
-        Ok(self.client.remove_container(id).await?)
+        Ok(self.driver.remove_container(id).await?)
     }
 
     /// Stops a pod and all in it.
     pub async fn stop_pod(&self, sandbox: &str) -> Result<()> {
-        Ok(self.client.stop_sandbox(sandbox).await?)
+        Ok(self.driver.stop_sandbox(sandbox).await?)
     }
 
     /// Stops and removes a pod and all in it.
     pub async fn remove_pod(&self, sandbox: &str) -> Result<()> {
-        self.client.stop_sandbox(sandbox).await?;
-        self.client.remove_sandbox(sandbox).await?;
+        self.driver.stop_sandbox(sandbox).await?;
+        self.driver.remove_sandbox(sandbox).await?;
         self.pods_mut().remove(sandbox);
         Ok(())
     }

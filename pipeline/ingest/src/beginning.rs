@@ -18,12 +18,13 @@
 use std::collections::BTreeMap;
 
 use nilometer_contract::{MICROS_PER_HOUR, Timestamp};
-use nilometer_store::{COMMITS, Position, SAMPLES, StoreError, Table};
+use nilometer_store::{Position, SAMPLES, StoreError, Table};
 use tracing::info;
 
 use crate::cut::Cut;
-use crate::flush::Sink;
+use crate::sink::Sink;
 use crate::state::State;
+use crate::tables::COMMITS;
 
 /// Where it is stored: in `commits` too, should the commit of `samples` be lost.
 const TABLES: [&str; 2] = [SAMPLES.name, COMMITS.name];

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_contract::{Catalogue, Timestamp, catalogue};
-use nilometer_store::{CompactionPolicy, LeaseConfig, STORED};
+use nilometer_contract::{Catalogue, TableDef, Timestamp, catalogue};
+use nilometer_store::{CompactionPolicy, LeaseConfig};
 
 use crate::bounds::Bounds;
+use crate::tables::TABLES;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Settings of the ingester; checked values, not text.
 #[derive(Clone, Debug)]
 pub struct IngestConfig {
+    /// Tables of others that are maintained, and fed where they have a topic.
+    pub others: Vec<&'static TableDef>,
     /// Partitions of topics that are created.
     pub partitions: u32,
     /// How long the log keeps records at least.
@@ -74,6 +77,7 @@ pub struct IngestConfig {
 impl Default for IngestConfig {
     fn default() -> Self {
         IngestConfig {
+            others: Vec::new(),
             partitions: 8,
             log_retention: 7 * DAY,
             commit_interval: Duration::from_secs(15 * 60),
@@ -103,8 +107,15 @@ impl Default for IngestConfig {
     }
 }
 
-/// As the tables' definitions have it.
+impl IngestConfig {
+    /// All tables: the ingester's own, then those of others.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &'static TableDef> {
+        TABLES.into_iter().chain(self.others.iter().copied())
+    }
+}
+
+/// As the tables of the ingester are declared.
 fn usual_retention() -> BTreeMap<&'static str, Duration> {
-    let kept = STORED.iter().filter(|def| def.retention_days > 0);
+    let kept = TABLES.iter().filter(|def| def.retention_days > 0);
     kept.map(|def| (def.name, DAY * def.retention_days)).collect()
 }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
-use nilometer_contract::{AuditRecord, Gap, LifecycleEvent, Timestamp};
+use nilometer_contract::{Gap, LifecycleEvent, TableDef, Timestamp};
 use nilometer_store::Position;
 
 use crate::lag::Lag;
-use crate::rows::{DeadLetter, Decision, TableRow, batch_of};
+use crate::rows::{DeadLetter, FedRow, TableRow, batch_of};
 use crate::stream::{LogId, Mark, Origin, Stream};
+use crate::tables::{DEAD_LETTERS, EVENTS, GAPS};
 
 /// Position of each partition's log: where the cut starts in the topic's own table, and its end.
 pub(crate) type Spans = BTreeMap<Stream, (Option<i64>, i64)>;
@@ -22,8 +23,8 @@ pub(crate) struct Cut {
     pub(crate) events: Vec<(Origin, LifecycleEvent)>,
     pub(crate) gaps: Vec<(Origin, Gap)>,
     pub(crate) dead_letters: Vec<(Origin, DeadLetter)>,
-    pub(crate) decisions: Vec<(Origin, Decision)>,
-    pub(crate) audit: Vec<(Origin, AuditRecord)>,
+    /// Rows of the tables that topics of others feed, by table.
+    pub(crate) fed: BTreeMap<&'static str, Vec<(Origin, FedRow)>>,
     /// Bytes of the small tables' rows, about.
     pub(crate) bytes: usize,
     pub(crate) spans: Spans,
@@ -47,17 +48,15 @@ pub(crate) struct Cut {
 
 impl Cut {
     /// Rows of one of the small tables as a batch, if there are any.
-    pub(crate) fn batch_of(&self, table: &str) -> Option<RecordBatch> {
-        fn batch<R: TableRow>(rows: &[(Origin, R)]) -> Option<RecordBatch> {
-            (!rows.is_empty()).then(|| batch_of(rows))
+    pub(crate) fn batch_of(&self, table: &TableDef) -> Option<RecordBatch> {
+        fn batch<R: TableRow>(table: &TableDef, rows: &[(Origin, R)]) -> Option<RecordBatch> {
+            (!rows.is_empty()).then(|| batch_of(table, rows))
         }
-        match table {
-            "events" => batch(&self.events),
-            "gaps" => batch(&self.gaps),
-            "dead_letters" => batch(&self.dead_letters),
-            "decisions" => batch(&self.decisions),
-            "audit" => batch(&self.audit),
-            _ => None,
+        match table.name {
+            name if name == EVENTS.name => batch(table, &self.events),
+            name if name == GAPS.name => batch(table, &self.gaps),
+            name if name == DEAD_LETTERS.name => batch(table, &self.dead_letters),
+            name => self.fed.get(name).and_then(|rows| batch(table, rows)),
         }
     }
 
@@ -66,8 +65,7 @@ impl Cut {
         self.events.retain(|(origin, _)| is_kept(origin));
         self.gaps.retain(|(origin, _)| is_kept(origin));
         self.dead_letters.retain(|(origin, _)| is_kept(origin));
-        self.decisions.retain(|(origin, _)| is_kept(origin));
-        self.audit.retain(|(origin, _)| is_kept(origin));
+        self.fed.values_mut().for_each(|rows| rows.retain(|(origin, _)| is_kept(origin)));
     }
 
     /// Weighs the small tables' rows anew.
@@ -78,8 +76,7 @@ impl Cut {
         self.bytes = all(&self.events)
             + all(&self.gaps)
             + all(&self.dead_letters)
-            + all(&self.decisions)
-            + all(&self.audit);
+            + self.fed.values().map(|rows| all(rows)).sum::<usize>();
     }
 
     /// Whether there is nothing to commit.

@@ -5,7 +5,7 @@
 //! replays the records, and the tables that were ahead drop the rows they have by their position.
 //!
 //! ```text
-//! series, epochs → dead letters → copies to the log → gaps → events → decisions → audit → commits → samples
+//! series, epochs → dead letters → copies to the log → gaps → events → tables of others → commits → samples
 //! ```
 //!
 //! What fails is tried again until it is done; only a later ingester of the same tables ends that.
@@ -15,11 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use futures::future::try_join_all;
-use nilometer_contract::{AUDIT, Causes, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
+use nilometer_contract::{Causes, EVENTS, GAPS, RowSource, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
 use nilometer_source::SharedClock;
-use nilometer_store::{Add, CommitError, Position, Row, Storage, StoreError, Table, write_samples};
+use nilometer_store::{Add, CommitError, Position, Row, StoreError, Table, write_samples};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -31,6 +30,7 @@ use crate::memory::collect_rows;
 use crate::metrics::Metrics;
 use crate::positions::{has, is_own, note_commit, notes};
 use crate::rows::{TableRow, batch_of};
+use crate::sink::{OWNER, Sink, owned_by};
 use crate::stream::Origin;
 use crate::tell::{copy_to_log, tell_late, told};
 use crate::turns::Turn;
@@ -38,23 +38,6 @@ use crate::view::Shared;
 
 /// A commit that fails for longer than this is told as late.
 const LATE: Duration = Duration::from_secs(10);
-/// Application id under which every table keeps its ingester's generation.
-const OWNER: &str = "ingest/owner";
-
-/// The tables that the ingester writes.
-pub(crate) struct Sink {
-    pub(crate) samples: Table,
-    pub(crate) series: Table,
-    pub(crate) epochs: Table,
-    pub(crate) commits: Table,
-    pub(crate) events: Table,
-    pub(crate) gaps: Table,
-    pub(crate) dead_letters: Table,
-    pub(crate) decisions: Table,
-    pub(crate) audit: Table,
-    /// Which owner of these tables this is, by its lease; none that only reads.
-    pub(crate) generation: Option<i64>,
-}
 
 /// What a flush needs beside tables and rows.
 #[derive(Clone)]
@@ -143,66 +126,6 @@ pub(crate) async fn flush(
 }
 
 impl Sink {
-    pub(crate) async fn open(storage: &Storage) -> Result<Self, StoreError> {
-        Ok(Sink {
-            samples: storage.table(&nilometer_store::SAMPLES).await?,
-            series: storage.table(&nilometer_store::SERIES).await?,
-            epochs: storage.table(&nilometer_store::EPOCHS).await?,
-            commits: storage.table(&nilometer_store::COMMITS).await?,
-            events: storage.table(&nilometer_store::EVENTS).await?,
-            gaps: storage.table(&nilometer_store::GAPS).await?,
-            dead_letters: storage.table(&nilometer_store::DEAD_LETTERS).await?,
-            decisions: storage.table(&nilometer_store::DECISIONS).await?,
-            audit: storage.table(&nilometer_store::AUDIT).await?,
-            generation: None,
-        })
-    }
-
-    /// The largest generation that has claimed these tables.
-    pub(crate) async fn claimed(&mut self) -> Result<i64, StoreError> {
-        Ok(self.samples.position(OWNER).await?.unwrap_or(0))
-    }
-
-    /// Makes this the ingester of these tables: no commit of an earlier one can happen from here
-    /// on, and all that happened is seen.
-    pub(crate) async fn claim(&mut self, generation: i64) -> Result<(), CommitError> {
-        let claims = self.tables_mut().map(|table| table.claim(OWNER, generation));
-        try_join_all(claims).await?;
-        self.generation = Some(generation);
-        for table in self.tables_mut() {
-            table.refresh().await.map_err(CommitError::Store)?;
-        }
-        Ok(())
-    }
-
-    /// The table that keeps the position of a topic.
-    pub(crate) fn home(&mut self, topic: &str) -> &mut Table {
-        match topic {
-            SAMPLES => &mut self.samples,
-            EVENTS => &mut self.events,
-            GAPS => &mut self.gaps,
-            DECISIONS => &mut self.decisions,
-            AUDIT => &mut self.audit,
-            other => panic!("topic {other} has a home table"),
-        }
-    }
-
-    /// All tables, for a view.
-    pub(crate) fn tables(&self) -> [&Table; 9] {
-        let Sink { samples, series, epochs, commits, events, gaps, .. } = self;
-        let (letters, decisions, audit) = (&self.dead_letters, &self.decisions, &self.audit);
-        [samples, series, epochs, commits, events, gaps, letters, decisions, audit]
-    }
-
-    /// All tables, to refresh: samples before series, so that no row is seen whose labels are not,
-    /// and gaps and letters after the tables whose positions they come before.
-    pub(crate) fn tables_mut(&mut self) -> [&mut Table; 9] {
-        let Sink { samples, series, epochs, commits, events, gaps, .. } = self;
-        let (decisions, audit, letters) =
-            (&mut self.decisions, &mut self.audit, &mut self.dead_letters);
-        [samples, series, epochs, commits, events, decisions, audit, gaps, letters]
-    }
-
     async fn store(
         &mut self,
         cut: &Cut,
@@ -230,8 +153,11 @@ impl Sink {
         guarded(&mut self.gaps, &foreign, owner).await?;
         owned(&mut self.gaps, &own, (cut, GAPS, owner)).await?;
         owned(&mut self.events, &cut.events, (cut, EVENTS, owner)).await?;
-        owned(&mut self.decisions, &cut.decisions, (cut, DECISIONS, owner)).await?;
-        owned(&mut self.audit, &cut.audit, (cut, AUDIT, owner)).await?;
+        for table in &mut self.fed {
+            let RowSource::Topic(feed) = &table.def().from else { continue };
+            let rows = cut.fed.get(table.def().name).map_or(&[][..], Vec::as_slice);
+            owned(table, rows, (cut, feed.topic, owner)).await?;
+        }
         self.store_samples(cut, progress, tools).await
     }
 
@@ -317,12 +243,6 @@ async fn dimension(
     Ok(())
 }
 
-/// The owner's position, which makes a commit conflict with the claim of a later ingester.
-pub(crate) fn owned_by(owner: Option<i64>) -> Vec<Position> {
-    let position = |next| Position { app: OWNER.to_owned(), from: owner, next };
-    owner.map(position).into_iter().collect()
-}
-
 /// Positions of a topic that the cut moves, with the owner's.
 fn positions(cut: &Cut, topic: &str, owner: Option<i64>) -> Vec<Position> {
     let positions = cut.positions(topic).into_iter().map(|(_, position)| position);
@@ -346,7 +266,7 @@ async fn owned<R: TableRow>(
     positions.extend(notes(table, cut, topic).await?);
     let mut adds = Vec::new();
     if !rows.is_empty() {
-        adds.push(table.write(&[batch_of(rows)], None).await?);
+        adds.push(table.write(&[batch_of(table.def(), rows)], None).await?);
     }
     Ok(table.append(adds, &positions).await?)
 }
@@ -378,7 +298,7 @@ async fn guarded<R: TableRow + Clone>(
     if fresh.is_empty() {
         return Ok(());
     }
-    let add = table.write(&[batch_of(&fresh)], None).await?;
+    let add = table.write(&[batch_of(table.def(), &fresh)], None).await?;
     let positions: Vec<Position> = positions.into_values().chain(owned_by(owner)).collect();
     Ok(table.append(vec![add], &positions).await?)
 }

@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::IngestConfig;
-use crate::flush::Sink;
 use crate::load::{load_file, unless_damaged};
 use crate::metrics::Metrics;
 use crate::ownership::IngestError;
 use crate::positions::has;
+use crate::sink::Sink;
 use crate::stream::{LogId, Mark, Origin, Stream};
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
@@ -53,7 +53,7 @@ impl Follower {
         metrics: Metrics,
     ) -> Result<Self, IngestError> {
         let topics = prepare(&config, log.as_ref()).await.map_err(IngestError::Log)?;
-        let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
+        let mut sink = Sink::open(storage, &config.others).await.map_err(IngestError::Store)?;
         let tail = Tail::open(config, (log, topics), &mut sink, clock, metrics).await?;
         Ok(Self::of(tail, sink))
     }

@@ -14,12 +14,13 @@ use std::time::Duration;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use nilometer_contract::{History, LifecycleEvent, MICROS_PER_DAY, Timestamp, micros};
-use nilometer_store::{Add, DataFile, EVENTS, Expired, Files, SAMPLES, StoreError, Table, horizon};
+use nilometer_store::{Add, DataFile, Expired, Files, SAMPLES, StoreError, Table, horizon};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::config::IngestConfig;
 use crate::load::event_of;
+use crate::tables::EVENTS;
 use crate::tail::Tail;
 use crate::view::Shared;
 

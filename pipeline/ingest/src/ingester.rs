@@ -27,17 +27,18 @@ use tracing::warn;
 use crate::config::IngestConfig;
 use crate::cut::Cut;
 use crate::fetch::Event;
-use crate::flush::{Overtaken, Sink, Tools, flush};
+use crate::flush::{Overtaken, Tools, flush};
 use crate::load::{Restored, load_restored};
 use crate::ownership::IngestError;
 use crate::rows::epochs_batch;
+use crate::sink::Sink;
 use crate::state::State;
 use crate::tail::{COMMIT_BYTES, Tail};
 use crate::turns::Turn;
 
 /// Hours that a view tells of: a quarter.
 const MOST_TOUCHED: usize = 24 * 92;
-/// Bytes of events, gaps, decisions and dead letters that are worth a commit.
+/// Bytes of rows of the small tables that are worth a commit.
 const BUSY_BYTES: usize = 1 << 20;
 
 /// An ingester that owns its tables.
@@ -263,20 +264,18 @@ pub(crate) fn series_batch(state: &mut State) -> Option<RecordBatch> {
     }
     let index = state.shared.index.read().unwrap_or_else(|e| e.into_inner());
     let ids = slots.iter().map(|&slot| index.id(slot));
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(ids))];
+    let mut columns: Vec<(&str, ArrayRef)> =
+        vec![("series", Arc::new(Int64Array::from_iter_values(ids)))];
     for column in SeriesColumn::ALL {
         let texts = slots.iter().map(|&slot| index.text(slot, column));
-        columns.push(Arc::new(StringArray::from_iter_values(texts)));
+        columns.push((column.name(), Arc::new(StringArray::from_iter_values(texts))));
     }
     let meter = |&slot: &u32| index.catalogue().find(index.text(slot, SeriesColumn::Meter));
     let kinds = slots.iter().map(|slot| meter(slot).map_or("", |meter| meter.kind.as_str()));
-    columns.push(Arc::new(StringArray::from_iter_values(kinds)));
+    columns.push(("meter_kind", Arc::new(StringArray::from_iter_values(kinds))));
     let units = slots.iter().map(|slot| meter(slot).map_or("", |meter| meter.unit.as_str()));
-    columns.push(Arc::new(StringArray::from_iter_values(units)));
-    match RecordBatch::try_new(SERIES.schema(), columns) {
-        Ok(batch) => Some(batch),
-        Err(error) => panic!("descriptions fit the table of series: {error}"),
-    }
+    columns.push(("unit", Arc::new(StringArray::from_iter_values(units))));
+    Some(SERIES.batch(columns))
 }
 
 /// Whether so many rows of samples, and bytes of other rows, are committed so long after the last

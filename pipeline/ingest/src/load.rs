@@ -17,7 +17,6 @@ use crate::beginning::Beginning;
 use crate::bounds::Days;
 use crate::config::IngestConfig;
 use crate::cut::Cut;
-use crate::flush::Sink;
 use crate::forget::learn_events;
 use crate::lag::Lag;
 use crate::memory::MemoryTier;
@@ -25,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::note::restored_app;
 use crate::ownership::IngestError;
 use crate::plausible::Plausible;
+use crate::sink::Sink;
 use crate::state::State;
 use crate::stream::{LogId, Mark, Stream};
 use crate::turns::{Turn, Turns};
@@ -74,6 +74,7 @@ pub(crate) async fn load(
         changes: 0,
         bounds: config.bounds,
         days: Days::new(&config.bounds),
+        others: config.others.clone(),
         metrics,
     })
 }
@@ -224,7 +225,7 @@ pub(crate) async fn load_restored(
         if known.get(name) == Some(&version) {
             continue;
         }
-        for table in sink.tables().into_iter().filter(|table| table.def().name == name) {
+        for table in sink.tables().filter(|table| table.def().name == name) {
             load_table(table, shared).await?;
         }
         known.insert(name, version);

@@ -6,10 +6,7 @@
 use std::time::Duration;
 
 use nilometer_contract::{Causes, Timestamp, micros};
-use nilometer_store::{
-    CommitError, EVENTS, GAPS, SAMPLES, STORED, Storage, StoreError, Table, compact, horizon,
-    vacuum,
-};
+use nilometer_store::{CommitError, SAMPLES, Storage, StoreError, Table, compact, horizon, vacuum};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,6 +15,7 @@ use crate::config::IngestConfig;
 use crate::forget::{Forgetting, events_kept};
 use crate::metrics::Metrics;
 use crate::note::{note_expired, own_up};
+use crate::tables::{EVENTS, GAPS};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -42,7 +40,7 @@ pub async fn maintain(
     cancel: CancellationToken,
 ) -> Result<(), StoreError> {
     let mut tables = Vec::new();
-    for def in STORED {
+    for def in config.tables() {
         tables.push(storage.table(def).await?);
     }
     let gaps = storage.table(&GAPS).await?;

@@ -1,14 +1,13 @@
 //! What maintenance finds missing, or makes so, as rows of `gaps`.
 
-use nilometer_contract::{Gap, GapKind, Timestamp};
-use nilometer_store::{
-    CHARGES, CommitError, DataFile, Expired, INVOICES, Position, Table, TableDef, USAGE, Unread,
-};
+use nilometer_contract::{Gap, GapKind, RowSource, Timestamp};
+use nilometer_store::{CommitError, DataFile, Expired, Position, Table, Unread};
 use prometheus::IntCounter;
 use tracing::warn;
 
 use crate::rows::batch_of;
 use crate::stream::{LogId, Origin};
+use crate::tables::GAPS;
 use crate::tell::told;
 
 /// Where rows of `gaps` come from that are about files of a table (`of_topic`), instead of a topic.
@@ -30,13 +29,10 @@ pub(crate) enum Remedy {
 
 impl Remedy {
     pub(crate) fn of(table: &Table) -> Self {
-        let is = |defs: &[&TableDef]| defs.iter().any(|def| def.name == table.def().name);
-        if is(&[&USAGE, &CHARGES]) {
-            Remedy::Compute
-        } else if is(&[&INVOICES]) {
-            Remedy::Backup
-        } else {
-            Remedy::Replay
+        match table.def().from {
+            RowSource::Ingester | RowSource::Topic(_) => Remedy::Replay,
+            RowSource::Computed => Remedy::Compute,
+            RowSource::Original => Remedy::Backup,
         }
     }
 
@@ -62,7 +58,7 @@ async fn note(gaps: &mut Table, app: String, number: i64, gap: Gap) -> Result<bo
         let count = counted.map_or(0, |count| count + 1);
         let (log, offset) = (LogId::default(), count.unsigned_abs());
         let origin = Origin { topic: MAINTENANCE, partition: 0, log, offset };
-        let add = gaps.write(&[batch_of(&[(origin, gap.clone())])], None).await;
+        let add = gaps.write(&[batch_of(&GAPS, &[(origin, gap.clone())])], None).await;
         let positions = [
             Position { app: app.clone(), from, next: number },
             Position { app: COUNT.to_owned(), from: counted, next: count },

@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::IngestConfig;
-use crate::flush::{Overtaken, Sink};
+use crate::flush::Overtaken;
 use crate::follow::Follower;
 use crate::ingester::Owner;
 use crate::load::restored;
 use crate::metrics::Metrics;
 use crate::positions::note_logs;
+use crate::sink::Sink;
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
 
@@ -90,7 +91,7 @@ impl Ingester {
         metrics: Metrics,
     ) -> Result<Self, IngestError> {
         let topics = prepare(&config, log.as_ref()).await.map_err(IngestError::Log)?;
-        let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
+        let mut sink = Sink::open(storage, &config.others).await.map_err(IngestError::Store)?;
         let (lease, stop_deadline) = (config.lease, config.stop_deadline);
         let holder = Holder::here(config.role, clock.now());
         let mut claimant = storage.claimant(LEASE, holder, lease.term);

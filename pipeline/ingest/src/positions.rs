@@ -7,8 +7,8 @@ use nilometer_store::{CommitError, Position, Row, StoreError, Table};
 
 use crate::beginning::start_of;
 use crate::cut::Cut;
-use crate::flush::{Sink, owned_by};
 use crate::rows::commits_batch;
+use crate::sink::{Sink, owned_by};
 use crate::stream::{LogId, Origin, Stream};
 
 /// The log that each partition is read as.

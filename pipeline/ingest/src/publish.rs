@@ -6,7 +6,7 @@ use nilometer_contract::Timestamp;
 use nilometer_store::Files;
 use tokio::sync::watch;
 
-use crate::flush::Sink;
+use crate::sink::Sink;
 use crate::state::State;
 use crate::view::{TableView, View};
 
@@ -32,14 +32,14 @@ impl Publisher {
 
     /// Learns of the files there are; nobody sees them before the next view.
     pub(crate) fn list(&mut self, sink: &Sink) {
-        let view = |table: &&nilometer_store::Table| TableView {
+        let view = |table: &nilometer_store::Table| TableView {
             def: table.def(),
             version: table.version(),
             files: table.files(),
             memory: Vec::new(),
         };
         self.expired_before = sink.samples.expired_before();
-        self.tables = sink.tables().iter().map(view).collect();
+        self.tables = sink.tables().map(view).collect();
         self.shown = None;
     }
 
@@ -65,8 +65,8 @@ impl Publisher {
         for table in &mut self.tables {
             match table.def.name {
                 "samples" => table.memory = state.memory.batches(),
-                name if are_changed => {
-                    table.memory = cuts().filter_map(|cut| cut.batch_of(name)).collect();
+                _ if are_changed => {
+                    table.memory = cuts().filter_map(|cut| cut.batch_of(table.def)).collect();
                 }
                 _ => {}
             }

@@ -19,21 +19,21 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_contract::{AUDIT, DECISIONS, EVENTS, GAPS};
+use nilometer_contract::{EVENTS, GAPS, RowSource};
 use nilometer_log::Log;
 use nilometer_store::{
-    Add, CommitError, EPOCHS, Row, SAMPLES, SERIES, STORED, Storage, StoreError, Table,
-    write_samples,
+    Add, CommitError, Row, SAMPLES, SERIES, Storage, StoreError, Table, write_samples,
 };
 
 use crate::config::IngestConfig;
-use crate::flush::Sink;
 use crate::load::load_table;
 use crate::lookup::not_stored;
 use crate::memory::collect_rows;
 use crate::note::{Extent, Remedy, note_restored, own_up_damaged, own_up_unread};
 use crate::ownership::IngestError;
 use crate::replay::{Replay, Spans};
+use crate::sink::Sink;
+use crate::tables;
 use crate::tail::prepare;
 use crate::turns::Turn;
 use crate::view::Shared;
@@ -83,11 +83,11 @@ pub async fn repair(
 ) -> Result<Repaired, IngestError> {
     let topics = prepare(config, log.as_ref()).await.map_err(IngestError::Log)?;
     let mut done = Repaired::default();
-    let mut gaps = storage.table(&nilometer_store::GAPS).await.map_err(IngestError::Store)?;
+    let mut gaps = storage.table(&tables::GAPS).await.map_err(IngestError::Store)?;
     let mut replay = Replay::new(log, topics);
     let mut good_samples = Vec::new();
     let extent = storage.table(&SAMPLES).await.map_err(IngestError::Store)?.files().extent();
-    for def in STORED {
+    for def in config.tables() {
         let mut table = storage.table(def).await.map_err(IngestError::Store)?;
         let unread = table.unread().len();
         done.unread += unread;
@@ -99,11 +99,11 @@ pub async fn repair(
         done.damaged += table.aside().len();
         good_samples.extend(put_back_good(&mut table, &mut say).await?);
     }
-    let mut sink = Sink::open(storage).await.map_err(IngestError::Store)?;
+    let mut sink = Sink::open(storage, &config.others).await.map_err(IngestError::Store)?;
     let noted = facts(&gaps).await.map_err(IngestError::Store)?;
     // Whoever meets samples that are back finds what they refer to.
-    let mut order = STORED;
-    order.sort_by_key(|def| ![SERIES.name, EPOCHS.name].contains(&def.name));
+    let mut order: Vec<_> = config.tables().collect();
+    order.sort_by_key(|def| ![SERIES.name, tables::EPOCHS.name].contains(&def.name));
     for def in order {
         if def.name == SAMPLES.name {
             for (path, rows, add) in good_samples.drain(..) {
@@ -182,14 +182,17 @@ async fn restore(
         return Ok((restored, lost, of));
     }
     // What samples refer to is lost where one is left that refers to it.
-    let ((restored, adds), most_lost) = match name {
-        "series" => replay.series(sink, config).await?,
-        "epochs" => replay.epochs(sink, config).await?,
-        "events" => (replay.records(sink, config, EVENTS).await?, u64::MAX),
-        "gaps" => (replay.records(sink, config, GAPS).await?, u64::MAX),
-        "decisions" => (replay.records(sink, config, DECISIONS).await?, u64::MAX),
-        "audit" => (replay.records(sink, config, AUDIT).await?, u64::MAX),
-        _ => (Default::default(), u64::MAX),
+    let topic = match &table.def().from {
+        RowSource::Topic(feed) => Some(feed.topic),
+        _ if name == tables::EVENTS.name => Some(EVENTS),
+        _ if name == tables::GAPS.name => Some(GAPS),
+        _ => None,
+    };
+    let ((restored, adds), most_lost) = match topic {
+        Some(topic) => (replay.records(sink, config, topic).await?, u64::MAX),
+        None if name == SERIES.name => replay.series(sink, config).await?,
+        None if name == tables::EPOCHS.name => replay.epochs(sink, config).await?,
+        None => (Default::default(), u64::MAX),
     };
     let lost = facts.rows().saturating_sub(restored).min(most_lost);
     let back: HashSet<String> = adds.iter().map(|add| add.path.clone()).collect();

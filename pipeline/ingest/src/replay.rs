@@ -6,16 +6,12 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_contract::{
-    AUDIT, Applied, AuditRecord, DECISIONS, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES,
-    Timestamp,
-};
+use nilometer_contract::{Applied, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError, Record, TopicPartition};
 use nilometer_store::{Add, Row, SAMPLES as SAMPLES_TABLE, StoreError, Table, rows_of};
 use prometheus::Registry;
 
 use crate::config::IngestConfig;
-use crate::flush::Sink;
 use crate::ingester::series_batch;
 use crate::load::{event_of, load, load_positions, unless_damaged};
 use crate::lookup::settle_suspects;
@@ -24,8 +20,9 @@ use crate::metrics::Metrics;
 use crate::ownership::IngestError;
 use crate::record::Prepared;
 use crate::repair::Fact;
-use crate::rows::{Decision, TableRow, batch_of, epochs_batch};
-use crate::state::State;
+use crate::rows::{FedRow, TableRow, batch_of, epochs_batch};
+use crate::sink::Sink;
+use crate::state::{State, feed_of};
 use crate::stream::{Origin, Stream};
 use crate::tail::Topics;
 use crate::view::Shared;
@@ -264,13 +261,12 @@ impl Replay {
                 write(table, events).await
             }
             GAPS => write(table, decoded(missing, |record| Gap::decode(record).ok())).await,
-            DECISIONS => {
-                write(table, decoded(missing, |record| Decision::decode(record).ok())).await
+            topic => {
+                let (def, feed) = feed_of(&config.others, topic)
+                    .unwrap_or_else(|| panic!("topic {topic} has a table of its records"));
+                let row = |cells| FedRow { table: def, cells };
+                write(table, decoded(missing, |record| (feed.decode)(record).ok().map(row))).await
             }
-            AUDIT => {
-                write(table, decoded(missing, |record| AuditRecord::decode(record).ok())).await
-            }
-            other => panic!("topic {other} has a table of its records"),
         }
     }
 }
@@ -384,6 +380,7 @@ async fn write<R: TableRow>(
     if rows.is_empty() {
         return Ok(Restored::default());
     }
-    let add = table.write(&[batch_of(&rows)], None).await.map_err(IngestError::Store)?;
+    let add =
+        table.write(&[batch_of(table.def(), &rows)], None).await.map_err(IngestError::Store)?;
     Ok((rows.len() as u64, vec![add]))
 }

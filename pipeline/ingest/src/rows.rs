@@ -1,17 +1,17 @@
-//! Rows of the small tables: events, gaps, dead letters, decisions, audit.
+//! Rows of the small tables: events, gaps, dead letters, and those that topics of others feed.
 
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use nilometer_contract::{AuditRecord, Epoch, Gap, LifecycleEvent, Timestamp};
-use nilometer_store::{
-    AUDIT, COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, Position, TableDef,
+use nilometer_contract::{
+    Cell, Cells, ColumnType, Epoch, Gap, LifecycleEvent, ORIGIN, TableDef, Timestamp,
 };
-use serde::Deserialize;
+use nilometer_store::Position;
 
 use crate::stream::{Origin, Stream};
+use crate::tables::{COMMITS, EPOCHS};
 
 /// A message or sample that could not be stored.
 #[derive(Clone, Debug)]
@@ -22,25 +22,20 @@ pub(crate) struct DeadLetter {
     pub(crate) payload: bytes::Bytes,
 }
 
-/// The parts of a decision that are columns.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Decision {
-    pub(crate) at: Timestamp,
-    pub(crate) id: String,
-    pub(crate) kind: String,
-    #[serde(skip)]
-    pub(crate) json: String,
+/// A record of a topic that feeds a table.
+#[derive(Clone, Debug)]
+pub(crate) struct FedRow {
+    pub(crate) table: &'static TableDef,
+    pub(crate) cells: Cells,
 }
 
 /// What a row weighs beside its longer texts.
 const ROW_BYTES: usize = 256;
 
-/// A kind of row with its table.
+/// Rows of one of the small tables, which say where they were read.
 pub(crate) trait TableRow: Sized {
-    const TABLE: &'static TableDef;
-
-    /// Columns in the table's order, the four of the origin left out.
-    fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef>;
+    /// Columns by name, those of the origin left out.
+    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)>;
 
     /// Bytes of its longer texts.
     fn text_bytes(&self) -> usize;
@@ -49,9 +44,6 @@ pub(crate) trait TableRow: Sized {
     fn weight(&self) -> usize {
         ROW_BYTES + self.text_bytes()
     }
-
-    /// Whether the origin's columns come last (else they follow the first column).
-    const ORIGIN_LAST: bool = true;
 }
 
 fn texts<'a>(rows: impl Iterator<Item = &'a str>) -> ArrayRef {
@@ -68,33 +60,27 @@ fn integers(rows: impl Iterator<Item = i64>) -> ArrayRef {
 }
 
 /// Rows as one batch of their table.
-pub(crate) fn batch_of<R: TableRow>(rows: &[(Origin, R)]) -> RecordBatch {
+pub(crate) fn batch_of<R: TableRow>(table: &TableDef, rows: &[(Origin, R)]) -> RecordBatch {
     let origins = || rows.iter().map(|(origin, _)| origin);
     let logs: Vec<String> = origins().map(|origin| origin.log.to_string()).collect();
-    let origin: Vec<ArrayRef> = vec![
-        texts(origins().map(|origin| origin.topic)),
-        integers(origins().map(|origin| i64::from(origin.partition))),
-        texts(logs.iter().map(String::as_str)),
-        integers(origins().map(|origin| origin.offset as i64)),
-    ];
+    let [topic, partition, log, offset] = ORIGIN;
     let mut columns = R::columns(rows);
-    let at = if R::ORIGIN_LAST { columns.len() } else { 1 };
-    columns.splice(at..at, origin);
-    match RecordBatch::try_new(R::TABLE.schema(), columns) {
-        Ok(batch) => batch,
-        Err(error) => panic!("rows of {} fit their schema: {error}", R::TABLE.name),
-    }
+    columns.extend([
+        (topic, texts(origins().map(|origin| origin.topic))),
+        (partition, integers(origins().map(|origin| i64::from(origin.partition)))),
+        (log, texts(logs.iter().map(String::as_str))),
+        (offset, integers(origins().map(|origin| origin.offset as i64))),
+    ]);
+    table.batch(columns)
 }
 
 impl TableRow for LifecycleEvent {
-    const TABLE: &'static TableDef = &EVENTS;
-
     fn text_bytes(&self) -> usize {
         let attributes = self.resource.attributes.iter();
         attributes.map(|(key, value)| key.len() + value.len()).sum()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
+    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
         let events = || rows.iter().map(|(_, event)| event);
         let resources = || events().map(|event| &event.resource);
         let parents = resources().map(|resource| resource.parent.as_deref());
@@ -103,118 +89,104 @@ impl TableRow for LifecycleEvent {
             .collect();
         let ids: Vec<String> = events().map(LifecycleEvent::id).collect();
         vec![
-            instants(events().map(|event| event.at)),
-            texts(events().map(|event| event.change.as_str())),
-            texts(resources().map(|resource| resource.id.as_str())),
-            texts(resources().map(|resource| resource.kind.as_str())),
-            texts(resources().map(|resource| resource.project.as_str())),
-            texts(resources().map(|resource| resource.name.as_str())),
-            texts(resources().map(|resource| resource.node.as_str())),
-            Arc::new(parents.collect::<StringArray>()),
-            texts(attributes.iter().map(String::as_str)),
-            texts(events().map(|event| event.source.as_str())),
-            texts(ids.iter().map(String::as_str)),
+            ("at", instants(events().map(|event| event.at))),
+            ("change", texts(events().map(|event| event.change.as_str()))),
+            ("resource", texts(resources().map(|resource| resource.id.as_str()))),
+            ("kind", texts(resources().map(|resource| resource.kind.as_str()))),
+            ("project", texts(resources().map(|resource| resource.project.as_str()))),
+            ("name", texts(resources().map(|resource| resource.name.as_str()))),
+            ("node", texts(resources().map(|resource| resource.node.as_str()))),
+            ("parent", Arc::new(parents.collect::<StringArray>())),
+            ("attributes", texts(attributes.iter().map(String::as_str))),
+            ("source", texts(events().map(|event| event.source.as_str()))),
+            ("id", texts(ids.iter().map(String::as_str))),
         ]
     }
 }
 
 impl TableRow for Gap {
-    const TABLE: &'static TableDef = &GAPS;
-
     fn text_bytes(&self) -> usize {
         self.reason.len() + self.sources.iter().map(String::len).sum::<usize>()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
+    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
         let sources: Vec<String> = rows.iter().map(|(_, gap)| gap.sources.join(",")).collect();
         let gaps = || rows.iter().map(|(_, gap)| gap);
         vec![
-            instants(gaps().map(|gap| gap.start)),
-            instants(gaps().map(|gap| gap.end)),
-            texts(gaps().map(|gap| gap.kind.as_str())),
-            texts(gaps().map(|gap| gap.reason.as_str())),
-            texts(gaps().map(|gap| gap.node.as_str())),
-            texts(sources.iter().map(String::as_str)),
-            texts(gaps().map(|gap| gap.agent.as_str())),
-            texts(gaps().map(|gap| gap.topic.as_str())),
-            integers(gaps().map(|gap| gap.partition.map_or(-1, i64::from))),
-            integers(gaps().map(|gap| gap.records as i64)),
-            integers(gaps().map(|gap| gap.samples as i64)),
+            ("start", instants(gaps().map(|gap| gap.start))),
+            ("end", instants(gaps().map(|gap| gap.end))),
+            ("kind", texts(gaps().map(|gap| gap.kind.as_str()))),
+            ("reason", texts(gaps().map(|gap| gap.reason.as_str()))),
+            ("node", texts(gaps().map(|gap| gap.node.as_str()))),
+            ("sources", texts(sources.iter().map(String::as_str))),
+            ("agent", texts(gaps().map(|gap| gap.agent.as_str()))),
+            ("of_topic", texts(gaps().map(|gap| gap.topic.as_str()))),
+            ("of_partition", integers(gaps().map(|gap| gap.partition.map_or(-1, i64::from)))),
+            ("records", integers(gaps().map(|gap| gap.records as i64))),
+            ("samples", integers(gaps().map(|gap| gap.samples as i64))),
         ]
     }
 }
 
 impl TableRow for DeadLetter {
-    const TABLE: &'static TableDef = &DEAD_LETTERS;
-    const ORIGIN_LAST: bool = false;
-
     fn text_bytes(&self) -> usize {
         self.reason.len() + self.payload.len()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
+    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
         let letters = || rows.iter().map(|(_, letter)| letter);
         vec![
-            instants(letters().map(|letter| letter.at)),
-            integers(letters().map(|letter| letter.row)),
-            texts(letters().map(|letter| letter.reason.as_str())),
-            Arc::new(BinaryArray::from_iter_values(letters().map(|letter| &letter.payload))),
+            ("at", instants(letters().map(|letter| letter.at))),
+            ("row", integers(letters().map(|letter| letter.row))),
+            ("reason", texts(letters().map(|letter| letter.reason.as_str()))),
+            (
+                "payload",
+                Arc::new(BinaryArray::from_iter_values(letters().map(|letter| &letter.payload))),
+            ),
         ]
     }
 }
 
-impl TableRow for Decision {
-    const TABLE: &'static TableDef = &DECISIONS;
-
+impl TableRow for FedRow {
     fn text_bytes(&self) -> usize {
-        self.json.len()
+        let texts = self.cells.iter().map(|(_, cell)| match cell {
+            Cell::Text(text) => text.len(),
+            Cell::Int(_) | Cell::Instant(_) => 0,
+        });
+        texts.sum()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
-        let decisions = || rows.iter().map(|(_, decision)| decision);
-        vec![
-            instants(decisions().map(|decision| decision.at)),
-            texts(decisions().map(|decision| decision.id.as_str())),
-            texts(decisions().map(|decision| decision.kind.as_str())),
-            texts(decisions().map(|decision| decision.json.as_str())),
-        ]
-    }
-}
-
-impl TableRow for AuditRecord {
-    const TABLE: &'static TableDef = &AUDIT;
-
-    fn text_bytes(&self) -> usize {
-        let texts = [&self.principal, &self.account, &self.from, &self.query, &self.failure];
-        texts.into_iter().map(String::len).sum()
-    }
-
-    fn columns(rows: &[(Origin, Self)]) -> Vec<ArrayRef> {
-        let records = || rows.iter().map(|(_, record)| record);
-        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        vec![
-            instants(records().map(|record| record.at)),
-            texts(records().map(|record| record.principal.as_str())),
-            texts(records().map(|record| record.role.as_str())),
-            texts(records().map(|record| record.account.as_str())),
-            texts(records().map(|record| record.from.as_str())),
-            texts(records().map(|record| record.route.as_str())),
-            texts(records().map(|record| record.query.as_str())),
-            integers(records().map(|record| i64::from(record.status))),
-            integers(records().map(|record| number(record.micros))),
-            integers(records().map(|record| number(record.rows))),
-            texts(records().map(|record| record.failure.as_str())),
-        ]
-    }
-}
-
-impl Decision {
-    /// From the JSON that the scheduler appended.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut decision: Decision =
-            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        decision.json = String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())?;
-        Ok(decision)
+    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
+        let Some((_, FedRow { table, .. })) = rows.first() else { return Vec::new() };
+        let own = table.columns.iter().filter(|column| !ORIGIN.contains(&column.name));
+        let cells = |name: &'static str| {
+            rows.iter().map(move |(_, row)| {
+                row.cells.iter().find(|(column, _)| *column == name).map(|(_, cell)| cell)
+            })
+        };
+        let array = |name: &'static str, kind: ColumnType| -> ArrayRef {
+            match kind {
+                ColumnType::Instant => {
+                    let micros = cells(name).map(|cell| match cell {
+                        Some(Cell::Instant(at)) => Some(at.0),
+                        _ => None,
+                    });
+                    let micros: TimestampMicrosecondArray = micros.collect();
+                    Arc::new(micros.with_timezone("UTC"))
+                }
+                ColumnType::Int => {
+                    Arc::new(Int64Array::from_iter(cells(name).map(|cell| match cell {
+                        Some(Cell::Int(number)) => Some(*number),
+                        _ => None,
+                    })))
+                }
+                _ => Arc::new(StringArray::from_iter(cells(name).map(|cell| match cell {
+                    Some(Cell::Text(text)) => Some(text.as_str()),
+                    _ => None,
+                }))),
+            }
+        };
+        own.map(|column| (column.name, array(column.name, column.kind))).collect()
     }
 }
 
@@ -228,32 +200,25 @@ pub(crate) fn commits_batch(
     let streams = || positions.iter().map(|(stream, _)| stream);
     let moved = || positions.iter().map(|(_, position)| position);
     let all = |at: Timestamp| instants(positions.iter().map(move |_| at));
-    let columns: Vec<ArrayRef> = vec![
-        texts(streams().map(|stream| stream.topic)),
-        integers(streams().map(|stream| i64::from(stream.partition))),
-        texts(logs.iter().map(String::as_str)),
-        integers(moved().map(|position| position.from.unwrap_or(0))),
-        integers(moved().map(|position| position.next)),
-        all(Timestamp(first)),
-        all(Timestamp(last)),
-        all(now),
-    ];
-    match RecordBatch::try_new(COMMITS.schema(), columns) {
-        Ok(batch) => batch,
-        Err(error) => panic!("rows of commits fit their schema: {error}"),
-    }
+    COMMITS.batch(vec![
+        ("topic", texts(streams().map(|stream| stream.topic))),
+        ("partition", integers(streams().map(|stream| i64::from(stream.partition)))),
+        ("log", texts(logs.iter().map(String::as_str))),
+        ("start_offset", integers(moved().map(|position| position.from.unwrap_or(0)))),
+        ("end_offset", integers(moved().map(|position| position.next))),
+        ("first_at", all(Timestamp(first))),
+        ("last_at", all(Timestamp(last))),
+        ("committed_at", all(now)),
+    ])
 }
 
 /// Rows of `epochs`.
 pub(crate) fn epochs_batch(epochs: &[Epoch]) -> RecordBatch {
-    let columns: Vec<ArrayRef> = vec![
-        integers(epochs.iter().map(Epoch::id)),
-        texts(epochs.iter().map(|epoch| epoch.instance.as_str())),
-        integers(epochs.iter().map(|epoch| i64::try_from(epoch.sequence).unwrap_or(i64::MAX))),
-        instants(epochs.iter().map(|epoch| epoch.start)),
-    ];
-    match RecordBatch::try_new(EPOCHS.schema(), columns) {
-        Ok(batch) => batch,
-        Err(error) => panic!("rows of epochs fit their schema: {error}"),
-    }
+    let sequence = |epoch: &Epoch| i64::try_from(epoch.sequence).unwrap_or(i64::MAX);
+    EPOCHS.batch(vec![
+        ("epoch", integers(epochs.iter().map(Epoch::id))),
+        ("instance", texts(epochs.iter().map(|epoch| epoch.instance.as_str()))),
+        ("sequence", integers(epochs.iter().map(sequence))),
+        ("start", instants(epochs.iter().map(|epoch| epoch.start))),
+    ])
 }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    AUDIT, AuditRecord, Causes, Conflict, DECISIONS, Epoch, GAPS, Gap, ResourceKind, SAMPLES,
-    Timestamp,
+    Conflict, Epoch, Feed, GAPS, Gap, ResourceKind, RowSource, SAMPLES, TableDef, Timestamp,
 };
 use nilometer_log::Record;
 use nilometer_store::Row;
@@ -24,7 +23,7 @@ use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
 use crate::plausible::Plausible;
 use crate::record::{Content, Prepared, Refused};
-use crate::rows::{DeadLetter, Decision, TableRow};
+use crate::rows::{DeadLetter, FedRow, TableRow};
 use crate::stream::{LogId, Mark, Origin, Stream};
 use crate::turns::{Turn, Turns};
 use crate::view::Shared;
@@ -64,6 +63,8 @@ pub(crate) struct State {
     pub(crate) changes: u64,
     pub(crate) bounds: Bounds,
     pub(crate) days: Days,
+    /// Tables of others, some of which have topics that feed them.
+    pub(crate) others: Vec<&'static TableDef>,
     pub(crate) metrics: Metrics,
 }
 
@@ -231,12 +232,12 @@ impl State {
                     self.note_gap(origin.clone(), gap);
                 })
                 .map_err(|error| error.to_string()),
-            DECISIONS => Decision::decode(&record.payload)
-                .map(|decision| self.note_decision(origin.clone(), decision)),
-            AUDIT => AuditRecord::decode(&record.payload)
-                .map(|record| self.note_audit(origin.clone(), record))
-                .map_err(|error| Causes(&error).to_string()),
-            other => panic!("topic {other} is one that the ingester reads"),
+            topic => {
+                let (table, feed) = feed_of(&self.others, topic)
+                    .unwrap_or_else(|| panic!("topic {topic} is one that the ingester reads"));
+                (feed.decode)(&record.payload)
+                    .map(|cells| self.note_fed(origin.clone(), FedRow { table, cells }))
+            }
         };
         if let Err(reason) = applied {
             let buried = self.pending.dead_letters.len();
@@ -252,16 +253,10 @@ impl State {
         self.pending.gaps.push((origin, gap));
     }
 
-    fn note_decision(&mut self, origin: Origin, decision: Decision) {
+    fn note_fed(&mut self, origin: Origin, row: FedRow) {
         self.changes += 1;
-        self.pending.bytes += decision.weight();
-        self.pending.decisions.push((origin, decision));
-    }
-
-    fn note_audit(&mut self, origin: Origin, record: AuditRecord) {
-        self.changes += 1;
-        self.pending.bytes += record.weight();
-        self.pending.audit.push((origin, record));
+        self.pending.bytes += row.weight();
+        self.pending.fed.entry(row.table.name).or_default().push((origin, row));
     }
 
     /// The log that a partition is read as.
@@ -379,4 +374,15 @@ impl State {
     pub(crate) fn bytes(&self) -> usize {
         self.pending.bytes + self.flushing.as_ref().map_or(0, |cut| cut.bytes)
     }
+}
+
+/// The table that a topic feeds.
+pub(crate) fn feed_of(
+    tables: &[&'static TableDef],
+    topic: &str,
+) -> Option<(&'static TableDef, &'static Feed)> {
+    tables.iter().find_map(|table| match &table.from {
+        RowSource::Topic(feed) if feed.topic == topic => Some((*table, feed)),
+        _ => None,
+    })
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use nilometer_contract::{AUDIT, Causes, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
+use nilometer_contract::{Causes, DEAD_LETTERS, EVENTS, GAPS, RowSource, SAMPLES};
 use nilometer_log::{Log, LogError, TopicConfig};
 use nilometer_source::SharedClock;
 use nilometer_store::Finder;
@@ -18,12 +18,12 @@ use tracing::warn;
 
 use crate::config::IngestConfig;
 use crate::fetch::{Cursor, Event};
-use crate::flush::Sink;
 use crate::load::{load, load_positions};
 use crate::lookup::settle_suspects;
 use crate::metrics::Metrics;
 use crate::ownership::IngestError;
 use crate::publish::Publisher;
+use crate::sink::Sink;
 use crate::state::State;
 use crate::view::{Shared, Tables};
 
@@ -33,7 +33,7 @@ pub(crate) type Topics = Vec<(&'static str, u32)>;
 const QUEUE: usize = 16;
 /// Records of the small topics that are applied in one go.
 const APPLIED_AT_ONCE: usize = 4_096;
-/// Bytes of events, gaps, decisions and dead letters in memory that trigger a commit; at four
+/// Bytes of rows of the small tables in memory that trigger a commit; at four
 /// times as many, fetching waits.
 pub(crate) const COMMIT_BYTES: usize = 16 << 20;
 
@@ -57,9 +57,12 @@ pub(crate) struct Tail {
 pub(crate) async fn prepare(config: &IngestConfig, log: &dyn Log) -> Result<Topics, LogError> {
     let mut topics = Vec::new();
     let many = config.partitions;
-    for (name, partitions) in
-        [(SAMPLES, many), (EVENTS, many), (GAPS, 1), (DECISIONS, 1), (AUDIT, 1), (DEAD_LETTERS, 1)]
-    {
+    let fed = config.others.iter().filter_map(|table| match &table.from {
+        RowSource::Topic(feed) => Some((feed.topic, 1)),
+        _ => None,
+    });
+    let own = [(SAMPLES, many), (EVENTS, many), (GAPS, 1), (DEAD_LETTERS, 1)];
+    for (name, partitions) in own.into_iter().chain(fed) {
         let retention = config.log_retention;
         let topic = TopicConfig { name: name.to_owned(), partitions, retention };
         topics.push((name, log.ensure_topic(&topic).await?));

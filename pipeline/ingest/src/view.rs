@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
-use nilometer_contract::{Catalogue, History, ResourceKind, Timestamp};
+use nilometer_contract::{Catalogue, History, ResourceKind, TableDef, Timestamp};
 use nilometer_source::SharedClock;
-use nilometer_store::{Files, SeriesColumn, TableDef};
+use nilometer_store::{Files, SeriesColumn};
 use tokio::sync::watch;
 
 use crate::epochs::Epochs;

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::log::{Commit, RETENTION};
-use crate::schema::TableDef;
 use crate::table::now_millis;
+use nilometer_contract::TableDef;
 
 /// The first commit of a table.
 pub(crate) fn creation(def: &TableDef) -> Commit {

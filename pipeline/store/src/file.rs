@@ -8,7 +8,6 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, lexsort_to_indices, max, min, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
-use nilometer_contract::Timestamp;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -16,7 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
-use crate::schema::{ColumnType, TableDef};
+use nilometer_contract::{ColumnType, TableDef, Timestamp};
 
 /// Rows of one row group: whole columns decode fast, and the page index finds single series.
 const ROW_GROUP_ROWS: usize = 1 << 20;

@@ -5,12 +5,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use deltalake_core::kernel::Add;
-use nilometer_contract::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::aside::Missing;
-use crate::schema::{ColumnType, TableDef};
 use crate::sums::Sums;
+use nilometer_contract::{ColumnType, TableDef, Timestamp};
 
 /// A file of a table.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! The tables: plain Delta on an object store.
 //!
-//! Owns what lies on disk: the schema of every table, the layout of the samples, commits that
+//! Owns what lies on disk: tables as they are declared, the layout of the samples, commits that
 //! carry log positions with the rows they cover (invariant 1), compaction and retention. Nothing
 //! here knows the log; nothing here queries.
 //!
@@ -25,7 +25,6 @@ mod merge;
 mod probe;
 mod s3;
 mod samples;
-mod schema;
 mod series;
 mod storage;
 mod sums;
@@ -48,12 +47,8 @@ pub use lease::{Claimant, Lease, LeaseConfig, LeaseError, Taken};
 pub use log::{Beaten, Unread};
 pub use probe::{Answer, PlaceError};
 pub use samples::{Row, rows_of, sample_batch, split_by_day, write_samples};
-pub use schema::{ColumnDef, ColumnType, TableDef};
 pub use series::{Description, SeriesColumn, SeriesId, SeriesKey, subject_hash, text_hash};
 pub use storage::{Storage, StorageConfig};
 pub use table::{StoreError, Table};
-pub use tables::{
-    AUDIT, CHARGES, COMMITS, DEAD_LETTERS, DECISIONS, EPOCHS, EVENTS, GAPS, INVOICES, SAMPLES,
-    SERIES, STORED, USAGE,
-};
+pub use tables::{SAMPLES, SERIES};
 pub use vacuum::vacuum;

@@ -28,8 +28,8 @@ use parquet::file::metadata::ParquetMetaData;
 use crate::file::{FileError, Stats, properties};
 use crate::files::DataFile;
 use crate::find::Source;
-use crate::schema::TableDef;
 use crate::table::{StoreError, Table};
+use nilometer_contract::TableDef;
 
 /// Decoded bytes of one batch, about; rows of any length are taken at least one at a time.
 const BATCH_BYTES: usize = 1 << 20;

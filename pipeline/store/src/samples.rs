@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
-};
+use arrow::array::{AsArray, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use deltalake_core::kernel::Add;
 use nilometer_contract::{EpochId, MICROS_PER_DAY, Timestamp};
@@ -35,16 +33,12 @@ pub fn sample_batch(
     value: Vec<f64>,
     epoch: Vec<EpochId>,
 ) -> RecordBatch {
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from(series)),
-        Arc::new(TimestampMicrosecondArray::from(at).with_timezone("UTC")),
-        Arc::new(Float64Array::from(value)),
-        Arc::new(Int64Array::from(epoch)),
-    ];
-    match RecordBatch::try_new(SAMPLES.file_schema(), columns) {
-        Ok(batch) => batch,
-        Err(error) => panic!("four columns of equal length fit the schema: {error}"),
-    }
+    SAMPLES.batch(vec![
+        ("series", Arc::new(Int64Array::from(series))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(at).with_timezone("UTC"))),
+        ("value", Arc::new(Float64Array::from(value))),
+        ("epoch", Arc::new(Int64Array::from(epoch))),
+    ])
 }
 
 /// Rows of a batch with the columns of a data file.

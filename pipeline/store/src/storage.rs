@@ -17,8 +17,8 @@ use crate::files::DataFile;
 use crate::local::DurableLocal;
 use crate::probe::{PlaceError, probe};
 use crate::s3::{self, Opened};
-use crate::schema::TableDef;
 use crate::table::{StoreError, Table};
+use nilometer_contract::TableDef;
 
 /// Where the tables are.
 #[derive(Clone, Deserialize)]

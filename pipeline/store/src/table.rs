@@ -21,8 +21,8 @@ use crate::create::creation;
 use crate::file::{FileError, conform, encode_parquet, read_parquet, sorted, stats_of};
 use crate::files::{DataFile, Files};
 use crate::log::{Log, State, Unread};
-use crate::schema::TableDef;
 use crate::sums::{Damaged, Sums};
+use nilometer_contract::TableDef;
 
 /// After this long without news it is asked whether there is any that a look cannot see.
 const DOUBT_MILLIS: i64 = 60_000;

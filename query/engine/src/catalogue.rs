@@ -23,7 +23,7 @@ fn flag(name: &str) -> Field {
 }
 
 /// Schema of `meters`: one row a meter, in order of names.
-pub fn meters_schema() -> SchemaRef {
+fn meters_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         text("meter"),
         text("kind"),
@@ -40,7 +40,7 @@ pub fn meters_schema() -> SchemaRef {
 }
 
 /// Schema of `kinds`: one row a kind of resource, in order of names.
-pub fn kinds_schema() -> SchemaRef {
+fn kinds_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         text("kind"),
         flag("declared"),

@@ -17,20 +17,22 @@ use datafusion::execution::{
     FunctionRegistry, SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions,
 };
 use datafusion::prelude::{SessionConfig, SessionContext};
-use nilometer_contract::Scope;
+use nilometer_contract::{RowRule, Scope, TableDef};
 use nilometer_ingest::{TableView, Tables, View};
 use nilometer_store::{Missing, Storage};
+use nilometer_usage::USAGE;
 use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::catalogue::{CatalogueTable, Of};
 use crate::meter::Meter;
 use crate::missing::Lacks;
+use crate::once::OncePerSeries;
 use crate::resources::ResourcesTable;
 use crate::samples::SamplesTable;
 use crate::scan::Files;
 use crate::stored::StoredTable;
-use crate::tenancy::{RowRule, scoped};
+use crate::tenancy::scoped;
 use crate::truncate::BinFixedWidths;
 use crate::usage::UsageTable;
 
@@ -107,8 +109,24 @@ pub struct Rows {
     pub missing: Vec<Missing>,
 }
 
-/// A table, and whose its rows are.
-type Ruled = (Arc<dyn TableProvider>, RowRule);
+/// A table, whose its rows are, and what is declared of it.
+#[derive(Clone)]
+struct Provided {
+    table: Arc<dyn TableProvider>,
+    rule: RowRule,
+    def: Option<&'static TableDef>,
+}
+
+/// A table as a scope sees it.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// Its name.
+    pub name: String,
+    /// What is declared of it, if anything.
+    pub def: Option<&'static TableDef>,
+    /// The columns that are seen.
+    pub schema: SchemaRef,
+}
 
 /// Answers queries.
 #[derive(Clone)]
@@ -119,7 +137,7 @@ pub struct Engine {
     config: SessionConfig,
     caches: CacheManagerConfig,
     meter: Meter,
-    extra: Arc<RwLock<BTreeMap<String, Ruled>>>,
+    extra: Arc<RwLock<BTreeMap<&'static str, Provided>>>,
 }
 
 impl Engine {
@@ -147,18 +165,28 @@ impl Engine {
         build().map_err(QueryError::Failed)
     }
 
-    /// Adds or replaces a table that somebody further right provides, and whose its rows are.
-    pub fn register(&self, name: &str, table: Arc<dyn TableProvider>, rule: RowRule) {
+    /// Adds or replaces a table that is provided further right: under its declared name, or
+    /// another one where it has other rows of the same form.
+    pub fn register(
+        &self,
+        name: &'static str,
+        def: &'static TableDef,
+        table: Arc<dyn TableProvider>,
+    ) {
+        let provided = Provided { table, rule: def.rule, def: Some(def) };
         let mut extra = self.extra.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        extra.insert(name.to_owned(), (table, rule));
+        extra.insert(name, provided);
     }
 
-    /// Names of the tables that a scope sees.
-    pub fn names(&self, scope: &Scope) -> Result<Vec<String>, QueryError> {
-        let lacks = Lacks::of(self.tables.now());
-        let context = self.session(scope, &lacks).map_err(QueryError::Failed)?;
-        let schemas = context.catalog("nilometer").and_then(|catalog| catalog.schema("public"));
-        Ok(schemas.map(|schema| schema.table_names()).unwrap_or_default())
+    /// Tables that a scope sees by name, each with what is declared of it and the schema that is
+    /// shown; of logical ones, such as `resources`, nothing is declared.
+    pub fn described(&self, scope: &Scope) -> Vec<Described> {
+        let tables = self.provided(&self.tables.now(), scope).into_iter();
+        let shown = tables.filter_map(|(name, provided)| {
+            let table = scoped(name, provided.table, provided.rule, scope)?;
+            Some(Described { name: name.to_owned(), def: provided.def, schema: table.schema() })
+        });
+        shown.collect()
     }
 
     /// Tells exact usage.
@@ -233,6 +261,7 @@ impl Engine {
         let mut state = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime)
+            .with_physical_optimizer_rule(Arc::new(OncePerSeries))
             .build();
         state.register_function_rewrite(Arc::new(BinFixedWidths))?;
         Ok(SessionContext::new_with_state(state))
@@ -244,47 +273,43 @@ impl Engine {
         lacks: &Arc<Lacks>,
     ) -> Result<SessionContext, DataFusionError> {
         let context = self.empty_session(self.config.clone().with_extension(lacks.clone()))?;
-        let view = &lacks.view;
-        let mut tables: BTreeMap<&str, Ruled> = BTreeMap::new();
-        for name in view.tables.keys().filter(|name| **name != "series") {
-            if let Some(table) = stored(&self.files, view, name) {
-                tables.insert(name, (table, rule_of(name)));
-            }
-        }
-        if let Some(samples) = view.tables.get("samples") {
-            let index = self.tables.shared.index.clone();
-            let table = SamplesTable::new(self.files.clone(), samples.clone(), index);
-            tables.insert("samples", (Arc::new(table), rule_of("samples")));
-        }
-        let (history, scope) = (self.tables.shared.history.clone(), scope.clone());
-        let schema = crate::resources::schema();
-        let resources = ResourcesTable { schema, history, scope: scope.clone() };
-        tables.insert("resources", (Arc::new(resources), RowRule::Scoped));
-        for (name, of) in [("meters", Of::Meters), ("kinds", Of::Kinds)] {
-            let table = CatalogueTable { of, tables: self.tables.clone(), scope: scope.clone() };
-            tables.insert(name, (Arc::new(table), RowRule::Scoped));
-        }
-        let usage = UsageTable { meter: self.meter.clone() };
-        tables.insert("usage", (Arc::new(usage), rule_of("usage")));
-        let extra = self.extra.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // Who provides a table further right knows better than the one here.
-        tables.extend(extra.iter().map(|(name, table)| (name.as_str(), table.clone())));
-        for (name, (table, rule)) in tables {
-            if let Some(table) = scoped(name, table, rule, &scope) {
+        for (name, Provided { table, rule, .. }) in self.provided(&lacks.view, scope) {
+            if let Some(table) = scoped(name, table, rule, scope) {
                 context.register_table(name, table)?;
             }
         }
         Ok(context)
     }
-}
 
-/// Whose the rows of a stored table are; the operator's where nothing is declared.
-fn rule_of(name: &str) -> RowRule {
-    match name {
-        "samples" | "events" => RowRule::Project { project: "project", at: "at", until: None },
-        "usage" | "charges" => RowRule::Project { project: "project", at: "start", until: None },
-        "invoices" => RowRule::Project { project: "project", at: "start", until: Some("end") },
-        _ => RowRule::Operator,
+    /// All tables of a view, for a scope.
+    fn provided(&self, view: &View, scope: &Scope) -> BTreeMap<&'static str, Provided> {
+        let mut tables: BTreeMap<&str, Provided> = BTreeMap::new();
+        for (name, of) in view.tables.iter().filter(|(name, _)| **name != "series") {
+            let schema = of.def.file_schema();
+            let table = StoredTable { files: self.files.clone(), table: of.clone(), schema };
+            let table: Arc<dyn TableProvider> = Arc::new(table);
+            tables.insert(name, Provided { table, rule: of.def.rule, def: Some(of.def) });
+        }
+        let mut add = |name, rule, def, table| tables.insert(name, Provided { table, rule, def });
+        if let Some(samples) = view.tables.get("samples") {
+            let index = self.tables.shared.index.clone();
+            let table = SamplesTable::new(self.files.clone(), samples.clone(), index);
+            add("samples", samples.def.rule, None, Arc::new(table));
+        }
+        let history = self.tables.shared.history.clone();
+        let schema = crate::resources::schema();
+        let resources = ResourcesTable { schema, history, scope: scope.clone() };
+        add("resources", RowRule::Scoped, None, Arc::new(resources));
+        for (name, of) in [("meters", Of::Meters), ("kinds", Of::Kinds)] {
+            let table = CatalogueTable { of, tables: self.tables.clone(), scope: scope.clone() };
+            add(name, RowRule::Scoped, None, Arc::new(table));
+        }
+        let usage = UsageTable { meter: self.meter.clone() };
+        add("usage", USAGE.rule, Some(&USAGE), Arc::new(usage));
+        let extra = self.extra.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Who provides a table further right knows better than the one here.
+        tables.extend(extra.iter().map(|(name, table)| (*name, table.clone())));
+        tables
     }
 }
 
@@ -300,12 +325,6 @@ fn placed(error: DataFusionError, sql: &str) -> DataFusionError {
     let column = sql.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1;
     let end = Location { line, column };
     error.with_diagnostic(Diagnostic::new_error("the query ends here", Some(Span::new(end, end))))
-}
-
-fn stored(files: &Files, view: &View, name: &str) -> Option<Arc<dyn TableProvider>> {
-    let table = view.tables.get(name)?.clone();
-    let schema = table.def.file_schema();
-    Some(Arc::new(StoredTable { files: files.clone(), table, schema }))
 }
 
 fn runtime(

@@ -26,11 +26,20 @@ use crate::samples::{LabelValues, texts};
 /// The slot of no series.
 const UNKNOWN: u32 = u32::MAX;
 
+/// One column of what comes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Out {
+    /// A column of the rows that are read, by its place.
+    Read(usize),
+    /// Of what describes the series.
+    Label(SeriesColumn),
+}
+
 /// What is added to each batch.
 #[derive(Clone)]
 struct Labeler {
     schema: SchemaRef,
-    columns: Vec<usize>,
+    columns: Vec<Out>,
     index: Arc<RwLock<SeriesIndex>>,
     selected: Option<Arc<[bool]>>,
     values: LabelValues,
@@ -42,15 +51,17 @@ pub(crate) struct LabelExec {
     labeler: Labeler,
     /// What is known of its rows without reading them.
     statistics: Arc<Statistics>,
+    /// Whether only the first row of a series comes out of each partition.
+    once: bool,
     properties: Arc<PlanProperties>,
 }
 
 impl LabelExec {
-    /// `columns` are places in the schema of `samples`; `selected` says which slots pass.
+    /// The first column of `input` is the series; `selected` says which slots pass.
     pub(crate) fn new(
         input: Arc<dyn ExecutionPlan>,
         schema: SchemaRef,
-        columns: Vec<usize>,
+        columns: Vec<Out>,
         index: Arc<RwLock<SeriesIndex>>,
         selected: Option<Vec<bool>>,
         values: LabelValues,
@@ -58,10 +69,25 @@ impl LabelExec {
     ) -> Self {
         let selected = selected.map(Arc::from);
         let labeler = Labeler { schema, columns, index, selected, values };
-        Self::over(input, labeler, Arc::new(statistics))
+        Self::over(input, labeler, Arc::new(statistics), false)
     }
 
-    fn over(input: Arc<dyn ExecutionPlan>, labeler: Labeler, statistics: Arc<Statistics>) -> Self {
+    /// The same plan with the first row of each series only, per partition; none where there is
+    /// more in a row than what describes its series.
+    pub(crate) fn once_per_series(&self) -> Option<Self> {
+        let is_label = |column: &Out| matches!(column, Out::Label(_));
+        let labels = self.labeler.columns.iter().all(is_label);
+        let unknown = Arc::new(Statistics::new_unknown(&self.labeler.schema));
+        let once = Self::over(self.input.clone(), self.labeler.clone(), unknown, true);
+        (labels && !self.once).then_some(once)
+    }
+
+    fn over(
+        input: Arc<dyn ExecutionPlan>,
+        labeler: Labeler,
+        statistics: Arc<Statistics>,
+        once: bool,
+    ) -> Self {
         let of_input = input.properties();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(labeler.schema.clone()),
@@ -69,35 +95,38 @@ impl LabelExec {
             of_input.emission_type,
             of_input.boundedness,
         );
-        LabelExec { input, labeler, statistics, properties: Arc::new(properties) }
+        LabelExec { input, labeler, statistics, once, properties: Arc::new(properties) }
     }
 }
 
 impl Labeler {
-    fn label(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// `seen` has a bit for each slot that is not wanted again.
+    fn label(&self, batch: &RecordBatch, seen: Option<&mut Vec<bool>>) -> Result<RecordBatch> {
         let mut slots = self.slots(batch);
-        let pass = |slot: &u32| match &self.selected {
-            None => *slot != UNKNOWN,
-            Some(selected) => selected.get(*slot as usize).copied().unwrap_or(false),
+        let is_selected = |slot: u32| match &self.selected {
+            None => slot != UNKNOWN,
+            Some(selected) => selected.get(slot as usize).copied().unwrap_or(false),
+        };
+        let mask: Vec<bool> = match seen {
+            None => slots.iter().map(|&slot| is_selected(slot)).collect(),
+            Some(seen) => {
+                slots.iter().map(|&slot| is_selected(slot) && first(seen, slot)).collect()
+            }
         };
         let filtered;
-        let batch = match slots.iter().all(pass) {
+        let batch = match mask.iter().all(|kept| *kept) {
             true => batch,
             false => {
-                let mask: BooleanArray = slots.iter().map(|slot| Some(pass(slot))).collect();
-                slots.retain(pass);
-                filtered = filter_record_batch(batch, &mask)?;
+                let mut kept = mask.iter();
+                slots.retain(|_| kept.next() == Some(&true));
+                filtered = filter_record_batch(batch, &BooleanArray::from(mask))?;
                 &filtered
             }
         };
         let columns = self.columns.iter().map(|&column| -> Result<ArrayRef> {
             match column {
-                0 => Ok(batch.column(1).clone()),
-                // Value and epoch follow the labels, as they follow series and instant in files.
-                other if other > SeriesColumn::COUNT => {
-                    Ok(batch.column(other - SeriesColumn::COUNT + 1).clone())
-                }
-                label => self.column(SeriesColumn::ALL[label - 1], &slots),
+                Out::Read(place) => Ok(batch.column(place).clone()),
+                Out::Label(label) => self.column(label, &slots),
             }
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -132,6 +161,15 @@ impl Labeler {
     }
 }
 
+/// Whether a slot comes for the first time.
+fn first(seen: &mut Vec<bool>, slot: u32) -> bool {
+    let slot = slot as usize;
+    if seen.len() <= slot {
+        seen.resize(slot + 1, false);
+    }
+    !std::mem::replace(&mut seen[slot], true)
+}
+
 impl fmt::Debug for LabelExec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LabelExec")
@@ -141,6 +179,9 @@ impl fmt::Debug for LabelExec {
 impl DisplayAs for LabelExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LabelExec: columns={:?}", self.labeler.schema.fields().len())?;
+        if self.once {
+            f.write_str(", once per series")?;
+        }
         match &self.labeler.selected {
             Some(selected) => write!(f, ", series={}", selected.iter().filter(|s| **s).count()),
             None => Ok(()),
@@ -188,6 +229,7 @@ impl ExecutionPlan for LabelExec {
             children.swap_remove(0),
             self.labeler.clone(),
             self.statistics.clone(),
+            self.once,
         )))
     }
 
@@ -199,6 +241,7 @@ impl ExecutionPlan for LabelExec {
             children.swap_remove(0),
             self.labeler.clone(),
             self.statistics.clone(),
+            self.once,
         )))
     }
 
@@ -209,7 +252,8 @@ impl ExecutionPlan for LabelExec {
     ) -> Result<SendableRecordBatchStream> {
         let labeler = self.labeler.clone();
         let rows = self.input.execute(partition, context)?;
-        let labelled = rows.map(move |batch| labeler.label(&batch?));
+        let mut seen = self.once.then(Vec::new);
+        let labelled = rows.map(move |batch| labeler.label(&batch?, seen.as_mut()));
         let schema = self.labeler.schema.clone();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, labelled)))
     }

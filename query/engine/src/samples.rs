@@ -23,7 +23,7 @@ use nilometer_ingest::{SeriesIndex, TableView};
 use nilometer_store::{DataFile, SeriesColumn};
 
 use crate::filter::bounds;
-use crate::label::LabelExec;
+use crate::label::{LabelExec, Out};
 use crate::missing::{lacks_nothing, needs, samples_of};
 use crate::points::extent;
 use crate::scan::{Files, Wanted};
@@ -49,7 +49,7 @@ impl std::fmt::Debug for SamplesTable {
 }
 
 /// Schema of `samples`: `at`, the columns that describe a series, `value`, `epoch`.
-pub fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut fields = vec![Field::new("at", instant, true)];
     let described = SeriesColumn::ALL.iter();
@@ -180,26 +180,39 @@ impl TableProvider for SamplesTable {
             }
             None => None,
         };
-        let wanted = Wanted {
-            time: (low, high),
-            keep: &keep,
-            predicate,
-            selective,
-            projection: None,
-            partitions: state.config().target_partitions(),
-        };
-        let rows = self.files.plan(&self.table, file_schema, wanted)?;
         let columns = match projection {
             Some(columns) => columns.clone(),
             None => (0..self.schema.fields().len()).collect(),
         };
         let schema = Arc::new(self.schema.project(&columns)?);
+        // Of the file only what comes out is read, and the series, which leads to the labels.
+        let mut read = vec![file_schema.index_of("series")?];
+        let outs = schema.fields().iter().map(|field| {
+            let label = SeriesColumn::ALL.into_iter().find(|column| column.name() == field.name());
+            Ok(match label {
+                Some(label) => Out::Label(label),
+                None => {
+                    read.push(file_schema.index_of(field.name())?);
+                    Out::Read(read.len() - 1)
+                }
+            })
+        });
+        let outs = outs.collect::<Result<Vec<Out>>>()?;
+        let wanted = Wanted {
+            time: (low, high),
+            keep: &keep,
+            predicate,
+            selective,
+            projection: Some(read),
+            partitions: state.config().target_partitions(),
+        };
+        let rows = self.files.plan(&self.table, file_schema, wanted)?;
         let known = match filters.is_empty() && lacks_nothing(state) {
             true => self.known(&schema),
             false => Statistics::new_unknown(&schema),
         };
         let index = self.index.clone();
-        Ok(Arc::new(LabelExec::new(rows, schema, columns, index, selected, values, known)))
+        Ok(Arc::new(LabelExec::new(rows, schema, outs, index, selected, values, known)))
     }
 }
 

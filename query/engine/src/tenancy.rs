@@ -34,36 +34,17 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 use futures::{StreamExt, stream};
-use nilometer_contract::{Causes, Scope, Timestamp};
+use nilometer_contract::{Causes, ORIGIN, RowRule, Scope, Timestamp};
 use tracing::error;
 
 use crate::filter::bounds;
 
 const BATCH_ROWS: usize = 8_192;
 
-/// Which rows of a table belong to whom. Who provides a table declares it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowRule {
-    /// All rows are the operator's. A scope of projects does not see that there is such a table.
-    Operator,
-    /// A row belongs to the project named in one column, at the instant in another.
-    Project {
-        /// Column with the project.
-        project: &'static str,
-        /// Column with the instant.
-        at: &'static str,
-        /// Column with the first instant past the row, if it tells of a whole period: then the
-        /// project has to be in the scope for all of it.
-        until: Option<&'static str>,
-    },
-    /// The provider was made for the scope and has no other rows.
-    Scoped,
-}
-
 /// Whether a column has positions in the log. They count the records of all, so a scope of projects
 /// does not see it.
-pub fn is_position(column: &str) -> bool {
-    ["topic", "partition", "log", "offset"].contains(&column)
+fn is_position(column: &str) -> bool {
+    ORIGIN.contains(&column)
 }
 
 /// A table as one scope sees it.

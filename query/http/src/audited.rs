@@ -10,9 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use nilometer_contract::AuditRecord;
-
-use crate::gate::Gate;
+use crate::gate::{AuditRecord, Gate};
 use crate::note::Note;
 
 /// The same answer; its record is written when the body ended or was dropped.

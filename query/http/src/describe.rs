@@ -1,70 +1,72 @@
 //! The tables and their columns, as documentation.
 
-use nilometer_contract::Scope;
-use nilometer_engine::{
-    Engine, is_position, kinds_schema, meters_schema, resources_schema, samples_schema,
-};
-use nilometer_store::STORED;
+use nilometer_contract::{Scope, TableDef};
+use nilometer_engine::{Described, Engine};
 use serde_json::{Value, json};
-
-use crate::problem::Problem;
 
 /// What `GET /v1/tables` answers: the tables that a scope sees. How many rows a table has says
 /// something about all of them, so it is for who sees all.
-pub(crate) fn tables(engine: &Engine, scope: &Scope) -> Result<Value, Problem> {
-    let (view, seen) = (engine.tables().now(), engine.names(scope)?);
-    let is_seen = |name: &str| scope.is_system() || seen.iter().any(|table| table == name);
-    let stored = STORED
-        .iter()
-        .filter(|def| !["samples", "series"].contains(&def.name) && is_seen(def.name))
-        .map(|def| {
-            let columns = def
-                .columns
-                .iter()
-                .filter(|column| scope.is_system() || !is_position(column.name))
-                .map(|column| {
-                    json!({
-                        "name": column.name, "type": column.kind.as_str(),
-                        "unit": column.unit, "description": column.doc,
-                    })
-                });
-            let rows = view.tables.get(def.name).filter(|_| scope.is_system()).map(|table| {
+pub(crate) fn tables(engine: &Engine, scope: &Scope) -> Value {
+    let view = engine.tables().now();
+    let tables = engine.described(scope).into_iter().map(|table| match table.def {
+        None => logical(&table),
+        Some(def) => {
+            let rows = view.tables.get(table.name.as_str()).filter(|_| scope.is_system());
+            let rows = rows.map(|table| {
                 let files = table.files.rows();
                 files + table.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
             });
-            json!({
-                "name": def.name, "description": def.doc, "rows": rows,
-                "retention_days": def.retention_days, "columns": columns.collect::<Vec<_>>(),
-            })
-        });
-    let logical = [
-        described(
-            "samples",
-            "Observations: what a meter read on a resource at an instant.",
-            &samples_schema(),
-            &SAMPLES_COLUMNS,
-        ),
-        described(
-            "resources",
+            declared(&table, def, rows)
+        }
+    });
+    json!({ "tables": tables.collect::<Vec<_>>() })
+}
+
+/// A table that somebody declares.
+fn declared(table: &Described, def: &TableDef, rows: Option<u64>) -> Value {
+    let columns = table.schema.fields().iter().map(|field| {
+        let known = def.column(field.name());
+        json!({
+            "name": field.name(),
+            "type": known.map(|column| column.kind.as_str()),
+            "unit": known.map(|column| column.unit),
+            "description": known.map(|column| column.doc),
+        })
+    });
+    json!({
+        "name": table.name, "description": def.doc, "rows": rows,
+        "retention_days": def.retention_days, "columns": columns.collect::<Vec<_>>(),
+    })
+}
+
+/// A table that the engine makes of others.
+fn logical(table: &Described) -> Value {
+    let (description, columns): (&str, &[(&str, &str)]) = match table.name.as_str() {
+        "samples" => {
+            ("Observations: what a meter read on a resource at an instant.", &SAMPLES_COLUMNS)
+        }
+        "resources" => (
             "Each state of each resource over [start, end), from the lifecycle events.",
-            &resources_schema(),
             &RESOURCES_COLUMNS,
         ),
-        described(
-            "meters",
+        "meters" => (
             "What can be measured: declared by the catalogue, or learnt from samples.",
-            &meters_schema(),
             &METERS_COLUMNS,
         ),
-        described(
-            "kinds",
+        "kinds" => (
             "Kinds of resources: declared by the catalogue, or of a resource that is known.",
-            &kinds_schema(),
             &KINDS_COLUMNS,
         ),
-    ];
-    let tables: Vec<Value> = logical.into_iter().chain(stored).collect();
-    Ok(json!({ "tables": tables }))
+        _ => ("", &[]),
+    };
+    let fields = table.schema.fields().iter().enumerate();
+    let columns = fields.map(|(place, field)| {
+        let kind = field.data_type().to_string();
+        let (unit, doc) = columns.get(place).copied().unwrap_or_default();
+        json!({ "name": field.name(), "type": kind, "unit": unit, "description": doc })
+    });
+    let columns: Vec<Value> = columns.collect();
+    json!({ "name": table.name, "description": description, "columns": columns })
 }
 
 const SAMPLES_COLUMNS: [(&str, &str); 10] = [
@@ -116,21 +118,3 @@ const RESOURCES_COLUMNS: [(&str, &str); 10] = [
     ("", "First instant past the state; null while it lasts."),
     ("", "Whether the state lasts."),
 ];
-
-fn described(
-    name: &str,
-    description: &str,
-    schema: &arrow::datatypes::Schema,
-    columns: &[(&str, &str)],
-) -> Value {
-    let columns: Vec<Value> = schema
-        .fields()
-        .iter()
-        .zip(columns)
-        .map(|(field, (unit, doc))| {
-            let kind = field.data_type().to_string();
-            json!({ "name": field.name(), "type": kind, "unit": unit, "description": doc })
-        })
-        .collect();
-    json!({ "name": name, "description": description, "columns": columns })
-}

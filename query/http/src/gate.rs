@@ -8,6 +8,7 @@
 //! A handler is called with a principal (invariant 20a); no route can forget to ask for one.
 
 mod audit;
+mod audit_record;
 mod credentials;
 mod limit;
 
@@ -22,8 +23,10 @@ use crate::route::Route;
 
 pub use audit::{Audit, NoAudit};
 pub(crate) use audit::{begun, set_principal};
+pub use audit_record::{AUDIT, AUDIT_TABLE, AuditRecord, InvalidAudit, MAX_AUDIT_BYTES};
 pub use credentials::{
-    Authenticator, ClientCertificates, Credentials, Denied, Loopback, Peer, Secret, Trusted,
+    Authenticator, ClientCertificate, ClientCertificates, Credentials, Denied, Loopback, Peer,
+    Secret, Trusted,
 };
 pub use limit::{Rate, RateLimiter};
 

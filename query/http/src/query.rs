@@ -122,7 +122,7 @@ pub fn surface(engine: &Engine) -> Surface {
         .with(&SQL, move |call| sql(for_sql.clone(), call))
         .with(&TABLES, move |call| {
             let tables = describe::tables(&for_tables, call.scope());
-            async move { Ok(call.answer_json(&tables?)) }
+            async move { Ok(call.answer_json(&tables)) }
         })
         .with(&USAGE, move |call| usage(for_usage.clone(), call))
         .with(&CONSERVATION, move |call| conservation(for_conservation.clone(), call))

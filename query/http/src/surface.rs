@@ -16,13 +16,13 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures::future::BoxFuture;
-use nilometer_contract::{AuditRecord, Principal, Role, Scope};
+use nilometer_contract::{Principal, Role, Scope};
 use tracing::error;
 
 use crate::audited::audited;
 use crate::call::Call;
 use crate::format::Format;
-use crate::gate::{Credentials, Gate, Peer, begun, set_principal};
+use crate::gate::{AuditRecord, Credentials, Gate, Peer, begun, set_principal};
 use crate::note::Note;
 use crate::openapi::{DOCUMENT, document};
 use crate::problem::Problem;

@@ -1,7 +1,7 @@
 //! TLS for the server: certificates from files, read again when they change.
 //!
-//! A client may present a certificate where `client_ca` says which are good; one that presents none
-//! has to prove otherwise who it is. One that is not good ends the handshake.
+//! A client may present a certificate of an authority of agents or of schedulers; one that presents
+//! none has to prove otherwise who it is. A certificate of another authority ends the handshake.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use nilometer_contract::Role;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::gate::Peer;
+use crate::gate::{ClientCertificate, Peer};
 
 /// Most handshakes at once; further connections wait.
 const MAX_HANDSHAKES: usize = 256;
@@ -40,8 +43,10 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Authorities whose certificates clients may present.
+    /// Authorities whose certificates agents may present.
     pub client_ca: Option<PathBuf>,
+    /// Authorities whose certificates schedulers may present.
+    pub scheduler_ca: Option<PathBuf>,
 }
 
 /// Why the files cannot be used.
@@ -72,7 +77,15 @@ pub enum TlsError {
 /// Certificates in force.
 pub struct Tls {
     files: TlsFiles,
-    current: RwLock<(Fingerprint, Arc<ServerConfig>)>,
+    current: RwLock<Current>,
+}
+
+/// What was read last.
+struct Current {
+    fingerprint: Fingerprint,
+    config: Arc<ServerConfig>,
+    /// Tells certificates of schedulers from those of agents.
+    schedulers: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 type Fingerprint = [u8; 32];
@@ -80,7 +93,7 @@ type Fingerprint = [u8; 32];
 impl Tls {
     /// Reads the files.
     pub fn open(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
-        let current = (fingerprint(&files), config(&files)?);
+        let current = Current::read(&files)?;
         Ok(Arc::new(Tls { files, current: RwLock::new(current) }))
     }
 
@@ -88,11 +101,11 @@ impl Tls {
     /// leaves what is in force in force.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let found = fingerprint(&self.files);
-        if self.current.read().unwrap_or_else(PoisonError::into_inner).0 == found {
+        if self.current.read().unwrap_or_else(PoisonError::into_inner).fingerprint == found {
             return Ok(false);
         }
-        let config = config(&self.files)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = (found, config);
+        let current = Current::read(&self.files)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
         Ok(true)
     }
 
@@ -120,15 +133,37 @@ impl Tls {
     }
 
     fn acceptor(&self) -> TlsAcceptor {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).1.clone().into()
+        self.current.read().unwrap_or_else(PoisonError::into_inner).config.clone().into()
+    }
+
+    /// The certificate that a verified chain begins with.
+    fn certificate(&self, chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
+        let (leaf, rest) = chain.split_first()?;
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let is_scheduler = current.schedulers.as_ref().is_some_and(|schedulers| {
+            schedulers.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
+        });
+        let role = if is_scheduler { Role::Scheduler } else { Role::Agent };
+        Some(ClientCertificate { leaf: Arc::from(&**leaf), role })
+    }
+}
+
+impl Current {
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let fingerprint = fingerprint(files);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let schedulers = files.scheduler_ca.as_deref();
+        let schedulers = schedulers.map(|ca| verifier(&[ca], &provider)).transpose()?;
+        Ok(Current { fingerprint, config: config(files, &provider)?, schedulers })
     }
 }
 
 /// What the files hold, as far as they can be read.
 fn fingerprint(files: &TlsFiles) -> Fingerprint {
-    let paths = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
+    let authorities = [files.client_ca.as_ref(), files.scheduler_ca.as_ref()];
+    let paths = [Some(&files.cert), Some(&files.key)].into_iter().chain(authorities);
     let mut digest = Sha256::new();
-    for path in paths.into_iter().flatten() {
+    for path in paths.flatten() {
         digest.update(Sha256::digest(std::fs::read(path).unwrap_or_default()));
     }
     digest.finalize().into()
@@ -147,34 +182,42 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-fn config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+/// Accepts certificates of the authorities in some files, and clients without one.
+fn verifier(
+    files: &[&Path],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let mut last = Path::new("");
+    for &path in files {
+        last = path;
+        for root in certificates(path)? {
+            roots.add(root).map_err(|error| unfit(path, error.into()))?;
+        }
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    builder.allow_unauthenticated().build().map_err(|error| unfit(last, error.into()))
+}
+
+fn unfit(path: &Path, source: Box<dyn std::error::Error + Send + Sync>) -> TlsError {
+    TlsError::Unfit { path: path.to_owned(), source }
+}
+
+fn config(files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(&files.cert)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::File {
         path: files.key.clone(),
         what: "private key in PEM",
         source: Box::new(source),
     })?;
-    let unfit = |path: &Path, source: Box<dyn std::error::Error + Send + Sync>| TlsError::Unfit {
-        path: path.to_owned(),
-        source,
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| unfit(&files.cert, error.into()))?;
-    let builder = match &files.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for root in certificates(path)? {
-                roots.add(root).map_err(|error| unfit(path, error.into()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| unfit(path, error.into()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
+    let authorities = [files.client_ca.as_deref(), files.scheduler_ca.as_deref()];
+    let authorities: Vec<&Path> = authorities.into_iter().flatten().collect();
+    let builder = match authorities.is_empty() {
+        true => builder.with_no_client_auth(),
+        false => builder.with_client_cert_verifier(verifier(&authorities, provider)?),
     };
     let mut config =
         builder.with_single_cert(chain, key).map_err(|error| unfit(&files.cert, error.into()))?;
@@ -220,13 +263,12 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, ready) = (tls.acceptor(), ready.clone());
+        let (tls, acceptor, ready) = (tls.clone(), tls.acceptor(), ready.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let chain = stream.get_ref().1.peer_certificates();
-                    let certificate =
-                        chain.and_then(|chain| chain.first()).map(|it| Arc::from(&**it));
+                    let certificate = chain.and_then(|chain| tls.certificate(chain));
                     let _ = ready.send((stream, Peer { address, certificate })).await;
                 }
                 Ok(Err(error)) => debug!(%address, %error, "handshake failed"),

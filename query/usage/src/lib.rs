@@ -26,6 +26,7 @@ mod points;
 mod quantity;
 mod row;
 mod sampled;
+mod table;
 mod tenure;
 mod walk;
 
@@ -38,4 +39,5 @@ pub use points::{
 pub use quantity::{InvalidQuantity, Quantity};
 pub use row::{ParentUsage, UsageRow};
 pub use sampled::{series_usage, series_usage_by_parent};
+pub use table::USAGE;
 pub use tenure::{Names, Tenure, Window};

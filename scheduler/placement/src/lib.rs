@@ -22,4 +22,4 @@ pub mod state;
 mod usage;
 
 pub use forecast::{MOVABLE, Price};
-pub use record::{DECISIONS, DecisionRecord};
+pub use record::{DECISION_TABLE, DECISIONS, DecisionRecord};

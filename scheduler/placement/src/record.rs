@@ -3,7 +3,10 @@
 //! Written as JSON to the topic [`DECISIONS`], keyed by id. The id is a digest of inputs and
 //! choice, so an answer given twice is one decision. The outcome is measured later.
 
-use nilometer_contract::Timestamp;
+use nilometer_contract::ColumnType::{Instant, Text};
+use nilometer_contract::{
+    Cell, Cells, Feed, RowRule, RowSource, TableDef, Timestamp, column, columns,
+};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -15,6 +18,28 @@ use crate::snapshot::Snapshot;
 
 /// Topic of decision records (JSON).
 pub const DECISIONS: &str = "nilometer.decisions";
+/// What the scheduler and controller chose.
+pub const DECISION_TABLE: TableDef = TableDef {
+    name: "decisions",
+    doc: "Placements, plans and scheduler answers, with what they rested on.",
+    columns: &[
+        column("at", Instant, "", "When it was made."),
+        column("id", Text, "", "Digest of the decision."),
+        column("kind", Text, "", "placement, filter, prioritize or plan."),
+        column("decision", Text, "JSON", "Inputs, forecast, choice and reasons."),
+        columns::TOPIC,
+        columns::PARTITION,
+        columns::LOG,
+        columns::OFFSET,
+    ],
+    partition: None,
+    order: &["at"],
+    time: Some("at"),
+    retention_days: 400,
+    rule: RowRule::Operator,
+    from: RowSource::Topic(Feed { topic: DECISIONS, decode: cells }),
+};
+
 /// Version of the JSON form.
 pub const DECISION_VERSION: u32 = 1;
 /// Longest record; longer ones are not written, and counted.
@@ -226,4 +251,22 @@ pub fn replay(record: &DecisionRecord) -> Decision {
     let inputs = &record.inputs;
     let eligible = EligibleNodes::from_record(&inputs.nodes, inputs.price_reference_micros);
     place(&eligible, &inputs.requests, &inputs.policy, inputs.seed)
+}
+
+/// The columns of a record, and all of it as JSON.
+fn cells(bytes: &[u8]) -> Result<Cells, String> {
+    #[derive(Deserialize)]
+    struct Head {
+        at: Timestamp,
+        id: String,
+        kind: String,
+    }
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let json = String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())?;
+    Ok(vec![
+        ("at", Cell::Instant(head.at)),
+        ("id", Cell::Text(head.id)),
+        ("kind", Cell::Text(head.kind)),
+        ("decision", Cell::Text(json)),
+    ])
 }

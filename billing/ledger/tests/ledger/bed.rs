@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nilometer_contract::{DECISIONS, EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Scope, Timestamp};
+use nilometer_contract::{EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Scope, TableDef, Timestamp};
 use nilometer_engine::{Engine, Limits, Selection};
 use nilometer_http::{Format, render};
 use nilometer_ingest::{IngestConfig, IngestError, Ingester, Repaired, Tables, repair};
-use nilometer_ledger::{Ledger, LedgerConfig};
+use nilometer_ledger::{CHARGES, INVOICES, Ledger, LedgerConfig};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
 use nilometer_rating::{Period, PriceBook};
 use nilometer_source::{Clock, SharedClock};
-use nilometer_store::{Storage, TableDef};
-use nilometer_usage::{UsageRow, Window};
+use nilometer_store::Storage;
+use nilometer_usage::{USAGE, UsageRow, Window};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -99,6 +99,7 @@ pub(crate) fn ingest_config() -> IngestConfig {
         // Fleets live at a date of their own, whenever the tests run.
         ahead_max: Duration::MAX,
         retention: BTreeMap::new(),
+        others: vec![&USAGE, &CHARGES, &INVOICES],
         ..IngestConfig::default()
     }
 }
@@ -121,6 +122,10 @@ impl Bed {
         drop(log);
         std::fs::remove_dir_all(folder.path().join("log")).unwrap();
         Bed { log: open_log(&folder), folder }
+    }
+
+    pub(crate) fn log(&self) -> Arc<dyn Log> {
+        Arc::new(self.log.clone())
     }
 
     pub(crate) fn storage(&self) -> Storage {
@@ -156,9 +161,7 @@ impl Bed {
 
     /// Appends records in order.
     pub(crate) async fn append<'r>(&self, records: impl IntoIterator<Item = &'r Record>) {
-        for (name, partitions) in
-            [(SAMPLES, PARTITIONS), (EVENTS, PARTITIONS), (GAPS, 1), (DECISIONS, 1)]
-        {
+        for (name, partitions) in [(SAMPLES, PARTITIONS), (EVENTS, PARTITIONS), (GAPS, 1)] {
             let retention = Duration::from_secs(86_400);
             let topic = TopicConfig { name: name.to_owned(), partitions, retention };
             self.log.ensure_topic(&topic).await.unwrap();
@@ -257,7 +260,7 @@ impl Site {
 
     /// Settles what is due.
     pub(crate) async fn settle(&self) -> usize {
-        self.ledger.settle(&CancellationToken::new()).await.unwrap()
+        self.ledger.settlement.settle(&CancellationToken::new()).await.unwrap()
     }
 
     /// Rows of a query as CSV.

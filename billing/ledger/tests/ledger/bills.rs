@@ -89,6 +89,7 @@ pub(crate) async fn drafts(ledger: &Ledger, projects: &[String], hours: (i64, i6
     for project in projects {
         for detail in [Detail::Prices, Detail::Resources] {
             let draft = ledger
+                .invoices
                 .draft(&Scope::system(), project, &period(hours.0, hours.1), detail)
                 .await
                 .unwrap();
@@ -130,6 +131,7 @@ async fn a_bill_is_what_known_usage_costs() {
     for project in &projects {
         let draft = site
             .ledger
+            .invoices
             .draft(&Scope::system(), project, &period(0, 4), Detail::Prices)
             .await
             .unwrap();
@@ -141,8 +143,12 @@ async fn a_bill_is_what_known_usage_costs() {
     assert_eq!(site.settle().await, 0);
     let settled = (drafts(&site.ledger, &projects, (0, 4)).await, said(&site).await);
     assert!(open == settled, "settling changes no byte");
-    let stored =
-        site.ledger.usage(&Scope::system(), window(0, 4), &Default::default()).await.unwrap();
+    let stored = site
+        .ledger
+        .rating
+        .usage(&Scope::system(), window(0, 4), &Default::default())
+        .await
+        .unwrap();
     assert_eq!(stored, site.true_usage(window(0, 4)).await);
     site.stop().await;
 

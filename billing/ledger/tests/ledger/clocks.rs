@@ -65,9 +65,9 @@ async fn hours_that_a_clock_ahead_settled_are_open_when_it_is_back() {
     assert_eq!(site.ledger.metrics().due.get(), 0);
     assert_eq!(site.ledger.metrics().lag_seconds.get(), 22 * 60);
     let (ahead, detail) = (period(6, 9), Detail::Prices);
-    let draft = site.ledger.draft(&Scope::system(), "p", &ahead, detail).await.unwrap();
+    let draft = site.ledger.invoices.draft(&Scope::system(), "p", &ahead, detail).await.unwrap();
     assert!(draft.lines.is_empty(), "{:?}", draft.lines);
-    assert!(site.ledger.issue("p", &ahead, detail, hour(11)).await.is_err());
+    assert!(site.ledger.invoices.issue("p", &ahead, detail, hour(11)).await.is_err());
     // A process that starts now knows, too.
     site.stop().await;
     let site = bed.start_at(&book, clock.clone()).await;
@@ -81,8 +81,12 @@ async fn hours_that_a_clock_ahead_settled_are_open_when_it_is_back() {
     bed.append(&late).await;
     site.holds(rows + counts(&late).0, events + 1).await;
     site.settle().await;
-    let stored =
-        site.ledger.usage(&Scope::system(), window(0, 5), &Default::default()).await.unwrap();
+    let stored = site
+        .ledger
+        .rating
+        .usage(&Scope::system(), window(0, 5), &Default::default())
+        .await
+        .unwrap();
     assert_eq!(stored, site.true_usage(window(0, 5)).await);
     assert_eq!(site.csv(billed).await, format!("lived\n{}.000000000000\n", 300 * 60));
     assert_eq!(site.settle().await, 0);
@@ -99,15 +103,23 @@ async fn hours_that_a_clock_behind_opened_are_settled_again() {
     bed.append(&[beat(0, 400)]).await;
     site.holds(401, 0).await;
     assert_eq!(site.settle().await, 5);
-    let stored =
-        site.ledger.usage(&Scope::system(), window(0, 5), &Default::default()).await.unwrap();
+    let stored = site
+        .ledger
+        .rating
+        .usage(&Scope::system(), window(0, 5), &Default::default())
+        .await
+        .unwrap();
     clock.set(second(150 * 60));
-    assert_eq!(site.ledger.settle(&CancellationToken::new()).await.unwrap(), 0);
+    assert_eq!(site.ledger.settlement.settle(&CancellationToken::new()).await.unwrap(), 0);
     assert_eq!(site.ledger.metrics().withdrawn.get(), 3);
     clock.set(second(401 * 60));
     assert_eq!(site.settle().await, 3);
     assert_eq!(
-        site.ledger.usage(&Scope::system(), window(0, 5), &Default::default()).await.unwrap(),
+        site.ledger
+            .rating
+            .usage(&Scope::system(), window(0, 5), &Default::default())
+            .await
+            .unwrap(),
         stored
     );
     assert_eq!(settled_hours(&site).await, "5");

@@ -9,9 +9,11 @@ use axum::http::Request;
 use nilometer_contract::{Principal, ResourceKind, Scope, Timestamp};
 use nilometer_http::{Gate, MISSING_ROWS};
 use nilometer_ledger::LedgerError;
+use nilometer_ledger::{CHARGES, INVOICES};
 use nilometer_rating::{Detail, IssuedInvoice, PriceBook};
 use nilometer_source::SystemClock;
-use nilometer_store::{CHARGES, CompactionPolicy, INVOICES, USAGE, compact};
+use nilometer_store::{CompactionPolicy, compact};
+use nilometer_usage::USAGE;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -52,9 +54,17 @@ struct Answers {
 
 async fn answers(site: &Site, issued: &IssuedInvoice) -> Answers {
     let drafts = drafts(&site.ledger, &projects(site), (0, 4)).await;
-    let explained = site.ledger.explain(&Scope::system(), &issued.lines[0].id, None).await.unwrap();
+    let explained = site
+        .ledger
+        .explanations
+        .explain(&Scope::system(), &issued.lines[0].id, None)
+        .await
+        .unwrap();
     let explained = explained.to_json();
-    assert_eq!(&site.ledger.issued_invoice(&Scope::system(), &issued.id).await.unwrap(), issued);
+    assert_eq!(
+        &site.ledger.invoices.issued_invoice(&Scope::system(), &issued.id).await.unwrap(),
+        issued
+    );
     Answers { tables: said(site).await, drafts, explained }
 }
 
@@ -93,7 +103,8 @@ async fn settled(bed: &Bed) -> (Site, IssuedInvoice) {
     site.holds(rows + late_rows, events).await;
     assert!(site.settle().await >= 3);
     let project = projects(&site).pop().unwrap();
-    let issued = site.ledger.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
+    let issued =
+        site.ledger.invoices.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
     assert!(!issued.lines.is_empty());
     (site, issued)
 }
@@ -216,7 +227,7 @@ async fn what_was_set_aside_is_settled_anew_after_a_crash() {
     let site = bed.start(&PriceBook::built_in()).await;
     let cancelled = CancellationToken::new();
     cancelled.cancel();
-    assert_eq!(site.ledger.settle(&cancelled).await.unwrap(), 0);
+    assert_eq!(site.ledger.settlement.settle(&cancelled).await.unwrap(), 0);
     site.stop().await;
     let site = bed.start(&PriceBook::built_in()).await;
     assert!(lacks(&site).await.is_some());
@@ -267,16 +278,16 @@ async fn hours_of_another_book_that_cannot_be_rated_are_not_issued() {
     let dearer = PriceBook::built_in_text().replace("price = \"0.020\"", "price = \"0.040\"");
     let book = PriceBook::parse(&dearer).unwrap();
     let site = begun_late(&bed, &book).await;
-    let refused = site.ledger.issue(&project, &period(0, 3), DETAIL, hour(9)).await;
+    let refused = site.ledger.invoices.issue(&project, &period(0, 3), DETAIL, hour(9)).await;
     let refused = refused.expect_err("its first hour was rated by the other book");
     assert!(
         matches!(refused, LedgerError::OtherBook { before } if before == hour(1)),
         "{refused:?}"
     );
-    site.ledger.issue(&project, &period(1, 3), DETAIL, hour(9)).await.unwrap();
+    site.ledger.invoices.issue(&project, &period(1, 3), DETAIL, hour(9)).await.unwrap();
     site.stop().await;
     let site = bed.start(&PriceBook::built_in()).await;
-    site.ledger.issue(&project, &period(0, 1), DETAIL, hour(9)).await.unwrap();
+    site.ledger.invoices.issue(&project, &period(0, 1), DETAIL, hour(9)).await.unwrap();
     site.stop().await;
 }
 
@@ -308,18 +319,19 @@ async fn no_invoice_is_issued_while_issued_ones_are_missing() {
     let (ledger, project) = (&site.ledger, projects(&site).swap_remove(1));
     assert_ne!(project, issued.project);
     let before = bed.files(&INVOICES).await;
-    let other = ledger.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
+    let other = ledger.invoices.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
     let lost = bed.files(&INVOICES).await.into_iter().find(|file| !before.contains(file)).unwrap();
     let away = lost.with_extension("away");
     std::fs::rename(&lost, &away).unwrap();
-    let refused = ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await;
+    let refused = ledger.invoices.issue(&project, &period(2, 3), DETAIL, hour(9)).await;
     let refused = refused.expect_err("it is not known what was issued").to_string();
     assert!(refused.contains("restore it from a backup, then run `nilometer repair`"), "{refused}");
-    let shown = ledger.issued(&Scope::system(), None).await.unwrap();
+    let shown = ledger.invoices.issued(&Scope::system(), None).await.unwrap();
     let missing = lacks(&site).await.unwrap();
     assert!(missing.contains("rows of invoices from"), "{missing}");
     assert_eq!(shown, std::slice::from_ref(&issued), "what is there is shown");
-    let again = ledger.issue(&issued.project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
+    let again =
+        ledger.invoices.issue(&issued.project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
     assert_eq!(again, issued);
     site.stop().await;
     // A repair gives nothing up.
@@ -327,15 +339,18 @@ async fn no_invoice_is_issued_while_issued_ones_are_missing() {
     assert_eq!((done.damaged, done.restored), (1, 0), "{said:#?}");
     assert!(done.lost > 0 && said.iter().any(|line| line.contains("backup")), "{said:#?}");
     let site = bed.start(&PriceBook::built_in()).await;
-    let refused = site.ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await;
+    let refused = site.ledger.invoices.issue(&project, &period(2, 3), DETAIL, hour(9)).await;
     assert!(matches!(refused, Err(LedgerError::LostInvoices(_))), "{refused:?}");
     std::fs::rename(&away, &lost).unwrap();
     let (done, said) = bed.repair().await;
     assert_eq!((done.damaged, done.lost), (1, 0), "{said:#?}");
-    let next = site.ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
+    let next = site.ledger.invoices.issue(&project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
     assert!(next.gaps.iter().all(|gap| !gap.contains("invoices")), "{:?}", next.gaps);
     for one in [&issued, &other, &next] {
-        assert_eq!(&site.ledger.issued_invoice(&Scope::system(), &one.id).await.unwrap(), one);
+        assert_eq!(
+            &site.ledger.invoices.issued_invoice(&Scope::system(), &one.id).await.unwrap(),
+            one
+        );
     }
     assert_eq!(lacks(&site).await, None);
     site.stop().await;
@@ -346,7 +361,7 @@ async fn no_invoice_is_issued_while_a_commit_of_one_is_missing() {
     let bed = Bed::new();
     let (site, issued) = settled(&bed).await;
     let project = projects(&site).swap_remove(1);
-    let other = site.ledger.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
+    let other = site.ledger.invoices.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
     site.stop().await;
     let log = bed.path(&INVOICES, "_delta_log");
     let commit = log.join(format!("{:020}.json", 1));
@@ -355,7 +370,7 @@ async fn no_invoice_is_issued_while_a_commit_of_one_is_missing() {
     for _ in 0..2 {
         let site = bed.start(&PriceBook::built_in()).await;
         site.settle().await;
-        let refused = site.ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await;
+        let refused = site.ledger.invoices.issue(&project, &period(2, 3), DETAIL, hour(9)).await;
         assert!(matches!(refused, Err(LedgerError::LostInvoices(_))), "{refused:?}");
         site.stop().await;
     }
@@ -363,9 +378,12 @@ async fn no_invoice_is_issued_while_a_commit_of_one_is_missing() {
     assert_eq!(done.unread, 1, "{said:#?}");
     let site = bed.start(&PriceBook::built_in()).await;
     std::fs::rename(&away, &commit).unwrap();
-    site.ledger.issue(&project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
+    site.ledger.invoices.issue(&project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
     for one in [&issued, &other] {
-        assert_eq!(&site.ledger.issued_invoice(&Scope::system(), &one.id).await.unwrap(), one);
+        assert_eq!(
+            &site.ledger.invoices.issued_invoice(&Scope::system(), &one.id).await.unwrap(),
+            one
+        );
     }
     says(&site, "damaged,invoices,1\n").await;
     site.stop().await;

@@ -59,31 +59,45 @@ async fn every_line_leads_to_the_log() {
     let project = projects(&site).pop().unwrap();
     let ledger = &site.ledger;
     // Open hours, by a bill given and by the current month.
-    let draft =
-        ledger.draft(&Scope::system(), &project, &period(0, 3), Detail::Prices).await.unwrap();
+    let draft = ledger
+        .invoices
+        .draft(&Scope::system(), &project, &period(0, 3), Detail::Prices)
+        .await
+        .unwrap();
     let bill = Bill { project: project.clone(), period: period(0, 3) };
     for line in draft.lines.iter().filter(|line| line.quantity != Quantity::ZERO) {
         check(
             &site,
             &draft,
-            &ledger.explain(&Scope::system(), &line.id, Some(&bill)).await.unwrap(),
+            &ledger.explanations.explain(&Scope::system(), &line.id, Some(&bill)).await.unwrap(),
         )
         .await;
     }
     // A line just seen needs no bill to be named.
-    ledger.explain(&Scope::system(), &draft.lines[0].id, None).await.unwrap();
+    ledger.explanations.explain(&Scope::system(), &draft.lines[0].id, None).await.unwrap();
     let month = nilometer_rating::Period::parse("2026-11", "2026-12", "UTC").unwrap();
-    let month = ledger.draft(&Scope::system(), &project, &month, Detail::Resources).await.unwrap();
+    let month =
+        ledger.invoices.draft(&Scope::system(), &project, &month, Detail::Resources).await.unwrap();
     let line = month.lines.first().unwrap();
-    check(&site, &month, &ledger.explain(&Scope::system(), &line.id, None).await.unwrap()).await;
+    check(
+        &site,
+        &month,
+        &ledger.explanations.explain(&Scope::system(), &line.id, None).await.unwrap(),
+    )
+    .await;
     // Settled hours of an issued invoice.
-    let issued = ledger.issue(&project, &period(0, 2), Detail::Resources, hour(9)).await.unwrap();
+    let issued =
+        ledger.invoices.issue(&project, &period(0, 2), Detail::Resources, hour(9)).await.unwrap();
     assert!(issued.known.is_some());
     for line in issued.lines.iter().filter(|line| line.quantity != Quantity::ZERO).take(12) {
-        check(&site, &issued, &ledger.explain(&Scope::system(), &line.id, None).await.unwrap())
-            .await;
+        check(
+            &site,
+            &issued,
+            &ledger.explanations.explain(&Scope::system(), &line.id, None).await.unwrap(),
+        )
+        .await;
     }
-    let unknown = ledger.explain(&Scope::system(), "L-0000000000000000", None).await;
+    let unknown = ledger.explanations.explain(&Scope::system(), "L-0000000000000000", None).await;
     assert!(matches!(unknown, Err(LedgerError::NoLine(_))));
     site.stop().await;
 }

@@ -73,6 +73,7 @@ async fn lives_and_resizes_are_priced_to_the_instant() {
         assert_eq!(site.ledger.metrics().settled.get(), settled);
         let draft = site
             .ledger
+            .invoices
             .draft(&Scope::system(), "acme", &period(0, 1), Detail::Resources)
             .await
             .unwrap();

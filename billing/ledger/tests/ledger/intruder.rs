@@ -40,7 +40,8 @@ async fn billed(bed: &Bed) -> (Site, Vec<IssuedInvoice>) {
     assert!(site.settle().await >= 2);
     let mut issued = Vec::new();
     for project in projects(&site).into_iter().filter(|project| !project.is_empty()) {
-        let invoice = site.ledger.issue(&project, &period(0, 2), Detail::Prices, hour(9)).await;
+        let invoice =
+            site.ledger.invoices.issue(&project, &period(0, 2), Detail::Prices, hour(9)).await;
         issued.push(invoice.unwrap());
     }
     (site, issued)
@@ -66,21 +67,25 @@ async fn a_tenant_sees_its_own_money_only() {
     let (all, of) = (Selection::default(), window(0, 4));
     let selection = Selection { project: Some(ours.project.clone()), ..Selection::default() };
     let ledger = &site.ledger;
-    let charges = ledger.charges(&scope, of, &all).await.unwrap();
+    let charges = ledger.rating.charges(&scope, of, &all).await.unwrap();
     assert!(!charges.is_empty());
-    assert_eq!(charges, ledger.charges(&system, of, &selection).await.unwrap());
-    let usage = ledger.usage(&scope, of, &all).await.unwrap();
-    assert_eq!(usage, ledger.usage(&system, of, &selection).await.unwrap());
-    assert_eq!(ledger.issued(&scope, None).await.unwrap(), std::slice::from_ref(ours));
-    assert_eq!(ledger.issued(&scope, Some(&other.project)).await.unwrap(), []);
-    assert_eq!(&ledger.issued_invoice(&scope, &ours.id).await.unwrap(), ours);
-    assert!(ledger.issued_invoice(&scope, &other.id).await.is_err());
+    assert_eq!(charges, ledger.rating.charges(&system, of, &selection).await.unwrap());
+    let usage = ledger.rating.usage(&scope, of, &all).await.unwrap();
+    assert_eq!(usage, ledger.rating.usage(&system, of, &selection).await.unwrap());
+    assert_eq!(ledger.invoices.issued(&scope, None).await.unwrap(), std::slice::from_ref(ours));
+    assert_eq!(ledger.invoices.issued(&scope, Some(&other.project)).await.unwrap(), []);
+    assert_eq!(&ledger.invoices.issued_invoice(&scope, &ours.id).await.unwrap(), ours);
+    assert!(ledger.invoices.issued_invoice(&scope, &other.id).await.is_err());
     // A bill tells of all of its period, so half of it is not enough.
     let half = Validity { start: hour(1), end: hour(4) };
     let half = Scope::projects([(ours.project.as_str().into(), half)]);
-    assert_eq!(ledger.issued(&half, None).await.unwrap(), []);
-    assert!(ledger.draft(&half, &ours.project, &period(0, 3), Detail::Prices).await.is_err());
-    assert!(ledger.draft(&half, &ours.project, &period(2, 4), Detail::Prices).await.is_ok());
+    assert_eq!(ledger.invoices.issued(&half, None).await.unwrap(), []);
+    assert!(
+        ledger.invoices.draft(&half, &ours.project, &period(0, 3), Detail::Prices).await.is_err()
+    );
+    assert!(
+        ledger.invoices.draft(&half, &ours.project, &period(2, 4), Detail::Prices).await.is_ok()
+    );
     site.stop().await;
 }
 
@@ -101,7 +106,7 @@ async fn an_explanation_stays_within_the_scope() {
         names.iter().find(|name| !mine.contains(name) && words.contains(name.as_str())).cloned()
     };
     for line in ours.lines.iter().take(4) {
-        let explained = ledger.explain(&scope, &line.id, None).await.unwrap();
+        let explained = ledger.explanations.explain(&scope, &line.id, None).await.unwrap();
         let text = explained.to_json();
         assert_eq!(theirs(&text), None, "{text}");
         assert!(!text.contains(&other.project), "{text}");
@@ -111,15 +116,15 @@ async fn an_explanation_stays_within_the_scope() {
     }
     let unknown =
         |error: nilometer_ledger::LedgerError, id: &str| error.to_string().replace(id, "?");
-    let never = ledger.explain(&scope, "L-0", None).await.unwrap_err();
+    let never = ledger.explanations.explain(&scope, "L-0", None).await.unwrap_err();
     let never = unknown(never, "L-0");
     // Somebody draws up the other's bill: its lines are remembered, and still the other's.
     let (system, of, detail) = (Scope::system(), period(2, 4), Detail::Resources);
-    let draft = ledger.draft(&system, &other.project, &of, detail).await.unwrap();
+    let draft = ledger.invoices.draft(&system, &other.project, &of, detail).await.unwrap();
     for line in other.lines.iter().take(2).chain(draft.lines.iter().take(2)) {
         let bill = Bill { project: other.project.clone(), period: period(2, 4) };
         for bill in [None, Some(&bill)] {
-            let error = ledger.explain(&scope, &line.id, bill).await.unwrap_err();
+            let error = ledger.explanations.explain(&scope, &line.id, bill).await.unwrap_err();
             assert_eq!(unknown(error, &line.id), never);
         }
     }

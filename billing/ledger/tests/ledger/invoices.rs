@@ -27,29 +27,35 @@ async fn issuing_happens_once_and_waits_until_usage_is_final() {
     site.holds(samples, events).await;
     let ledger = &site.ledger;
     let project = projects(&site).pop().unwrap();
-    let early = ledger.issue(&project, &period(0, 2), DETAIL, hour(1)).await;
+    let early = ledger.invoices.issue(&project, &period(0, 2), DETAIL, hour(1)).await;
     let early = early.expect_err("the period is not over");
     assert!(matches!(early, LedgerError::Invoice(InvoiceError::PeriodOpen { .. })), "{early:?}");
-    let open = ledger.issue(&project, &period(0, 3), DETAIL, hour(9)).await;
+    let open = ledger.invoices.issue(&project, &period(0, 3), DETAIL, hour(9)).await;
     let open = open.expect_err("the third hour may still get samples");
     assert!(matches!(open, LedgerError::NotFinal { .. }), "{open:?}");
-    let draft = ledger.draft(&Scope::system(), &project, &period(0, 2), DETAIL).await.unwrap();
-    let issued = ledger.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
+    let draft =
+        ledger.invoices.draft(&Scope::system(), &project, &period(0, 2), DETAIL).await.unwrap();
+    let issued = ledger.invoices.issue(&project, &period(0, 2), DETAIL, hour(9)).await.unwrap();
     assert_eq!(billed(&issued), billed(&draft));
     assert_eq!((&issued.id, &issued.total), (&draft.id, &draft.total));
-    let again = ledger.issue(&project, &period(0, 2), Detail::Resources, hour(10)).await.unwrap();
+    let again =
+        ledger.invoices.issue(&project, &period(0, 2), Detail::Resources, hour(10)).await.unwrap();
     assert_eq!(again.to_json(), issued.to_json(), "issued at another time, or by resource");
-    let overlapping = ledger.issue(&project, &period(1, 2), DETAIL, hour(9)).await;
+    let overlapping = ledger.invoices.issue(&project, &period(1, 2), DETAIL, hour(9)).await;
     assert!(matches!(overlapping, Err(LedgerError::Overlaps { .. })));
-    let nobody = ledger.issue("nobody", &period(0, 2), DETAIL, hour(9)).await.unwrap();
+    let nobody = ledger.invoices.issue("nobody", &period(0, 2), DETAIL, hour(9)).await.unwrap();
     assert!(nobody.lines.is_empty());
     site.stop().await;
     let site = bed.start(&PriceBook::built_in()).await;
-    let again = site.ledger.issue(&project, &period(0, 2), DETAIL, hour(11)).await.unwrap();
+    let again =
+        site.ledger.invoices.issue(&project, &period(0, 2), DETAIL, hour(11)).await.unwrap();
     assert_eq!(again.to_json(), issued.to_json(), "after a restart");
-    let known = site.ledger.issued(&Scope::system(), None).await.unwrap();
+    let known = site.ledger.invoices.issued(&Scope::system(), None).await.unwrap();
     assert_eq!(known.len(), 2);
-    assert_eq!(site.ledger.issued_invoice(&Scope::system(), &nobody.id).await.unwrap(), nobody);
+    assert_eq!(
+        site.ledger.invoices.issued_invoice(&Scope::system(), &nobody.id).await.unwrap(),
+        nobody
+    );
     let lines = format!("SELECT count(*) AS n FROM invoices WHERE id = '{}'", issued.id);
     assert_eq!(site.csv(&lines).await, format!("n\n{}\n", issued.lines.len()));
     site.stop().await;
@@ -76,10 +82,10 @@ async fn late_samples_just_after_a_period_do_not_hold_its_invoice_up() {
     site.holds(samples + late_samples, events).await;
     let project = projects(&site).pop().unwrap();
     let of = period(0, 2);
-    let issued = site.ledger.issue(&project, &of, DETAIL, hour(9));
+    let issued = site.ledger.invoices.issue(&project, &of, DETAIL, hour(9));
     let issued = tokio::time::timeout(Duration::from_secs(120), issued).await;
     let issued = issued.expect("issuing comes to an end").unwrap();
-    let draft = site.ledger.draft(&Scope::system(), &project, &of, DETAIL).await.unwrap();
+    let draft = site.ledger.invoices.draft(&Scope::system(), &project, &of, DETAIL).await.unwrap();
     assert_eq!(billed(&issued), billed(&draft));
     assert!(site.settle().await >= 1, "the hour itself is settled anew");
     assert_eq!(site.settle().await, 0);
@@ -100,7 +106,7 @@ async fn late_samples_correct_the_next_invoice() {
     let projects = projects(&site);
     let mut first = Vec::new();
     for project in &projects {
-        first.push(ledger.issue(project, &period(0, 2), DETAIL, hour(9)).await.unwrap());
+        first.push(ledger.invoices.issue(project, &period(0, 2), DETAIL, hour(9)).await.unwrap());
     }
     bed.append(&late).await;
     site.holds(samples + counts(&late).0, events).await;
@@ -108,7 +114,7 @@ async fn late_samples_correct_the_next_invoice() {
     let mut corrected = 0;
     for (project, issued) in projects.iter().zip(&first) {
         let of = |from, upto| async move {
-            ledger.draft(&Scope::system(), project, &period(from, upto), DETAIL).await
+            ledger.invoices.draft(&Scope::system(), project, &period(from, upto), DETAIL).await
         };
         let (then, now) = (of(2, 3).await.unwrap(), of(0, 2).await.unwrap());
         let fixes = then.lines.iter().filter(|line| line.corrects.is_some());
@@ -117,18 +123,18 @@ async fn late_samples_correct_the_next_invoice() {
         let paid = number(issued.total.to_string()) + fixes.clone().sum::<f64>();
         assert!((paid - number(now.total.to_string())).abs() < 1e-9, "{project}");
         corrected += fixes.count();
-        let next = ledger.issue(project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
+        let next = ledger.invoices.issue(project, &period(2, 3), DETAIL, hour(9)).await.unwrap();
         assert_eq!(next.total, then.total);
         let later = of(3, 4).await.unwrap();
         assert!(later.lines.iter().all(|line| line.corrects.is_none()), "corrected once");
-        let kept = ledger.issued_invoice(&Scope::system(), &issued.id).await.unwrap();
+        let kept = ledger.invoices.issued_invoice(&Scope::system(), &issued.id).await.unwrap();
         assert_eq!(kept.to_json(), issued.to_json());
         for line in next.lines.iter().filter(|line| line.corrects.is_some()) {
-            ledger.explain(&Scope::system(), &line.id, None).await.unwrap();
+            ledger.explanations.explain(&Scope::system(), &line.id, None).await.unwrap();
         }
         for line in &issued.lines {
             // As it was known then, though the charges have been stated anew since.
-            ledger.explain(&Scope::system(), &line.id, None).await.unwrap();
+            ledger.explanations.explain(&Scope::system(), &line.id, None).await.unwrap();
         }
     }
     assert!(corrected > 0, "the late samples were worth something");
@@ -145,7 +151,8 @@ async fn a_new_price_book_rates_open_and_settled_hours() {
     let site = bed.start(&PriceBook::built_in()).await;
     site.holds(samples, events).await;
     let project = projects(&site).pop().unwrap();
-    let issued = site.ledger.issue(&project, &period(0, 1), DETAIL, hour(9)).await.unwrap();
+    let issued =
+        site.ledger.invoices.issue(&project, &period(0, 1), DETAIL, hour(9)).await.unwrap();
     assert_eq!(site.settle().await, 1, "issuing settled what it needed");
     site.stop().await;
     let dearer = PriceBook::built_in_text().replace("price = \"0.020\"", "price = \"0.040\"");
@@ -160,10 +167,16 @@ async fn a_new_price_book_rates_open_and_settled_hours() {
     assert_eq!(site.csv(&sql).await, expected, "rated on demand");
     assert_eq!(site.settle().await, 2);
     assert_eq!(site.csv(&sql).await, expected, "rated for good");
-    let next = site.ledger.draft(&Scope::system(), &project, &period(1, 2), DETAIL).await.unwrap();
+    let next = site
+        .ledger
+        .invoices
+        .draft(&Scope::system(), &project, &period(1, 2), DETAIL)
+        .await
+        .unwrap();
     assert!(next.lines.iter().all(|line| line.corrects.is_none()), "prices are no corrections");
     for line in &issued.lines {
-        let explained = site.ledger.explain(&Scope::system(), &line.id, None).await.unwrap();
+        let explained =
+            site.ledger.explanations.explain(&Scope::system(), &line.id, None).await.unwrap();
         assert_eq!(explained.line.line.price_book, PriceBook::built_in().version());
     }
     site.stop().await;
@@ -202,7 +215,12 @@ async fn gaps_are_told_on_the_invoice() {
         assert!(began.elapsed().as_secs() < 60);
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let draft = site.ledger.draft(&Scope::system(), &project, &period(0, 1), DETAIL).await.unwrap();
+    let draft = site
+        .ledger
+        .invoices
+        .draft(&Scope::system(), &project, &period(0, 1), DETAIL)
+        .await
+        .unwrap();
     let told = draft.gaps.iter().filter(|text| text.contains("spool full"));
     let told: Vec<&String> = told.collect();
     let expected = "log from 2026-11-02T00:00:00Z to 2026-11-02T00:10:00Z: spool full";

@@ -13,5 +13,6 @@ mod intruder;
 mod invoices;
 mod open;
 mod orders;
+mod readers;
 mod restated;
 mod script;

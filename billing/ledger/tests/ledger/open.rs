@@ -63,6 +63,7 @@ async fn what_nobody_declared_is_stored_asked_for_metered_priced_and_billed() {
     assert_eq!(usage, expected.map(|(labels, quantity)| (labels, quantity.to_owned())));
     let draft = site
         .ledger
+        .invoices
         .draft(&Scope::system(), "acme", &period(0, 1), Detail::Resources)
         .await
         .unwrap();

@@ -31,7 +31,8 @@ async fn outcome(site: &Site) -> String {
         ))
         .await;
     for project in projects(site) {
-        let issued = site.ledger.issue(&project, &period(0, 2), Detail::Resources, hour(9)).await;
+        let issued =
+            site.ledger.invoices.issue(&project, &period(0, 2), Detail::Resources, hour(9)).await;
         let issued = issued.unwrap();
         // All but the version of the samples, which tells how many commits there were.
         let mut invoice = (*issued).clone();

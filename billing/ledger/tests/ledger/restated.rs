@@ -14,7 +14,7 @@ const VM: ResourceKind = ResourceKind::VM;
 
 /// What is settled is what the samples of this moment tell.
 async fn is_exact(site: &Site, of: Window) {
-    let stored = site.ledger.usage(&Scope::system(), of, &Default::default()).await.unwrap();
+    let stored = site.ledger.rating.usage(&Scope::system(), of, &Default::default()).await.unwrap();
     assert_eq!(stored, site.true_usage(of).await);
 }
 
@@ -49,6 +49,7 @@ async fn late_samples_settle_their_hours_anew() {
     for project in projects(&site) {
         let draft = site
             .ledger
+            .invoices
             .draft(&Scope::system(), &project, &period(0, 4), Detail::Prices)
             .await
             .unwrap();
@@ -99,7 +100,7 @@ async fn what_is_settled_without_labels_is_settled_anew_with_them() {
     let site = bed.start(&PriceBook::built_in()).await;
     assert!(site.settle().await >= 4);
     let stored = async || {
-        site.ledger.usage(&Scope::system(), window(0, 4), &Default::default()).await.unwrap()
+        site.ledger.rating.usage(&Scope::system(), window(0, 4), &Default::default()).await.unwrap()
     };
     assert_ne!(stored().await, right);
     let (repaired, _) = bed.repair().await;
@@ -145,12 +146,13 @@ async fn two_ledgers_state_no_row_twice() {
     site.holds(samples, events).await;
     let rival = site.rival(&bed).await;
     let cancel = CancellationToken::new();
-    let (ours, theirs) = tokio::join!(site.ledger.settle(&cancel), rival.settle(&cancel));
+    let (ours, theirs) =
+        tokio::join!(site.ledger.settlement.settle(&cancel), rival.settlement.settle(&cancel));
     assert!(ours.is_ok() || theirs.is_ok(), "{ours:?} {theirs:?}");
     for ledger in [&site.ledger, &rival] {
-        ledger.settle(&cancel).await.unwrap();
+        ledger.settlement.settle(&cancel).await.unwrap();
         let stored =
-            ledger.usage(&Scope::system(), window(0, 3), &Default::default()).await.unwrap();
+            ledger.rating.usage(&Scope::system(), window(0, 3), &Default::default()).await.unwrap();
         assert_eq!(stored, site.true_usage(window(0, 3)).await);
     }
     for table in ["usage", "charges"] {
@@ -170,7 +172,7 @@ async fn a_running_ledger_settles_by_itself() {
     let site = bed.start(&PriceBook::built_in()).await;
     let (ledger, cancel) = (site.ledger.clone(), CancellationToken::new());
     let stop = cancel.clone();
-    let running = tokio::spawn(async move { ledger.run(stop).await });
+    let running = tokio::spawn(async move { ledger.settlement.run(stop).await });
     let heart = beat(0, 200);
     bed.append(&[heart]).await;
     let began = std::time::Instant::now();

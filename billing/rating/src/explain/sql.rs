@@ -2,7 +2,7 @@
 
 use nilometer_contract::{Meter, MeterKind, Timestamp};
 
-use super::Query;
+use super::{Query, TableNames};
 use crate::invoice::{Correction, Invoice, Line};
 
 /// The way from a line to its samples: which line, of which invoice, over which `[start, end)`.
@@ -12,6 +12,7 @@ pub(super) struct Steps<'l> {
     pub(super) span: (Timestamp, Timestamp),
     /// What the line is of, where that is known.
     pub(super) meter: Option<&'l Meter>,
+    pub(super) tables: &'l TableNames,
 }
 
 impl Steps<'_> {
@@ -20,7 +21,10 @@ impl Steps<'_> {
         let charges = self.charges();
         let columns = "c.\"start\", c.\"end\", c.resource, c.quantity, c.unit, c.price, c.per";
         let order = "ORDER BY c.resource, c.\"start\"";
-        let from = format!("FROM {} u JOIN (SELECT c.*", self.table("usage"));
+        let from = format!(
+            "FROM {} u JOIN (SELECT c.*",
+            self.table(self.tables.usage, self.tables.usage_history)
+        );
         let usage = [
             "SELECT u.\"start\", u.\"end\", u.resource, u.quantity, u.unit, u.coverage",
             &from,
@@ -37,7 +41,7 @@ impl Steps<'_> {
             Query { finds: "usage", sql: usage.join(" ") },
         ];
         let resources = format!("resource IN (SELECT c.resource {charges})");
-        found.extend(self.meter.map(|meter| origin(meter, &resources, self.span)));
+        found.extend(self.meter.map(|meter| origin(meter, &resources, self.span, self.tables)));
         found
     }
 
@@ -54,26 +58,30 @@ impl Steps<'_> {
         conditions.extend(line.resource.as_ref().map(|resource| is("resource", resource)));
         conditions.push(format!("c.\"start\" >= {}", instant(*start)));
         conditions.push(format!("c.\"end\" <= {}", instant(*end)));
-        format!("FROM {} c WHERE {}", self.table("charges"), conditions.join(" AND "))
+        format!(
+            "FROM {} c WHERE {}",
+            self.table(self.tables.charges, self.tables.charges_history),
+            conditions.join(" AND ")
+        )
     }
 
-    /// What to read `usage` or `charges` from.
+    /// What to read usage or charges from.
     ///
     /// The tables themselves say what is known now. When the invoice says what it knew, the
-    /// tables `…_history` are read, which keep every statement ever made about an hour: of each
+    /// tables of histories are read, which keep every statement ever made about an hour: of each
     /// hour, the newest statement not newer than that; the oldest where all are newer, because what
     /// was stated before is gone with a damaged file and was stated anew.
-    fn table(&self, name: &str) -> String {
+    fn table(&self, name: &str, history: &str) -> String {
         let Some(known) = self.invoice.known else { return name.to_owned() };
         let (start, end) = self.span;
         let hour = |column: &str| format!("date_bin(INTERVAL '1 hour', {column})");
         [
-            format!("(SELECT h.* FROM {name}_history h JOIN"),
+            format!("(SELECT h.* FROM {history} h JOIN"),
             format!("(SELECT {} AS hour,", hour("\"start\"")),
             format!(
                 "coalesce(max(CASE WHEN known <= {known} THEN known END), min(known)) AS known"
             ),
-            format!("FROM {name}_history"),
+            format!("FROM {history}"),
             format!("WHERE \"start\" >= {} AND \"start\" < {}", instant(start), instant(end)),
             format!("GROUP BY 1) n ON {} = n.hour AND h.known = n.known", hour("h.\"start\"")),
             format!("WHERE h.\"start\" >= {} AND h.\"start\" < {})", instant(start), instant(end)),
@@ -83,10 +91,11 @@ impl Steps<'_> {
 }
 
 /// The query that finds the line of an issued invoice that another line corrects.
-pub(super) fn corrected_query(correction: &Correction) -> Query {
+pub(super) fn corrected_query(correction: &Correction, tables: &TableNames) -> Query {
     let (of, id) = (quoted(&correction.invoice), quoted(&correction.line));
     let columns = "id, line, description, quantity, unit, price, per, amount, price_book";
-    let sql = format!("SELECT {columns} FROM invoices WHERE id = {of} AND line = {id}");
+    let TableNames { invoices, .. } = tables;
+    let sql = format!("SELECT {columns} FROM {invoices} WHERE id = {of} AND line = {id}");
     Query { finds: "invoices", sql }
 }
 
@@ -96,20 +105,21 @@ pub(super) fn origin(
     meter: &Meter,
     resources: &str,
     (start, end): (Timestamp, Timestamp),
+    TableNames { samples, events, .. }: &TableNames,
 ) -> Query {
     let reach = |at: Timestamp, by: i64| instant(at.plus_micros(by));
     match meter.kind {
         MeterKind::Allocation { .. } => Query {
             finds: "events",
             sql: format!(
-                "SELECT * FROM events WHERE {resources} AND at < {} ORDER BY resource, at",
+                "SELECT * FROM {events} WHERE {resources} AND at < {} ORDER BY resource, at",
                 instant(end)
             ),
         },
         MeterKind::Counter | MeterKind::Delta | MeterKind::Gauge => Query {
             finds: "samples",
             sql: format!(
-                "SELECT at, resource, source, value FROM samples WHERE meter = {} AND \
+                "SELECT at, resource, source, value FROM {samples} WHERE meter = {} AND \
                  {resources} AND at >= {} AND at < {} ORDER BY resource, at",
                 quoted(&meter.name),
                 reach(start, -meter.hold_micros),

@@ -15,8 +15,21 @@
 use std::collections::HashMap;
 
 use nilometer_contract::{Labels, Resource, ResourceKind, Timestamp, catalogue};
-use nilometer_rating::{Charge, Detail, Invoice, Period, PriceBook, explain, invoice, rate};
+use nilometer_rating::{
+    Charge, Detail, Invoice, Period, PriceBook, TableNames, explain, invoice, rate,
+};
 use nilometer_usage::{Quantity, UsageRow};
+
+/// Names of tables as the program has them.
+pub(crate) const TABLES: TableNames = TableNames {
+    usage: "usage",
+    usage_history: "usage_history",
+    charges: "charges",
+    charges_history: "charges_history",
+    invoices: "invoices",
+    samples: "samples",
+    events: "events",
+};
 
 const SECOND: i64 = 1_000_000;
 const HOUR: i64 = 3_600 * SECOND;
@@ -78,7 +91,7 @@ impl Desk {
             ["explain", number] => {
                 let number: usize = number.parse().expect("the number of a line");
                 let line = &self.invoice().lines[number - 1].id;
-                let explained = explain(line, self.invoice(), &self.charges, catalogue());
+                let explained = explain(line, self.invoice(), &self.charges, catalogue(), &TABLES);
                 return explained.map_or_else(|error| error.to_string(), |it| it.to_text());
             }
             ["error"] => return std::mem::take(&mut self.error),

@@ -10,6 +10,8 @@ use nilometer_rating::{
 use nilometer_usage::{Quantity, UsageRow};
 use proptest::prelude::*;
 
+use crate::case::TABLES;
+
 const HOUR: i64 = 3_600_000_000;
 /// 2026-11-01T00:00:00Z in hours.
 const FIRST: i64 = 498_192;
@@ -138,7 +140,7 @@ proptest! {
             let sum = invoice.lines.iter().fold(zero, |sum, line| sum.plus(&line.amount));
             prop_assert_eq!(&sum, &invoice.total);
             for line in &invoice.lines {
-                let explained = explain(&line.id, &invoice, &charges, catalogue()).expect("an explanation");
+                let explained = explain(&line.id, &invoice, &charges, catalogue(), &TABLES).expect("an explanation");
                 let sum = explained.charges.iter().fold(Fraction::zero(), |sum, charge| {
                     sum.plus(&charge.amount_exact)
                 });

@@ -9,6 +9,8 @@ use nilometer_rating::{
 };
 use nilometer_usage::{Quantity, UsageRow};
 
+use crate::case::TABLES;
+
 const HOUR: i64 = 3_600_000_000;
 
 /// The bill of acme for a month (such as `2026-11`) from seconds of CPU time in its first hours.
@@ -103,7 +105,8 @@ fn corrections_bring_what_was_billed_to_what_is_known() {
 
     let december = bill("2026-12", "2027-01", &[3_600]).with_corrections(found).unwrap();
     assert_eq!(december.total.to_string(), "0.05");
-    let explained = explain(&december.lines[1].id, &december, &[], catalogue()).unwrap().to_text();
+    let explained =
+        explain(&december.lines[1].id, &december, &[], catalogue(), &TABLES).unwrap().to_text();
     assert!(
         explained.contains(&format!("WHERE id = '{}' AND line = ", november.id)),
         "{explained}"

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use nilometer_testbed::containerd::Containerd;
+use nilometer_testbed::containerd::{Containerd, LinuxContainerResources};
 use prost::Message;
 use prost::bytes::{Buf, BufMut, Bytes};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -90,14 +90,14 @@ async fn capture() {
         }
     });
     let pod = bed.run_pod("web", "shop", &[("app", "web")]).await.unwrap();
-    let limits = api::LinuxContainerResources {
+    let limits = LinuxContainerResources {
         cpu_period: 100_000,
         cpu_quota: 150_000,
         cpu_shares: 512,
         memory_limit_in_bytes: 64 << 20,
     };
     let id = bed.run_container(&pod, "main", &["spin", "2"]).await.unwrap();
-    client.resize_container(&id, limits).await.unwrap();
+    bed.resize_container(&id, limits).await.unwrap();
     let status = api::ContainerStatusRequest { container_id: id.clone(), verbose: true };
     record(&client, "ContainerStatus", status.clone(), "container-running").await;
     record(&client, "Version", api::VersionRequest::default(), "version").await;

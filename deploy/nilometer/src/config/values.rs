@@ -11,20 +11,6 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
         .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
 }
 
-pub(super) fn period<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    if text == "forever" {
-        return Ok(None);
-    }
-    let least = Duration::from_secs(86_400);
-    match humantime::parse_duration(&text) {
-        Ok(kept) if kept >= least => Ok(Some(kept)),
-        _ => Err(de::Error::custom(format!(
-            "{text:?} is no retention; write \"forever\" or at least a day, like \"400days\""
-        ))),
-    }
-}
-
 pub(super) fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
     let text = String::deserialize(from)?;
     match text.as_str() {

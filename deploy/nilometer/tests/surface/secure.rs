@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use nilometer_contract::{AUDIT, AuditRecord};
+use nilometer_http::gate::{AUDIT, AuditRecord};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicPartition};
 use reqwest::StatusCode;
 
@@ -16,15 +16,16 @@ const TOKEN: &str = "t0ken-of-the-operator";
 /// The name of who has it.
 const OPERATOR: &str = "key:listen.token";
 
-fn settings(folder: &Path, authority: &Authority) -> Settings {
+fn settings(folder: &Path, authority: &Authority, schedulers: &Authority) -> Settings {
     let pair = authority.sign(folder, "server");
     let ca = authority.write(folder, "clients.pem");
     let text = format!(
         "[listen]\ntoken = \"{TOKEN}\"\n[listen.tls]\ncert = \"{}\"\nkey = \"{}\"\n\
-         client_ca = \"{}\"\n[collect]\ninterval = \"500ms\"\nsources = [\"host\"]\n",
+         client_ca = \"{}\"\nscheduler_ca = \"{}\"\n[collect]\ninterval = \"500ms\"\nsources = [\"host\"]\n",
         pair.cert.display(),
         pair.key.display(),
-        ca.display()
+        ca.display(),
+        schedulers.write(folder, "schedulers.pem").display()
     );
     Settings::write(folder, &text).unwrap()
 }
@@ -56,9 +57,9 @@ fn command(folder: &Path, arguments: &[&str], key: Option<&str>) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn https_is_spoken_and_certificates_are_reloaded() {
-    let (folder, authority, other) =
-        (tempfile::tempdir().unwrap(), Authority::new(), Authority::new());
-    let settings = settings(folder.path(), &authority);
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let (other, schedulers) = (Authority::new(), Authority::new());
+    let settings = settings(folder.path(), &authority, &schedulers);
     let mut server = Server::start(&settings, "up").unwrap();
     let url = server.url("/v1/tables").replace("http:", "https:");
     let document = server.url("/v1/openapi.json").replace("http:", "https:");
@@ -72,6 +73,13 @@ async fn https_is_spoken_and_certificates_are_reloaded() {
     let agent = client(&authority, Some(&authority.sign(folder.path(), "agent")));
     assert_eq!(status(&agent, &document, None).await, Some(StatusCode::OK));
     assert_eq!(status(&agent, &url, None).await, Some(StatusCode::FORBIDDEN));
+    // One of the schedulers' authority: it asks for placements, and reads no tables.
+    let pair = schedulers.sign(folder.path(), "scheduler");
+    let scheduler = client(&authority, Some(&pair));
+    let nodes = url.replace("/v1/tables", "/v1/nodes");
+    assert_eq!(status(&scheduler, &nodes, None).await, Some(StatusCode::OK));
+    assert_eq!(status(&scheduler, &url, None).await, Some(StatusCode::FORBIDDEN));
+    assert_eq!(status(&agent, &nodes, None).await, Some(StatusCode::FORBIDDEN));
     let stranger = client(&authority, Some(&other.sign(folder.path(), "stranger")));
     assert_eq!(status(&stranger, &document, None).await, None);
     // Another authority signs the server from now on. A file in between that is none changes
@@ -93,7 +101,7 @@ async fn https_is_spoken_and_certificates_are_reloaded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_speak_https_with_a_key_that_no_list_of_processes_shows() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
-    let settings = settings(folder.path(), &authority);
+    let settings = settings(folder.path(), &authority, &authority);
     let mut server = Server::start(&settings, "up").unwrap();
     let url = server.url("").replace("http:", "https:");
     let tables = format!("{url}/v1/tables");

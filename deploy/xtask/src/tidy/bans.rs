@@ -78,8 +78,7 @@ const WALL_CLOCKS: &[&str] = &[
 
 /// Shells: they wait, retry and measure how long others took, so they may read the steady clock.
 const SHELLS: &[&str] = &[
-    "billing/ledger/src/look.rs",
-    "billing/ledger/src/settle.rs",
+    "billing/ledger/src/settlement/",
     "collectors/agent/src/",
     "collectors/cri/src/source.rs",
     "collectors/libvirt/src/watcher.rs",

@@ -1,10 +1,13 @@
-//! Links in Markdown: those within the tree must lead somewhere.
+//! Links in Markdown, and files that it names between backquotes: those of the tree must exist.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use super::{Fault, File};
+
+/// Folders at the top of the tree.
+const FOLDERS: [&str; 6] = ["collectors", "pipeline", "query", "billing", "scheduler", "deploy"];
 
 /// Links to files that do not exist, or to headings that their page does not have.
 pub(super) fn faults(root: &Path, file: &File<'_>) -> Vec<Fault> {
@@ -29,7 +32,25 @@ pub(super) fn faults(root: &Path, file: &File<'_>) -> Vec<Fault> {
             }
         }
     }
+    for (line, path) in named(file.text) {
+        if !root.join(path).exists() {
+            faults.push(file.fault(line, format!("there is no {path}")));
+        }
+    }
     faults
+}
+
+/// Paths of the tree between backquotes, with their lines: what begins with one of its folders.
+fn named(text: &str) -> Vec<(usize, &str)> {
+    let spans = prose(text).flat_map(|(line, text)| {
+        let parts = text.split('`').enumerate().filter(|(part, _)| part % 2 == 1);
+        parts.map(move |(_, span)| (line, span))
+    });
+    let is_path = |span: &str| {
+        let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        plain && span.split_once('/').is_some_and(|(first, _)| FOLDERS.contains(&first))
+    };
+    spans.filter(|(_, span)| is_path(span)).collect()
 }
 
 /// Lines (from 1) outside of code blocks.
@@ -98,6 +119,16 @@ mod tests {
                     ```\n[g](h)\n```\n[i]: j#k\n";
         let found = [(1, "b.md"), (1, "d.png"), (5, "j#k")];
         assert_eq!(links(text), found.map(|(line, target)| (line, target.to_owned())));
+    }
+
+    #[test]
+    fn files_that_are_named_exist() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("deploy/docs")).unwrap();
+        let text = "In `deploy/docs`, `deploy/gone.rs` and `nilometer sql`,\n`query/<name>`.\n";
+        let found = faults(root.path(), &File { path: "a.md", text });
+        let found: Vec<_> = found.iter().map(|fault| (fault.line, fault.what.as_str())).collect();
+        assert_eq!(found, [(1, "there is no deploy/gone.rs")]);
     }
 
     #[test]

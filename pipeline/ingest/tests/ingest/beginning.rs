@@ -1,8 +1,9 @@
 //! The start of metering: stored once, and moved by no sample.
 
 use nilometer_contract::Timestamp;
+use nilometer_ingest::COMMITS;
 use nilometer_ingest::{IngestConfig, Tables};
-use nilometer_store::{COMMITS, SAMPLES};
+use nilometer_store::SAMPLES;
 
 use crate::place::{Place, Sample, T0, patient};
 

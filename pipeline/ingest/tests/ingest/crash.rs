@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use nilometer_contract::{
-    AUDIT, Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, Gap, GapKind, SAMPLES, Timestamp,
-};
+use nilometer_contract::{Change, DEAD_LETTERS, EVENTS, GAPS, Gap, GapKind, SAMPLES, Timestamp};
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
 
-use crate::facts::audit;
 use crate::faults::{Death, Faults};
+use crate::fed::{AUDIT, DECISIONS, audit};
 use crate::place::{PARTITIONS, Place, T0, event, eventually, hasty, patient};
 
 /// A bit of everything: samples, repeats, conflicts, garbage, events, gaps, a truncated start.
@@ -46,7 +44,7 @@ async fn fill(place: &Place) {
     };
     place.append(GAPS, 0, gap.encode().unwrap()).await;
     place.append(DECISIONS, 0, format!(r#"{{"at":"{at}","id":"d","kind":"plan"}}"#)).await;
-    place.append(AUDIT, 0, audit("POST /v1/sql").encode().unwrap()).await;
+    place.append(AUDIT, 0, audit(at, "POST /v1/sql")).await;
     let first = TopicPartition { topic: SAMPLES.to_owned(), partition: 1 };
     place.log.truncate(&first, 1).await.unwrap();
 }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nilometer_contract::SAMPLES as SAMPLES_TOPIC;
+use nilometer_contract::TableDef;
+use nilometer_ingest::EVENTS;
 use nilometer_ingest::{IngestConfig, Metrics, Repaired, maintain, repair};
 use nilometer_log::{Log, TopicPartition};
-use nilometer_store::{EVENTS, SAMPLES, SERIES, TableDef};
+use nilometer_store::{SAMPLES, SERIES};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use arrow::array::StringArray;
 use nilometer_contract::{
-    AUDIT, AuditRecord, BatchBuilder, Change, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, MeterKind,
-    Resource, ResourceKind, SAMPLES, Statement, Timestamp, encode,
+    BatchBuilder, Change, DEAD_LETTERS, EVENTS, GAPS, MeterKind, Resource, ResourceKind, SAMPLES,
+    Statement, Timestamp, encode,
 };
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
 
 use crate::bucket::everywhere;
 use crate::faults::Faults;
+use crate::fed::{AUDIT, DECISIONS, audit};
 use crate::place::{Place, T0, batch, event, eventually, gap, hasty, lines, patient};
 
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);
@@ -144,14 +145,14 @@ async fn gaps_decisions_and_the_audit_land_in_their_tables(place: Place) {
     let at = Timestamp::from_seconds(T0);
     let decision = format!(r#"{{"at":"{at}","id":"d1","kind":"placement","choice":"n"}}"#);
     place.append(DECISIONS, 0, decision.clone()).await;
-    place.append(AUDIT, 0, audit("GET /v1/tables").encode().unwrap()).await;
+    place.append(AUDIT, 0, audit(at, "GET /v1/tables")).await;
     place.ingest(patient()).await;
     assert_eq!(
         place.stored().await,
         [
             "gaps nilometer.samples -1 6 spool full".to_owned(),
             format!("decisions {at} d1 placement {decision}"),
-            "audit user:alice GET /v1/tables x=1 200 1500 7".to_owned(),
+            "audit user:alice GET /v1/tables 200".to_owned(),
         ]
     );
 }
@@ -253,21 +254,4 @@ async fn what_contradicts_a_meter_is_a_dead_letter_also_after_a_restart() {
         ]
     );
     assert_eq!(place.stored_in("samples").await.len(), 2);
-}
-
-/// A request that was answered.
-pub(crate) fn audit(route: &str) -> AuditRecord {
-    AuditRecord {
-        at: Timestamp::from_seconds(T0),
-        principal: "user:alice".to_owned(),
-        role: "viewer".to_owned(),
-        account: "acme".to_owned(),
-        from: "10.0.0.7:50000".to_owned(),
-        route: route.to_owned(),
-        query: "x=1".to_owned(),
-        status: 200,
-        micros: 1_500,
-        rows: 7,
-        failure: String::new(),
-    }
 }

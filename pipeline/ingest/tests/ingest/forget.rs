@@ -2,8 +2,8 @@
 
 use nilometer_contract::Change::{Changed, Created, Deleted};
 use nilometer_contract::{Change, History, LifecycleEvent, Timestamp};
+use nilometer_ingest::EVENTS;
 use nilometer_ingest::Tables;
-use nilometer_store::EVENTS;
 use tokio_util::sync::CancellationToken;
 
 use crate::place::{Place, T0, event, eventually, patient};

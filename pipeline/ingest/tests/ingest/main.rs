@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod facts;
 mod faults;
+mod fed;
 mod follow;
 mod forget;
 mod lost;

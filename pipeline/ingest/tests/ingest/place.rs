@@ -9,19 +9,20 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use nilometer_contract::{
-    AUDIT, BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource,
-    ResourceKind, SAMPLES, SampleBatch, Subject, Timestamp, encode,
+    BatchBuilder, Change, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource, ResourceKind,
+    SAMPLES, SampleBatch, Subject, TableDef, Timestamp, encode,
 };
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, Record, TopicPartition};
 use nilometer_source::{Clock, SharedClock};
-use nilometer_store::{Storage, TableDef};
+use nilometer_store::Storage;
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
+use crate::fed::{AUDIT, AUDIT_TABLE, DECISION_TABLE, DECISIONS};
 
 /// 2026-11-02T00:00:00Z.
 pub(crate) const T0: i64 = 1_793_577_600;
@@ -50,6 +51,7 @@ pub(crate) fn patient() -> IngestConfig {
         publish_interval: Duration::from_millis(5),
         retry_pause: Duration::from_millis(5),
         ahead_max: Duration::from_secs(30 * 86_400),
+        others: vec![&DECISION_TABLE, &AUDIT_TABLE],
         ..IngestConfig::default()
     }
 }
@@ -158,10 +160,10 @@ impl Place {
         let mut missing = 0;
         for (topic, partitions, home) in [
             (SAMPLES, PARTITIONS, &nilometer_store::SAMPLES),
-            (EVENTS, PARTITIONS, &nilometer_store::EVENTS),
-            (GAPS, 1, &nilometer_store::GAPS),
-            (DECISIONS, 1, &nilometer_store::DECISIONS),
-            (AUDIT, 1, &nilometer_store::AUDIT),
+            (EVENTS, PARTITIONS, &nilometer_ingest::EVENTS),
+            (GAPS, 1, &nilometer_ingest::GAPS),
+            (DECISIONS, 1, &DECISION_TABLE),
+            (AUDIT, 1, &AUDIT_TABLE),
         ] {
             let mut home = self.storage().table(home).await.unwrap();
             for partition in 0..partitions {
@@ -262,11 +264,11 @@ impl Place {
 /// Tables and the columns that make a row what it is.
 const TOLD: [(&TableDef, &[&str]); 6] = [
     (&nilometer_store::SAMPLES, &["series", "at", "value"]),
-    (&nilometer_store::EVENTS, &["at", "change", "resource", "topic", "partition", "offset"]),
-    (&nilometer_store::GAPS, &["of_topic", "of_partition", "records", "reason"]),
-    (&nilometer_store::DEAD_LETTERS, &["topic", "partition", "offset", "row", "reason"]),
-    (&nilometer_store::DECISIONS, &["at", "id", "kind", "decision"]),
-    (&nilometer_store::AUDIT, &["principal", "route", "query", "status", "micros", "rows"]),
+    (&nilometer_ingest::EVENTS, &["at", "change", "resource", "topic", "partition", "offset"]),
+    (&nilometer_ingest::GAPS, &["of_topic", "of_partition", "records", "reason"]),
+    (&nilometer_ingest::DEAD_LETTERS, &["topic", "partition", "offset", "row", "reason"]),
+    (&DECISION_TABLE, &["at", "id", "kind", "decision"]),
+    (&AUDIT_TABLE, &["principal", "route", "status"]),
 ];
 
 fn told(def: &TableDef, columns: &[&str], batches: &[RecordBatch]) -> Vec<String> {

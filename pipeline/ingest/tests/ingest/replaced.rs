@@ -213,7 +213,7 @@ async fn a_crash_at_any_write_tells_it_once() {
 
 /// Starts and ends of the gaps, in seconds of the log's clock.
 pub(crate) async fn spans(place: &Place) -> Vec<(i64, i64)> {
-    let table = place.storage().table(&nilometer_store::GAPS).await.unwrap();
+    let table = place.storage().table(&nilometer_ingest::GAPS).await.unwrap();
     let mut spans = Vec::new();
     for file in table.files().iter() {
         for rows in table.read(file).await.unwrap() {

@@ -23,8 +23,8 @@ use super::{Found, Log, State, checkpoint_path, hint_path};
 use crate::aside::Missing;
 use crate::file::{FileError, read_parquet};
 use crate::files::DataFile;
-use crate::schema::TableDef;
 use crate::table::{StoreError, off_thread};
+use nilometer_contract::TableDef;
 
 /// Actions turned into a batch at once.
 const CHUNK: usize = 8 * 1024;

@@ -26,8 +26,8 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use serde::Deserialize;
 
-use crate::schema::TableDef;
 use crate::table::StoreError;
+use nilometer_contract::TableDef;
 
 pub use commit::Beaten;
 pub(crate) use commit::Commit;

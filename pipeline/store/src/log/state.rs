@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::aside::{Missing, is_aside};
 use crate::files::{DataFile, Files};
 use crate::log::Commit;
-use crate::schema::TableDef;
+use nilometer_contract::TableDef;
 
 /// A version of a table.
 #[derive(Clone, Debug)]

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    AsArray, BinaryArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
 use arrow::datatypes::TimestampMicrosecondType;
-use nilometer_contract::Timestamp;
-use nilometer_store::{
-    CompactionPolicy, DEAD_LETTERS, SAMPLES, Table, compact, pick, write_samples,
-};
+use nilometer_contract::{ColumnType, RowRule, RowSource, TableDef, Timestamp, column};
+use nilometer_store::{CompactionPolicy, SAMPLES, Table, compact, pick, write_samples};
 
 use crate::place::Place;
 use crate::tables::{DAY, NOON, row, series_of};
@@ -29,28 +28,44 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     (0..bytes).map(step).collect()
 }
 
+/// A table with a column of every type but the day.
+pub(crate) const LETTERS: TableDef = TableDef {
+    name: "letters",
+    doc: "",
+    columns: &[
+        column("at", ColumnType::Instant, "", ""),
+        column("number", ColumnType::Int, "", ""),
+        column("reason", ColumnType::Text, "", ""),
+        column("part", ColumnType::Float, "", ""),
+        column("amount", ColumnType::Decimal, "", ""),
+        column("payload", ColumnType::Bytes, "", ""),
+    ],
+    partition: None,
+    order: &["at"],
+    time: Some("at"),
+    retention_days: 0,
+    rule: RowRule::Operator,
+    from: RowSource::Original,
+};
+
 fn letters(instants: &[i64], bytes: usize) -> RecordBatch {
     let many = instants.len();
     let payloads: Vec<Vec<u8>> = instants.iter().map(|at| noise(*at as u64, bytes)).collect();
-    let numbers = || Arc::new(Int64Array::from_iter_values(0..many as i64)) as ArrayRef;
-    let texts = || Arc::new(StringArray::from_iter_values(vec!["why"; many])) as ArrayRef;
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(TimestampMicrosecondArray::from(instants.to_vec()).with_timezone("UTC")),
-        texts(),
-        numbers(),
-        texts(),
-        numbers(),
-        numbers(),
-        texts(),
-        Arc::new(BinaryArray::from_iter_values(payloads)),
-    ];
-    RecordBatch::try_new(DEAD_LETTERS.schema(), columns).unwrap()
+    let amounts = Decimal128Array::from_iter_values((0..many as i128).map(|n| n * n));
+    LETTERS.batch(vec![
+        ("at", Arc::new(TimestampMicrosecondArray::from(instants.to_vec()).with_timezone("UTC"))),
+        ("number", Arc::new(Int64Array::from_iter_values(0..many as i64))),
+        ("reason", Arc::new(StringArray::from_iter_values(vec!["why"; many]))),
+        ("part", Arc::new(Float64Array::from_iter_values(vec![0.5; many]))),
+        ("amount", Arc::new(amounts.with_precision_and_scale(38, 12).unwrap())),
+        ("payload", Arc::new(BinaryArray::from_iter_values(payloads))),
+    ])
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_is_bounded_by_bytes_and_not_by_rows() {
     let place = Place::local();
-    let mut table = place.storage().table(&DEAD_LETTERS).await.unwrap();
+    let mut table = place.storage().table(&LETTERS).await.unwrap();
     for n in 0..16 {
         let instants: Vec<i64> = (0..5).map(|letter| letter * 16 + n).collect();
         let add = table.write(&[letters(&instants, 200 * KIB)], None).await.unwrap();
@@ -65,8 +80,8 @@ async fn a_merge_is_bounded_by_bytes_and_not_by_rows() {
     let mut instants = Vec::new();
     for file in files.iter() {
         for batch in table.read(file).await.unwrap() {
-            let at = batch.column(0).as_primitive::<TimestampMicrosecondType>().values();
-            let payloads = batch.column(7).as_binary::<i32>();
+            let at = batch["at"].as_primitive::<TimestampMicrosecondType>().values();
+            let payloads = batch["payload"].as_binary::<i32>();
             for (at, payload) in at.iter().zip(payloads) {
                 assert_eq!(payload.unwrap(), noise(*at as u64, 200 * KIB));
                 instants.push(*at);

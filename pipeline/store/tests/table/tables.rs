@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
-use nilometer_contract::Timestamp;
+use nilometer_contract::{TableDef, Timestamp};
 use nilometer_store::{
-    CommitError, CompactionPolicy, Position, Row, SERIES, STORED, Table, compact, vacuum,
+    CommitError, CompactionPolicy, Position, Row, SAMPLES, SERIES, Table, compact, vacuum,
     write_samples,
 };
 
+use crate::merge::LETTERS;
 use crate::place::{Place, everywhere};
 
 pub(crate) const DAY: i64 = 86_400_000_000;
@@ -39,6 +40,8 @@ pub(crate) async fn series_of(table: &Table) -> Vec<i64> {
     series
 }
 
+const TABLES: [&TableDef; 3] = [&SAMPLES, &SERIES, &LETTERS];
+
 everywhere!(
     every_table_is_created_and_opened_again,
     a_table_may_be_created_by_many_at_once,
@@ -55,7 +58,7 @@ everywhere!(
 async fn every_table_is_created_and_opened_again(place: Place) {
     for _ in 0..2 {
         let storage = place.storage();
-        for def in STORED {
+        for def in TABLES {
             let table = storage.table(def).await.unwrap();
             assert_eq!((table.version(), table.files().len()), (0, 0), "{}", def.name);
         }
@@ -63,7 +66,7 @@ async fn every_table_is_created_and_opened_again(place: Place) {
 }
 
 async fn a_table_may_be_created_by_many_at_once(place: Place) {
-    for def in STORED {
+    for def in TABLES {
         let open = async || place.storage().table(def).await.unwrap();
         let opened = futures::future::join_all((0..4).map(|_| open())).await;
         assert!(opened.iter().all(|table| table.version() == 0), "{}", def.name);

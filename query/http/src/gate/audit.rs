@@ -1,6 +1,8 @@
 //! What takes the records of who asked what.
 
-use nilometer_contract::{AuditRecord, Principal, Timestamp};
+use nilometer_contract::{Principal, Timestamp};
+
+use crate::gate::AuditRecord;
 
 /// Takes records. It never waits: what it cannot keep, it counts.
 pub trait Audit: Send + Sync {

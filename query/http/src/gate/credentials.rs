@@ -42,8 +42,17 @@ impl fmt::Debug for Secret {
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
-    /// The leaf of the certificate that it proved to have (mutual TLS), in DER.
-    pub certificate: Option<Arc<[u8]>>,
+    /// The certificate that it proved to have (mutual TLS).
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// A certificate that the TLS server has verified.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    /// The leaf, in DER.
+    pub leaf: Arc<[u8]>,
+    /// What its authority stands for.
+    pub role: Role,
 }
 
 impl Connected<IncomingStream<'_, TcpListener>> for Peer {
@@ -57,8 +66,8 @@ impl Connected<IncomingStream<'_, TcpListener>> for Peer {
 pub struct Credentials {
     /// The text after `Authorization: Bearer`.
     pub bearer: Option<Secret>,
-    /// A certificate that the TLS server has verified against its `client_ca`, in DER.
-    pub certificate: Option<Arc<[u8]>>,
+    /// A certificate.
+    pub certificate: Option<ClientCertificate>,
     /// Where it comes from; none within the program.
     pub peer: Option<SocketAddr>,
     /// The host that it asked for.
@@ -88,7 +97,7 @@ impl Credentials {
     }
 }
 
-/// Why somebody is not let in. Its text goes to the client and says nothing that helps to guess.
+/// Why a client is not let in. Its text goes to the client and says nothing that helps to guess.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
     /// Nothing that this authenticator knows; another one may.
@@ -139,8 +148,9 @@ fn is_loopback_host(host: &str) -> bool {
     address || name.eq_ignore_ascii_case("localhost")
 }
 
-/// Whoever has proven to have a certificate of `listen.tls.client_ca` is an agent: it sends, and
-/// reads nothing. Its name is the digest of the certificate.
+/// Whoever has proven to have a certificate of `listen.tls.client_ca` is an agent, which sends and
+/// reads nothing; of `listen.tls.scheduler_ca`, a scheduler, which asks for placements. Its name is
+/// the digest of the certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientCertificates;
 
@@ -151,10 +161,10 @@ impl Authenticator for ClientCertificates {
             (None, Some(certificate)) => certificate,
             _ => return Err(Denied::Unknown),
         };
-        let digest = Sha256::digest(certificate);
+        let digest = Sha256::digest(&certificate.leaf);
         let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let (name, scope) = (format!("certificate:{digest}").into(), Scope::projects([]));
-        Ok(Principal { name, role: Role::Agent, account: None, scope })
+        Ok(Principal { name, role: certificate.role, account: None, scope })
     }
 }
 

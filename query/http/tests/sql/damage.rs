@@ -8,7 +8,8 @@ use axum::http::{Request, header};
 use nilometer_contract::{BatchBuilder, Resource, ResourceKind, Scope, Timestamp};
 use nilometer_engine::Limits;
 use nilometer_http::MISSING_ROWS;
-use nilometer_store::{EVENTS, SAMPLES};
+use nilometer_ingest::EVENTS;
+use nilometer_store::SAMPLES;
 use tower::ServiceExt;
 
 use crate::estate::{Estate, Lie, T0, router, small};

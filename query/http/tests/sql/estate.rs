@@ -6,10 +6,11 @@ use std::time::Duration;
 use axum::Router;
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, Change, DECISIONS, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Principal,
-    Resource, ResourceKind, SAMPLES, Scope, Subject, Timestamp, encode, partition_of,
+    BatchBuilder, Change, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Principal, Resource,
+    ResourceKind, SAMPLES, Scope, Subject, Timestamp, encode, partition_of,
 };
 use nilometer_engine::{Engine, Limits, QueryError};
+use nilometer_http::gate::AUDIT_TABLE;
 use nilometer_http::{Format, Gate, render, surface};
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicPartition};
@@ -20,6 +21,8 @@ use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::fed::{DECISION_TABLE, DECISIONS};
 
 /// 2026-11-02T00:00:00Z.
 pub(crate) const T0: i64 = 1_793_577_600;
@@ -57,6 +60,7 @@ impl Estate {
             publish_interval: Duration::from_millis(5),
             // The log's clock stands still.
             ahead_max: Duration::MAX,
+            others: vec![&DECISION_TABLE, &AUDIT_TABLE],
             ..IngestConfig::default()
         };
         let metrics = Metrics::register(&Registry::new()).unwrap();
@@ -75,7 +79,8 @@ impl Estate {
         let metrics = Metrics::register_follower(&Registry::new()).unwrap();
         let log: Arc<dyn Log> = Arc::new(self.log.clone());
         let (partitions, ahead_max) = (PARTITIONS, Duration::MAX);
-        let config = IngestConfig { partitions, ahead_max, ..IngestConfig::default() };
+        let others = vec![&DECISION_TABLE, &AUDIT_TABLE];
+        let config = IngestConfig { partitions, ahead_max, others, ..IngestConfig::default() };
         Follower::open(config, log, &self.storage, Arc::new(SystemClock), metrics).await.unwrap()
     }
 

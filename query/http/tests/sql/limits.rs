@@ -12,7 +12,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::StreamExt;
 use nilometer_contract::Scope;
-use nilometer_engine::{Limits, QueryError, RowRule};
+use nilometer_engine::{Limits, QueryError};
+use nilometer_http::gate::AUDIT_TABLE;
 
 use crate::estate::Estate;
 
@@ -49,7 +50,7 @@ pub(crate) async fn with(limits: Limits) -> (Estate, Arc<AtomicU64>) {
     let taken = Arc::<AtomicU64>::default();
     let endless = Endless { schema: schema.clone(), taken: taken.clone() };
     let table = StreamingTable::try_new(schema, vec![Arc::new(endless)]).unwrap();
-    estate.engine.register("endless", Arc::new(table), RowRule::Operator);
+    estate.engine.register("endless", &AUDIT_TABLE, Arc::new(table));
     (estate, taken)
 }
 

@@ -5,6 +5,7 @@
 mod clocks;
 mod damage;
 mod estate;
+mod fed;
 mod golden;
 mod http;
 mod intruder;

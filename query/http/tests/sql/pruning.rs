@@ -54,3 +54,56 @@ async fn counts_and_extents_of_samples_are_read_from_no_file() {
         assert_eq!(estate.ask(asked).await.unwrap(), read);
     }
 }
+
+/// What asks for labels alone gets them from one row a series.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_about_labels_read_each_series_once() {
+    for lie in [Lie::InFiles, Lie::InMemory] {
+        let estate = small(lie).await;
+        for asked in [
+            "SELECT DISTINCT resource, meter FROM samples ORDER BY 1, 2",
+            "SELECT count(DISTINCT resource) FROM samples",
+            "SELECT kind, project FROM samples GROUP BY kind, project ORDER BY 1, 2",
+            "SELECT DISTINCT upper(project) AS p FROM samples WHERE kind = 'vm' ORDER BY 1",
+        ] {
+            let plan = estate.ask(&format!("EXPLAIN {asked}")).await.unwrap();
+            assert!(plan.contains("once per series"), "{asked}: {plan}");
+            // The same with a filter that every row passes, which has to read all of them.
+            let read = match asked.contains("WHERE") {
+                true => asked.replace("WHERE", "WHERE value = value AND"),
+                false => asked.replace("FROM samples", "FROM samples WHERE value = value"),
+            };
+            let plan = estate.ask(&format!("EXPLAIN {read}")).await.unwrap();
+            assert!(!plan.contains("once per series"), "{read}: {plan}");
+            assert_eq!(estate.ask(asked).await.unwrap(), estate.ask(&read).await.unwrap());
+        }
+        for asked in [
+            "SELECT kind, count(*) FROM samples GROUP BY kind",
+            "SELECT DISTINCT kind, value FROM samples",
+            "SELECT kind FROM samples",
+            "SELECT DISTINCT random() < 2 AS r, kind FROM samples",
+        ] {
+            let plan = estate.ask(&format!("EXPLAIN {asked}")).await.unwrap();
+            assert!(!plan.contains("once per series"), "{asked}: {plan}");
+        }
+    }
+}
+
+/// A state is looked up by what a filter demands, and only columns that are asked for are made.
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_looked_up_by_their_filters() {
+    let estate = small(Lie::InFiles).await;
+    for (asked, all) in [
+        ("resource = 'vm-a'", "concat(resource, '') = 'vm-a'"),
+        ("project = 'red' AND kind = 'vm'", "concat(project, kind) = 'redvm'"),
+        ("node = 'n1' AND current", "concat(node, '') = 'n1' AND current"),
+        ("resource = 'nobody'", "concat(resource, '') = 'nobody'"),
+        ("resource = 'vm-a' AND project = 'red'", "concat(resource, project) = 'vm-ared'"),
+    ] {
+        let rows = |filter| format!("SELECT * FROM resources WHERE {filter} ORDER BY 1, start");
+        assert_eq!(estate.ask(&rows(asked)).await.unwrap(), estate.ask(&rows(all)).await.unwrap());
+        let count = |filter| format!("SELECT count(*) FROM resources WHERE {filter}");
+        let (few, many) = (estate.ask(&count(asked)).await, estate.ask(&count(all)).await);
+        assert_eq!(few.unwrap(), many.unwrap(), "{asked}");
+    }
+}

@@ -8,9 +8,9 @@ use nilometer_rating::{Fraction, Money, round_to_minor_unit};
 use nilometer_usage::{Quantity, Window};
 
 use crate::error::LedgerError;
-use crate::ledger::Ledger;
+use crate::rating::Rating;
 
-impl Ledger {
+impl Rating {
     /// Cost of all projects in a window widened to full hours, the running one as known now.
     /// Rounded once; an invoice rounds each line, so invoices may add up to some cents else.
     pub async fn cost(&self, window: Window) -> Result<Money, LedgerError> {
@@ -22,6 +22,6 @@ impl Ledger {
         }
         let amounts = quantities.into_values().map(|(entry, sum)| entry.amount_of(Quantity(sum)));
         let total = amounts.fold(Fraction::zero(), |total, amount| total.plus(&amount));
-        Ok(round_to_minor_unit(&total, self.book().currency()))
+        Ok(round_to_minor_unit(&total, self.core.books.in_force().currency()))
     }
 }

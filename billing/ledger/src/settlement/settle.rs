@@ -24,13 +24,14 @@ use nilometer_usage::{UsageRow, Window};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::archive::view_of;
 use crate::error::LedgerError;
-use crate::ledger::{Desk, Ledger};
-use crate::look::hours_in_memory;
-use crate::rows::{charges_batch, hour_of, usage_batch, void_hour};
-use crate::state::{Known, Statement, Statements};
-use crate::tenancy::owned_by;
+use crate::settlement::Settlement;
+use crate::settlement::changes::hours_in_memory;
+use crate::settlement::owned_by;
+use crate::settlement::writer::Writer;
+use crate::stored::read::view_of;
+use crate::stored::rows::{charges_batch, hour_of, usage_batch, void_hour};
+use crate::stored::statements::{AsOf, Statement, Statements};
 
 /// Application id of statements in `usage` and `charges`; its version is the newest `known`.
 pub(crate) const SETTLE: &str = "settle";
@@ -54,60 +55,63 @@ struct Found<'r> {
     charges: Option<&'r [Charge]>,
 }
 
-impl Ledger {
+impl Settlement {
     /// Settles all hours that are due now; says how many statements were made or confirmed.
     ///
     /// [`run`](Self::run) does this again and again; tests and tools may do it once.
     pub async fn settle(&self, cancel: &CancellationToken) -> Result<usize, LedgerError> {
-        let mut desk = self.inner.desk.lock().await;
-        self.settle_before(&mut desk, self.final_before(), true, cancel).await
+        if self.core.config.reads_only {
+            return Err(LedgerError::ReadsOnly);
+        }
+        let mut writer = self.writer.lock().await;
+        self.settle_before(&mut writer, self.final_before(), true, cancel).await
     }
 
     /// Settles what is due before an instant; `patient` leaves hours for later that commits still
     /// touch.
     pub(crate) async fn settle_before(
         &self,
-        desk: &mut Desk,
+        writer: &mut Writer,
         end: Timestamp,
         patient: bool,
         cancel: &CancellationToken,
     ) -> Result<usize, LedgerError> {
-        self.refresh(desk).await?;
-        self.withdraw(desk).await?;
+        self.refresh(writer).await?;
+        self.withdraw(writer).await?;
         let mut count = 0;
         loop {
-            let view = self.inner.engine.tables().now();
-            self.look(desk, &view).await?;
-            let oldest = self.inner.engine.meter().start().0;
-            desk.look.dirty.retain(|hour| *hour >= oldest);
-            let due = self.due(desk, end, patient);
-            self.inner.metrics.due.set(due.len() as i64);
+            let view = self.core.engine.tables().now();
+            self.note_changes(writer, &view).await?;
+            let oldest = self.core.engine.meter().start().0;
+            writer.changes.dirty.retain(|hour| *hour >= oldest);
+            let due = self.due(writer, end, patient);
+            self.core.metrics.due.set(due.len() as i64);
             self.show_lag();
             let Some((run, why)) = self.first_run(&due).filter(|_| !cancel.is_cancelled()) else {
                 break;
             };
             let version = view.tables.get("samples").map_or(0, |samples| samples.version);
-            count += self.settle_run(desk, run, why, version).await?;
+            count += self.settle_run(writer, run, why, version).await?;
         }
         if !cancel.is_cancelled() {
-            self.put_back(desk).await?;
+            self.put_back(writer).await?;
         }
-        self.hold(desk).await?;
-        if count > 0 && !cancel.is_cancelled() && desk.look.dirty.is_empty() {
-            desk.store_seen().await?;
+        self.hold(writer).await?;
+        if count > 0 && !cancel.is_cancelled() && writer.changes.dirty.is_empty() {
+            writer.store_seen().await?;
         }
         Ok(count)
     }
 
-    fn due(&self, desk: &Desk, end: Timestamp, patient: bool) -> BTreeMap<i64, Why> {
-        let archive = self.archive();
-        let in_memory = hours_in_memory(&self.inner.engine.tables().now());
-        let (oldest, quiet) = (self.inner.engine.meter().start().0, self.inner.config.quiet);
-        let stated = archive.usage.hours.keys().copied();
+    fn due(&self, writer: &Writer, end: Timestamp, patient: bool) -> BTreeMap<i64, Why> {
+        let stored = self.core.stored();
+        let in_memory = hours_in_memory(&self.core.engine.tables().now());
+        let (oldest, quiet) = (self.core.engine.meter().start().0, self.core.config.quiet);
+        let stated = stored.usage.hours.keys().copied();
         let metered = (0..).map(|n| oldest + n * MICROS_PER_HOUR).take_while(|hour| *hour < end.0);
         let hours: BTreeSet<i64> = stated.chain(metered).collect();
         let ready = |hour: i64| {
-            let calm = !in_memory.contains(&hour) && desk.look.is_quiet(hour, quiet);
+            let calm = !in_memory.contains(&hour) && writer.changes.is_quiet(hour, quiet);
             hour < end.0 && (!patient || calm)
         };
         let why = |hour: i64| -> Option<Why> {
@@ -115,10 +119,10 @@ impl Ledger {
             if hour < oldest {
                 return None;
             }
-            let settled = archive.usage.has(hour, Known::Newest);
-            if !settled || desk.look.dirty.contains(&hour) {
+            let settled = stored.usage.has(hour, AsOf::Newest);
+            if !settled || writer.changes.dirty.contains(&hour) {
                 Some(Why::Compute)
-            } else if !archive.charges.has(hour, Known::Newest) {
+            } else if !stored.charges.has(hour, AsOf::Newest) {
                 Some(Why::Rate)
             } else {
                 None
@@ -130,12 +134,12 @@ impl Ledger {
     /// The first run of hours that can be settled in one go.
     fn first_run(&self, due: &BTreeMap<i64, Why>) -> Option<(Window, Why)> {
         let (&start, &why) = due.first_key_value()?;
-        let shared = &self.inner.engine.tables().shared;
+        let shared = &self.core.engine.tables().shared;
         let series = shared.index.read().unwrap_or_else(|e| e.into_inner()).len();
         let resources = shared.history.read().unwrap_or_else(|e| e.into_inner()).len();
         let an_hour = series + 3 * resources;
-        let most = (self.inner.config.batch_rows / an_hour.max(1))
-            .clamp(1, self.inner.config.batch_hours.max(1));
+        let most = (self.core.config.batch_rows / an_hour.max(1))
+            .clamp(1, self.core.config.batch_hours.max(1));
         let hours = (0..most as i64).map(|n| start + n * MICROS_PER_HOUR);
         let run = hours.take_while(|hour| due.get(hour) == Some(&why)).count() as i64;
         let end = Timestamp(start + run * MICROS_PER_HOUR);
@@ -144,17 +148,17 @@ impl Ledger {
 
     async fn settle_run(
         &self,
-        desk: &mut Desk,
+        writer: &mut Writer,
         run: Window,
         why: Why,
         version: i64,
     ) -> Result<usize, LedgerError> {
         let started = Instant::now();
-        let (archive, all) = (self.archive(), Selection::default());
-        let before = self.stored_usage(&archive, run, Known::Newest, &all).await?;
+        let (stored, all) = (self.core.stored(), Selection::default());
+        let before = self.rating.stored_usage(&stored, run, AsOf::Newest, &all).await?;
         let computed = match why {
             Why::Compute => {
-                let meter = self.inner.engine.meter();
+                let meter = self.core.engine.meter();
                 Some(
                     meter
                         .usage_by_state(&Scope::system(), run, &all)
@@ -165,15 +169,15 @@ impl Ledger {
             Why::Rate => None,
         };
         let usage = computed.as_deref().unwrap_or(&before);
-        let charges = self.rated(usage, &self.inner.book)?;
-        let book = &self.inner.book;
-        let charged = self.stored_charges(&archive, run, Known::Newest, &all, book).await?;
+        let charges = self.rating.rated(usage, self.core.books.in_force())?;
+        let book = self.core.books.in_force();
+        let charged = self.rating.stored_charges(&stored, run, AsOf::Newest, &all, book).await?;
         let hours = (run.start.0..run.end.0).step_by(MICROS_PER_HOUR as usize);
         let found = hours.map(|hour| {
             let (now, was) = (rows_of(usage, hour), rows_of(&before, hour));
             let (rated, paid) = (charges_of(&charges, hour), charges_of(&charged, hour));
-            let same_usage = archive.usage.has(hour, Known::Newest) && now == was;
-            let same_charges = archive.charges.has(hour, Known::Newest) && rated == paid;
+            let same_usage = stored.usage.has(hour, AsOf::Newest) && now == was;
+            let same_charges = stored.charges.has(hour, AsOf::Newest) && rated == paid;
             Found {
                 hour,
                 usage: (!same_usage).then_some(now),
@@ -181,35 +185,35 @@ impl Ledger {
             }
         });
         let found: Vec<Found<'_>> = found.collect();
-        self.state(desk, &found, version).await?;
+        self.state(writer, &found, version).await?;
         if computed.is_some() {
             let last = run.end.0 - MICROS_PER_HOUR;
             for (edge, step) in [(run.start.0, -MICROS_PER_HOUR), (last, MICROS_PER_HOUR)] {
-                let was = archive.usage.has(edge, Known::Newest);
+                let was = stored.usage.has(edge, AsOf::Newest);
                 let was = was.then(|| rows_of(&before, edge));
                 let turned = turned(rows_of(usage, edge), was);
-                self.follow_pauses(desk, edge, step, turned).await?;
+                self.follow_pauses(writer, edge, step, turned).await?;
             }
-            found.iter().for_each(|found| desk.look.done(found.hour, version));
+            found.iter().for_each(|found| writer.changes.done(found.hour, version));
         }
-        self.count(&archive.usage, &found, usage.len(), started);
+        self.count(&stored.usage, &found, usage.len(), started);
         Ok(found.len())
     }
 
     /// Commits what differs from what was stated before.
     async fn state(
         &self,
-        desk: &mut Desk,
+        writer: &mut Writer,
         found: &[Found<'_>],
         version: i64,
     ) -> Result<(), LedgerError> {
-        let known = version.max(desk.last_known + 1);
-        let book = self.inner.book.version();
-        let mut archive = (*self.archive()).clone();
+        let known = version.max(writer.last_known + 1);
+        let book = self.core.books.in_force().version();
+        let mut stored = (*self.core.stored()).clone();
         let charges = found.iter().filter_map(|found| {
             let rows = found.charges?;
             let batch = match rows.is_empty() {
-                true => void_hour(desk.charges.def(), found.hour, known, book),
+                true => void_hour(writer.charges.def(), found.hour, known, book),
                 false => charges_batch(rows, known),
             };
             Some((found.hour, batch))
@@ -218,16 +222,16 @@ impl Ledger {
         let usage = found.iter().filter_map(|found| {
             let rows = found.usage?;
             let batch = match rows.is_empty() {
-                true => void_hour(desk.usage.def(), found.hour, known, book),
+                true => void_hour(writer.usage.def(), found.hour, known, book),
                 false => usage_batch(rows, known),
             };
             Some((found.hour, batch))
         });
         let usage: Vec<_> = usage.collect();
-        let owner = desk.owner;
+        let owner = writer.owner;
         for (table, rows, said) in [
-            (&mut desk.charges, charges, &mut archive.charges),
-            (&mut desk.usage, usage, &mut archive.usage),
+            (&mut writer.charges, charges, &mut stored.charges),
+            (&mut writer.usage, usage, &mut stored.usage),
         ] {
             if rows.is_empty() {
                 continue;
@@ -235,11 +239,11 @@ impl Ledger {
             let (hours, batches): (Vec<i64>, Vec<_>) = rows.into_iter().unzip();
             let add = table.write(&batches, None).await.map_err(LedgerError::Store)?;
             commit(table, add, known, owner).await?;
-            desk.last_known = known;
+            writer.last_known = known;
             said.view = view_of(table);
             hours.into_iter().for_each(|hour| said.note(hour, Statement::made(known)));
         }
-        self.publish(archive);
+        self.core.publish(stored);
         Ok(())
     }
 
@@ -251,22 +255,22 @@ impl Ledger {
     /// changed is followed.
     async fn follow_pauses(
         &self,
-        desk: &mut Desk,
+        writer: &mut Writer,
         edge: i64,
         step: i64,
         mut turned: HashSet<Measured>,
     ) -> Result<(), LedgerError> {
-        let (archive, all) = (self.archive(), Selection::default());
+        let (stored, all) = (self.core.stored(), Selection::default());
         let mut hour = edge + step;
-        while !turned.is_empty() && archive.usage.has(hour, Known::Newest) {
+        while !turned.is_empty() && stored.usage.has(hour, AsOf::Newest) {
             let end = Timestamp(hour + MICROS_PER_HOUR);
             let of = Window { start: Timestamp(hour), end };
-            let rows = self.stored_usage(&archive, of, Known::Newest, &all).await?;
+            let rows = self.rating.stored_usage(&stored, of, AsOf::Newest, &all).await?;
             let partly = rows.iter().filter(|row| row.observed_micros < row.end.0 - row.start.0);
             let silent: HashSet<_> = partly.filter_map(counter).collect();
             turned.retain(|series| silent.contains(series));
             if !turned.is_empty() {
-                desk.look.dirty.insert(hour);
+                writer.changes.dirty.insert(hour);
             }
             hour += step;
         }
@@ -274,7 +278,7 @@ impl Ledger {
     }
 
     fn count(&self, before: &Statements, found: &[Found<'_>], rows: usize, started: Instant) {
-        let metrics = &self.inner.metrics;
+        let metrics = &self.core.metrics;
         for found in found {
             let changed = found.usage.is_some() || found.charges.is_some();
             match (before.newest(found.hour), changed) {
@@ -296,12 +300,12 @@ impl Ledger {
     }
 
     fn show_lag(&self) {
-        let meter = self.inner.engine.meter();
+        let meter = self.core.engine.meter();
         let newest = meter.newest();
-        let archive = self.archive();
-        let last = archive.usage.stated(i64::MIN, newest.0).next_back();
+        let stored = self.core.stored();
+        let last = stored.usage.stated(i64::MIN, newest.0).next_back();
         let upto = last.map_or(meter.start().0, |hour| hour + MICROS_PER_HOUR);
-        self.inner.metrics.lag_seconds.set((newest.0 - upto).max(0) / 1_000_000);
+        self.core.metrics.lag_seconds.set((newest.0 - upto).max(0) / 1_000_000);
     }
 }
 

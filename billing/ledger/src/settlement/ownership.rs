@@ -1,4 +1,5 @@
-//! Who bills: one ledger at a time settles and issues, by a lease; others answer and wait.
+//! Who bills: one ledger at a time settles and issues, by a lease; others answer and wait, or only
+//! answer.
 //!
 //! The owner's generation is in each transaction, so that one that was frozen past its term
 //! commits nothing. Maintenance of the tables is the ingester's.
@@ -10,9 +11,9 @@ use nilometer_store::{Claimant, Holder, Lease, LeaseConfig, Position, Taken};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::archive::view_of;
 use crate::error::LedgerError;
-use crate::ledger::Ledger;
+use crate::settlement::Settlement;
+use crate::stored::read::view_of;
 
 /// Name of the lease.
 const LEASE: &str = "bill";
@@ -34,7 +35,7 @@ impl Standing {
     }
 }
 
-impl Ledger {
+impl Settlement {
     /// Settles as [`run`](Self::run) does, as soon as and as long as it owns the tables of
     /// billing; until then it follows what their owner states, or is refused, as configured.
     pub async fn run_owned(
@@ -43,15 +44,15 @@ impl Ledger {
         config: LeaseConfig,
         cancel: CancellationToken,
     ) -> Result<(), LedgerError> {
-        let holder = Holder::here(role, self.inner.clock.now());
-        let mut claimant = self.inner.storage.claimant(LEASE, holder, config.term);
-        let claimed = self.inner.desk.lock().await.usage.position(OWNER).await;
+        let holder = Holder::here(role, self.core.clock.now());
+        let mut claimant = self.core.storage.claimant(LEASE, holder, config.term);
+        let claimed = self.writer.lock().await.usage.position(OWNER).await;
         claimant.is_above(claimed.map_err(LedgerError::Store)?.unwrap_or(0));
         let lease = match claimant.take().await.map_err(LedgerError::Lease)? {
             Taken::Ours(lease) => lease,
             Taken::Held(holder) if !config.wait => return Err(LedgerError::Owned(holder)),
             Taken::Held(holder) => {
-                self.inner.standing.set(Some(holder));
+                self.standing.set(Some(holder));
                 match self.stand_by(&mut claimant, &cancel).await {
                     Some(lease) => lease,
                     None => return Ok(()),
@@ -74,7 +75,7 @@ impl Ledger {
 
     /// Ready to settle and issue; else who does it instead.
     pub fn readiness(&self) -> Result<(), String> {
-        match self.inner.standing.holder() {
+        match self.standing.holder() {
             Some(holder) => Err(format!("billing is done by {holder}; waiting for it")),
             None => Ok(()),
         }
@@ -82,12 +83,15 @@ impl Ledger {
 
     /// Refuses to write what another owns.
     pub(crate) fn may_write(&self) -> Result<(), LedgerError> {
-        self.inner.standing.holder().map_or(Ok(()), |holder| Err(LedgerError::Owned(holder)))
+        if self.core.config.reads_only {
+            return Err(LedgerError::ReadsOnly);
+        }
+        self.standing.holder().map_or(Ok(()), |holder| Err(LedgerError::Owned(holder)))
     }
 
     /// Shows what the owner states until the lease is free; none if cancelled before.
     async fn stand_by(&self, claimant: &mut Claimant, cancel: &CancellationToken) -> Option<Lease> {
-        let standing = &self.inner.standing;
+        let standing = &self.standing;
         let mut known = None;
         let waiting = claimant.wait(|holder| {
             if known.as_ref() != Some(holder) {
@@ -96,34 +100,38 @@ impl Ledger {
                 known = Some(holder.clone());
             }
         });
-        let following = async {
-            loop {
-                tokio::time::sleep(self.inner.config.interval).await;
-                let mut desk = self.inner.desk.lock().await;
-                if let Err(error) = self.refresh(&mut desk).await {
-                    warn!(error = %Causes(&error), "what the owner of billing states cannot be read");
-                }
-            }
-        };
         tokio::select! {
-            () = cancel.cancelled() => None,
+            () = self.follow(cancel) => None,
             lease = waiting => Some(lease),
-            () = following => None,
+        }
+    }
+
+    /// Shows what the process that bills states, until cancelled.
+    pub async fn follow(&self, cancel: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(self.core.config.interval) => {}
+            }
+            let mut writer = self.writer.lock().await;
+            if let Err(error) = self.refresh(&mut writer).await {
+                warn!(error = %Causes(&error), "what the owner of billing states cannot be read");
+            }
         }
     }
 
     async fn take_over(&self, generation: i64) -> Result<(), LedgerError> {
-        let mut desk = self.inner.desk.lock().await;
-        let desk = &mut *desk;
-        for table in [&mut desk.usage, &mut desk.charges, &mut desk.invoices] {
+        let mut writer = self.writer.lock().await;
+        let writer = &mut *writer;
+        for table in [&mut writer.usage, &mut writer.charges, &mut writer.invoices] {
             table.claim(OWNER, generation).await.map_err(LedgerError::Commit)?;
         }
-        desk.owner = Some(generation);
-        self.refresh(desk).await?;
-        let mut archive = (*self.archive()).clone();
-        archive.invoices = view_of(&desk.invoices);
-        self.publish(archive);
-        self.inner.standing.set(None);
+        writer.owner = Some(generation);
+        self.refresh(writer).await?;
+        let mut stored = (*self.core.stored()).clone();
+        stored.invoices = view_of(&writer.invoices);
+        self.core.publish(stored);
+        self.standing.set(None);
         info!(generation, "billing is owned");
         Ok(())
     }

@@ -8,7 +8,7 @@ use nilometer_ingest::TableView;
 use nilometer_store::{Missing, Table};
 use nilometer_usage::Window;
 
-use crate::rows::hour_of;
+use crate::stored::rows::hour_of;
 
 /// One statement about one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) struct Statements {
 
 /// What billing has stored, at one moment.
 #[derive(Clone, Debug)]
-pub(crate) struct Archive {
+pub(crate) struct Stored {
     pub(crate) usage: Statements,
     pub(crate) charges: Statements,
     pub(crate) invoices: TableView,
@@ -41,7 +41,7 @@ pub(crate) struct Archive {
 
 /// Which statements a reader wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum AsOf {
     /// The newest of each hour, if it was rated with the price book in force.
     Newest,
     /// The newest of each hour that is not newer than this, whatever book it was rated with; the
@@ -53,7 +53,7 @@ pub(crate) enum Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice(pub(crate) HashMap<i64, Option<i64>>);
 
-impl Archive {
+impl Stored {
     /// Rows of issued invoices that are missing.
     pub(crate) fn lost_invoices(&self) -> impl Iterator<Item = &Missing> {
         self.invoices.files.missing(i64::MIN, i64::MAX)
@@ -69,7 +69,7 @@ impl Statement {
 
 impl Statements {
     /// Whether an hour is stated as `known` wants it.
-    pub(crate) fn has(&self, hour: i64, known: Known) -> bool {
+    pub(crate) fn has(&self, hour: i64, known: AsOf) -> bool {
         self.pick(hour, known).is_some()
     }
 
@@ -96,14 +96,14 @@ impl Statements {
         })
     }
 
-    fn pick(&self, hour: i64, known: Known) -> Option<i64> {
+    fn pick(&self, hour: i64, known: AsOf) -> Option<i64> {
         let statements = self.hours.get(&hour)?;
         match known {
-            Known::Newest => {
+            AsOf::Newest => {
                 let last = statements.last().filter(|it| it.ours && !it.is_withdrawn);
                 last.map(|it| it.known)
             }
-            Known::At(most) => {
+            AsOf::At(most) => {
                 let before = statements.iter().rev().find(|it| it.known <= most);
                 before.or(statements.first()).map(|it| it.known)
             }
@@ -111,7 +111,7 @@ impl Statements {
     }
 
     /// The choices that have to be made over a window.
-    pub(crate) fn choice(&self, window: Window, known: Known) -> Choice {
+    pub(crate) fn choice(&self, window: Window, known: AsOf) -> Choice {
         let hours = self.hours.range(hour_of(window.start.0)..window.end.0);
         let chosen = hours.filter_map(|(&hour, statements)| {
             let picked = self.pick(hour, known);
@@ -122,7 +122,7 @@ impl Statements {
     }
 
     /// Hours of a window that are not stated as wanted, in runs `[start, end)`.
-    pub(crate) fn open(&self, window: Window, known: Known) -> Vec<Window> {
+    pub(crate) fn open(&self, window: Window, known: AsOf) -> Vec<Window> {
         let mut runs: Vec<Window> = Vec::new();
         let mut hour = window.start.hour();
         while hour < window.end {
@@ -164,7 +164,7 @@ mod tests {
 
     fn statements(of: &[(i64, i64, bool)]) -> Statements {
         let view = TableView {
-            def: &nilometer_store::USAGE,
+            def: &nilometer_usage::USAGE,
             version: 0,
             files: Default::default(),
             memory: Vec::new(),
@@ -180,16 +180,16 @@ mod tests {
     fn the_newest_statement_counts_unless_an_older_one_is_asked_for() {
         let said = statements(&[(1, 5, true), (2, 9, true), (2, 5, true), (3, 5, false)]);
         let window = Window { start: Timestamp(0), end: Timestamp(5 * HOUR) };
-        let newest = said.choice(window, Known::Newest);
+        let newest = said.choice(window, AsOf::Newest);
         assert!(newest.takes(HOUR + 1, 5), "the only one");
         assert!(newest.takes(2 * HOUR, 9) && !newest.takes(2 * HOUR + 7, 5));
         assert!(!newest.takes(3 * HOUR, 5), "rated with another book");
-        let before = said.choice(window, Known::At(8));
+        let before = said.choice(window, AsOf::At(8));
         assert!(before.takes(2 * HOUR, 5) && !before.takes(2 * HOUR, 9));
         assert!(before.takes(3 * HOUR, 5));
-        let first = said.choice(window, Known::At(4));
+        let first = said.choice(window, AsOf::At(4));
         assert!(first.takes(HOUR, 5) && first.takes(2 * HOUR, 5) && !first.takes(2 * HOUR, 9));
-        let open = said.open(window, Known::Newest);
+        let open = said.open(window, AsOf::Newest);
         let run = |from: i64, upto: i64| Window {
             start: Timestamp(from * HOUR),
             end: Timestamp(upto * HOUR),
@@ -202,10 +202,10 @@ mod tests {
         let mut said = statements(&[(1, 5, true), (2, 5, true)]);
         let withdrawn = Statement { known: 6, ours: true, is_withdrawn: true };
         said.note(2 * HOUR, withdrawn);
-        assert!(!said.has(2 * HOUR, Known::Newest) && said.has(2 * HOUR, Known::At(5)));
+        assert!(!said.has(2 * HOUR, AsOf::Newest) && said.has(2 * HOUR, AsOf::At(5)));
         assert_eq!(said.stated(0, 9 * HOUR).collect::<Vec<_>>(), [HOUR]);
         said.note(2 * HOUR, Statement::made(7));
-        assert!(said.has(2 * HOUR, Known::Newest));
+        assert!(said.has(2 * HOUR, AsOf::Newest));
         assert_eq!(said.stated(0, 9 * HOUR).collect::<Vec<_>>(), [HOUR, 2 * HOUR]);
     }
 }

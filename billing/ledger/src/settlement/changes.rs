@@ -19,9 +19,10 @@ use nilometer_store::Position;
 use tokio::time::Instant;
 
 use crate::error::LedgerError;
-use crate::ledger::{Desk, Ledger};
-use crate::rows_read::{instants, integers, text};
-use crate::tenancy::owned_by;
+use crate::settlement::Settlement;
+use crate::settlement::owned_by;
+use crate::settlement::writer::Writer;
+use crate::stored::parse::{instants, integers, text};
 
 /// A partition of a topic, or of what is found in it, as one log has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +43,7 @@ const GAPS_OF: [(&str, &str); 3] =
 
 /// What was seen so far.
 #[derive(Default)]
-pub(crate) struct Look {
+pub(crate) struct Changes {
     /// Settled hours about which something may have turned out differently.
     pub(crate) dirty: BTreeSet<i64>,
     /// Version of the samples from before each hour was computed in this run.
@@ -57,7 +58,7 @@ pub(crate) struct Look {
     touched: HashMap<i64, (i64, Instant)>,
 }
 
-impl Look {
+impl Changes {
     /// Whether no commit has touched an hour for a while.
     pub(crate) fn is_quiet(&self, hour: i64, quiet: Duration) -> bool {
         self.touched.get(&hour).is_none_or(|(_, since)| since.elapsed() >= quiet)
@@ -114,17 +115,21 @@ fn state_of(table: &TableView) -> (i64, usize) {
     (table.version, table.memory.iter().map(RecordBatch::num_rows).sum())
 }
 
-impl Ledger {
+impl Settlement {
     /// Takes into account what came in since the last look.
-    pub(crate) async fn look(&self, desk: &mut Desk, view: &View) -> Result<(), LedgerError> {
-        let settled: BTreeSet<i64> = self.archive().usage.stated(i64::MIN, i64::MAX).collect();
-        let first = desk.look.commits.is_none();
-        let mut changed = self.look_at_commits(desk, view, first).await?;
+    pub(crate) async fn note_changes(
+        &self,
+        writer: &mut Writer,
+        view: &View,
+    ) -> Result<(), LedgerError> {
+        let settled: BTreeSet<i64> = self.core.stored().usage.stated(i64::MIN, i64::MAX).collect();
+        let first = writer.changes.commits.is_none();
+        let mut changed = self.note_commits(writer, view, first).await?;
         if !view.touched.is_empty() && !first {
             changed.clear();
         }
-        changed.extend(self.look_at_gaps(desk, view, &settled).await?);
-        let look = &mut desk.look;
+        changed.extend(self.note_gaps(writer, view, &settled).await?);
+        let look = &mut writer.changes;
         for (&hour, &version) in &view.touched {
             if look.touched.get(&hour).is_some_and(|&(known, _)| known == version) {
                 continue;
@@ -142,19 +147,19 @@ impl Ledger {
                 look.dirty.extend(near.into_iter().filter(|hour| settled.contains(hour)));
             }
         }
-        if let Some(from) = self.look_at_events(desk, view).await? {
+        if let Some(from) = self.note_events(writer, view).await? {
             // Lifecycles may change everything after an event, and what spreads over a pause
             // that ends with it.
             let from = from.saturating_sub(MICROS_PER_HOUR);
-            desk.look.dirty.extend(settled.range(from..));
+            writer.changes.dirty.extend(settled.range(from..));
         }
         Ok(())
     }
 
     /// Hours that commits since the last look may have touched.
-    async fn look_at_commits(
+    async fn note_commits(
         &self,
-        desk: &mut Desk,
+        writer: &mut Writer,
         view: &View,
         first: bool,
     ) -> Result<BTreeSet<i64>, LedgerError> {
@@ -162,7 +167,7 @@ impl Ledger {
         let Some(version) = view.tables.get("commits").map(|table| table.version) else {
             return Ok(changed);
         };
-        if desk.look.commits == Some(version) {
+        if writer.changes.commits == Some(version) {
             return Ok(changed);
         }
         let newest = format!(
@@ -170,10 +175,10 @@ impl Ledger {
              WHERE topic = '{SAMPLES}' GROUP BY 1, 2"
         );
         let newest = self.newest_offsets(SAMPLES, &newest).await?;
-        let since = desk.since(&newest).await?;
+        let since = writer.since(&newest).await?;
         if !since.is_empty() && (first || view.touched.is_empty()) {
             let rows = self
-                .inner
+                .core
                 .engine
                 .query(
                     &Scope::system(),
@@ -190,29 +195,29 @@ impl Ledger {
                 changed.extend(low.into_iter().zip(high).flat_map(|(low, high)| hours(low, high)));
             }
         }
-        desk.look.advance(newest);
-        desk.look.commits = Some(version);
+        writer.changes.advance(newest);
+        writer.changes.commits = Some(version);
         Ok(changed)
     }
 
     /// The earliest hour that events since the last look speak of.
-    async fn look_at_events(
+    async fn note_events(
         &self,
-        desk: &mut Desk,
+        writer: &mut Writer,
         view: &View,
     ) -> Result<Option<i64>, LedgerError> {
         let Some(events) = view.tables.get("events") else { return Ok(None) };
         let state = Some(state_of(events));
-        if desk.look.events == state {
+        if writer.changes.events == state {
             return Ok(None);
         }
         let newest = "SELECT partition, log, max(\"offset\") + 1 AS next FROM events GROUP BY 1, 2";
         let newest = self.newest_offsets(EVENTS, newest).await?;
-        let since = desk.since(&newest).await?;
+        let since = writer.since(&newest).await?;
         let mut earliest = None;
         if !since.is_empty() {
             let rows = self
-                .inner
+                .core
                 .engine
                 .query(
                     &Scope::system(),
@@ -226,22 +231,22 @@ impl Ledger {
                 earliest = earliest.into_iter().chain(instants(batch, "low")?).min();
             }
         }
-        desk.look.advance(newest);
-        desk.look.events = state;
+        writer.changes.advance(newest);
+        writer.changes.events = state;
         Ok(earliest)
     }
 
     /// Settled hours that gaps since the last look lie in: what was read before one does not reach
     /// into it.
-    async fn look_at_gaps(
+    async fn note_gaps(
         &self,
-        desk: &mut Desk,
+        writer: &mut Writer,
         view: &View,
         settled: &BTreeSet<i64>,
     ) -> Result<BTreeSet<i64>, LedgerError> {
         let mut changed = BTreeSet::new();
         let Some(state) = view.tables.get("gaps").map(state_of) else { return Ok(changed) };
-        if desk.look.gaps == Some(state) {
+        if writer.changes.gaps == Some(state) {
             return Ok(changed);
         }
         for (topic, key) in GAPS_OF {
@@ -251,14 +256,14 @@ impl Ledger {
                  GROUP BY 1, 2"
             );
             let newest = self.newest_offsets(key, &newest).await?;
-            let since = desk.since(&newest).await?;
+            let since = writer.since(&newest).await?;
             if !since.is_empty() {
                 let later = later_than(&since, "\"offset\" >=");
                 let sql = format!(
                     "SELECT start, \"end\", CAST(of_topic IN ('{SAMPLES}', 'samples') AS BIGINT) AS ends \
                      FROM gaps WHERE {of} AND ({later})"
                 );
-                for batch in &self.inner.engine.query(&Scope::system(), &sql).await?.batches {
+                for batch in &self.core.engine.query(&Scope::system(), &sql).await?.batches {
                     let (low, high) = (instants(batch, "start")?, instants(batch, "end")?);
                     let spans = low.into_iter().zip(high).zip(integers(batch, "ends")?);
                     for ((low, high), ends) in spans {
@@ -269,9 +274,9 @@ impl Ledger {
                     }
                 }
             }
-            desk.look.advance(newest);
+            writer.changes.advance(newest);
         }
-        desk.look.gaps = Some(state);
+        writer.changes.gaps = Some(state);
         Ok(changed)
     }
 
@@ -280,7 +285,7 @@ impl Ledger {
         of: &'static str,
         sql: &str,
     ) -> Result<Vec<(Stream, i64)>, LedgerError> {
-        let rows = self.inner.engine.query(&Scope::system(), sql).await?;
+        let rows = self.core.engine.query(&Scope::system(), sql).await?;
         let mut found = Vec::new();
         for batch in &rows.batches {
             let (partitions, logs) = (integers(batch, "partition")?, text(batch, "log")?);
@@ -293,12 +298,12 @@ impl Ledger {
     }
 }
 
-impl Desk {
+impl Writer {
     /// Stores up to where everything was taken into account; to be called when nothing is dirty.
     pub(crate) async fn store_seen(&mut self) -> Result<(), LedgerError> {
         let mut positions = Vec::new();
-        for (stream, &next) in &self.look.seen {
-            if self.look.stored.get(stream) == Some(&next) {
+        for (stream, &next) in &self.changes.seen {
+            if self.changes.stored.get(stream) == Some(&next) {
                 continue;
             }
             // By the table and not by memory: an earlier try may have happened after all.
@@ -312,7 +317,7 @@ impl Desk {
             positions.extend(owned_by(self.owner));
             self.usage.append(Vec::new(), &positions).await.map_err(LedgerError::Commit)?;
         }
-        self.look.stored.clone_from(&self.look.seen);
+        self.changes.stored.clone_from(&self.changes.seen);
         Ok(())
     }
 
@@ -320,15 +325,15 @@ impl Desk {
     async fn since(&mut self, newest: &[(Stream, i64)]) -> Result<Vec<(Stream, i64)>, LedgerError> {
         let mut since = Vec::new();
         for (stream, next) in newest {
-            if !self.look.seen.contains_key(stream) {
+            if !self.changes.seen.contains_key(stream) {
                 let position = self.usage.position(&stream.app()).await;
                 if let Some(position) = position.map_err(LedgerError::Store)? {
-                    self.look.seen.insert(stream.clone(), position);
-                    self.look.stored.insert(stream.clone(), position);
+                    self.changes.seen.insert(stream.clone(), position);
+                    self.changes.stored.insert(stream.clone(), position);
                 }
             }
             // What is found of a log as a whole has the offset -1.
-            let seen = self.look.seen.get(stream).copied().unwrap_or(-1);
+            let seen = self.changes.seen.get(stream).copied().unwrap_or(-1);
             if *next > seen {
                 since.push((stream.clone(), seen));
             }

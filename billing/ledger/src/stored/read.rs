@@ -14,8 +14,8 @@ use nilometer_store::Table;
 use nilometer_usage::Window;
 
 use crate::error::LedgerError;
-use crate::rows_read::{instants, integers, text};
-use crate::state::{Choice, Known, Statement, Statements};
+use crate::stored::parse::{instants, integers, text};
+use crate::stored::statements::{AsOf, Choice, Statement, Statements};
 
 /// The files of a table as they are now.
 pub(crate) fn view_of(table: &Table) -> TableView {
@@ -63,7 +63,7 @@ pub(crate) async fn read(
     engine: &Engine,
     statements: &Statements,
     window: Window,
-    known: Known,
+    known: AsOf,
     selection: &Selection,
     mut take: impl FnMut(RecordBatch) -> Result<(), DataFusionError>,
 ) -> Result<(), LedgerError> {

@@ -1,8 +1,42 @@
 //! Who asked what: one record for each request that was answered or refused.
 
+use nilometer_contract::ColumnType::{Instant, Int, Text};
+use nilometer_contract::{
+    Causes, Cell, Cells, Feed, RowRule, RowSource, TableDef, Timestamp, column, columns,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+/// Topic of who asked what (JSON).
+pub const AUDIT: &str = "nilometer.audit";
+
+/// Who asked what.
+pub const AUDIT_TABLE: TableDef = TableDef {
+    name: "audit",
+    doc: "Requests over HTTP: who asked what, from where, and how it ended.",
+    columns: &[
+        column("at", Instant, "", "When it came."),
+        column("principal", Text, "", "Who asked; empty of one that was refused before."),
+        column("role", Text, "", "Role of the principal, or empty."),
+        column("account", Text, "", "Account of the principal, or empty."),
+        column("address", Text, "", "Where it came from; empty within the program."),
+        column("route", Text, "", "Method and route."),
+        column("query", Text, "", "Parameters, or the text of a query, cut."),
+        column("status", Int, "", "HTTP status of the answer."),
+        column("micros", Int, "microseconds", "From the request until the answer was sent."),
+        column("rows", Int, "", "Rows that were sent."),
+        column("failure", Text, "", "Why the answer broke off, or empty."),
+        columns::TOPIC,
+        columns::PARTITION,
+        columns::LOG,
+        columns::OFFSET,
+    ],
+    partition: None,
+    order: &["at"],
+    time: Some("at"),
+    retention_days: 400,
+    rule: RowRule::Operator,
+    from: RowSource::Topic(Feed { topic: AUDIT, decode: cells }),
+};
 
 /// Longest record; a text that a client chose is cut before it comes near.
 pub const MAX_AUDIT_BYTES: usize = 64 << 10;
@@ -51,7 +85,7 @@ pub enum InvalidAudit {
 }
 
 impl AuditRecord {
-    /// Reads a record of the topic [`AUDIT`](crate::AUDIT).
+    /// Reads a record of the topic [`AUDIT`].
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidAudit> {
         if bytes.len() > MAX_AUDIT_BYTES {
             return Err(InvalidAudit::TooLong(bytes.len()));
@@ -70,6 +104,24 @@ impl AuditRecord {
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }
+}
+
+fn cells(bytes: &[u8]) -> Result<Cells, String> {
+    let record = AuditRecord::decode(bytes).map_err(|error| Causes(&error).to_string())?;
+    let number = |number: u64| Cell::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    Ok(vec![
+        ("at", Cell::Instant(record.at)),
+        ("principal", Cell::Text(record.principal)),
+        ("role", Cell::Text(record.role)),
+        ("account", Cell::Text(record.account)),
+        ("address", Cell::Text(record.from)),
+        ("route", Cell::Text(record.route)),
+        ("query", Cell::Text(record.query)),
+        ("status", Cell::Int(i64::from(record.status))),
+        ("micros", number(record.micros)),
+        ("rows", number(record.rows)),
+        ("failure", Cell::Text(record.failure)),
+    ])
 }
 
 #[cfg(test)]

@@ -10,22 +10,23 @@ use nilometer_store::{CommitError, SAMPLES};
 use nilometer_usage::Window;
 
 use crate::error::LedgerError;
-use crate::ledger::{Desk, Ledger};
-use crate::state::Known;
+use crate::settlement::Settlement;
+use crate::settlement::writer::Writer;
+use crate::stored::statements::AsOf;
 
 /// Who holds.
 const NAME: &str = "billing";
 
-impl Ledger {
+impl Settlement {
     /// Holds the samples from the first instant that is needed on, if that moved.
-    pub(crate) async fn hold(&self, desk: &mut Desk) -> Result<(), LedgerError> {
-        let first = self.first_needed(desk);
-        if desk.held == Some(first) {
+    pub(crate) async fn hold(&self, writer: &mut Writer) -> Result<(), LedgerError> {
+        let first = self.first_needed(writer);
+        if writer.held == Some(first) {
             return Ok(());
         }
-        let mut samples = self.inner.storage.table(&SAMPLES).await.map_err(LedgerError::Store)?;
+        let mut samples = self.core.storage.table(&SAMPLES).await.map_err(LedgerError::Store)?;
         match samples.hold(NAME, first).await {
-            Ok(()) => desk.held = Some(first),
+            Ok(()) => writer.held = Some(first),
             // Another ledger said it meanwhile; the next round looks again.
             Err(CommitError::Conflict(_) | CommitError::Stale { .. }) => {}
             Err(error) => return Err(LedgerError::Commit(error)),
@@ -35,16 +36,16 @@ impl Ledger {
 
     /// The start of the month of the first hour that is not settled, and a day before: what
     /// spreads over a pause reaches back.
-    fn first_needed(&self, desk: &mut Desk) -> Timestamp {
-        let (archive, meter) = (self.archive(), self.inner.engine.meter());
+    fn first_needed(&self, writer: &mut Writer) -> Timestamp {
+        let (stored, meter) = (self.core.stored(), self.core.engine.meter());
         let (start, newest) = (meter.start(), meter.newest().hour());
-        let known = desk.settled.filter(|known| known.start <= start);
+        let known = writer.settled.filter(|known| known.start <= start);
         let mut end = known.map_or(start, |known| known.end.max(start));
-        while end < newest && archive.usage.has(end.0, Known::Newest) {
+        while end < newest && stored.usage.has(end.0, AsOf::Newest) {
             end = end.plus_micros(MICROS_PER_HOUR);
         }
-        desk.settled = Some(Window { start, end });
-        let dirty = desk.look.dirty.first().copied();
+        writer.settled = Some(Window { start, end });
+        let dirty = writer.changes.dirty.first().copied();
         let first = dirty.map_or(end, |dirty| end.min(Timestamp(dirty)));
         month_of(first).plus_micros(-MICROS_PER_DAY)
     }

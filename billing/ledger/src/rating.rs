@@ -1,5 +1,7 @@
 //! Usage and charges of a window: what is settled as stored, the rest as of this moment.
 
+mod cost;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,16 +10,22 @@ use nilometer_engine::Selection;
 use nilometer_rating::{Charge, PriceBook, rate};
 use nilometer_usage::{UsageRow, Window};
 
-use crate::archive::read;
+use crate::core::Core;
 use crate::error::LedgerError;
-use crate::ledger::Ledger;
-use crate::rows_read::{Entries, Reader};
-use crate::state::{Archive, Known};
+use crate::stored::parse::{Entries, Reader};
+use crate::stored::read::read;
+use crate::stored::statements::{AsOf, Stored};
 
 /// Rows rated under one lock of the lifetimes, so that ingestion never waits long for it.
 const RATED_AT_ONCE: usize = 8_192;
 
-impl Ledger {
+/// Usage and charges of a window. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Rating {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Rating {
     /// Charges of whole hours: `window` is widened to full hours, UTC. Sorted by start, resource
     /// and meter.
     ///
@@ -30,7 +38,7 @@ impl Ledger {
         selection: &Selection,
     ) -> Result<Vec<Charge>, LedgerError> {
         let usage = self.usage(scope, window, selection).await?;
-        self.rated(&usage, &self.inner.book)
+        self.rated(&usage, self.core.books.in_force())
     }
 
     /// Usage of whole hours in rows of one state each, in canonical order.
@@ -40,11 +48,11 @@ impl Ledger {
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, LedgerError> {
-        let archive = self.archive();
+        let stored = self.core.stored();
         let window = self.metered(window);
-        let mut rows = self.stored_usage(&archive, window, Known::Newest, selection).await?;
-        for open in archive.usage.open(window, Known::Newest) {
-            let meter = self.inner.engine.meter();
+        let mut rows = self.stored_usage(&stored, window, AsOf::Newest, selection).await?;
+        for open in stored.usage.open(window, AsOf::Newest) {
+            let meter = self.core.engine.meter();
             let found =
                 meter.usage_by_state(scope, open, selection).await.map_err(LedgerError::Meter)?;
             rows.extend(found);
@@ -56,11 +64,11 @@ impl Ledger {
 
     /// The part of a window that anything is known of, widened to full hours.
     pub(crate) fn metered(&self, window: Window) -> Window {
-        let meter = self.inner.engine.meter();
-        let archive = self.archive();
-        let first = archive.usage.hours.keys().next().map_or(i64::MAX, |hour| *hour);
-        let present = self.inner.clock.now().hour().0;
-        let last = archive.usage.stated(i64::MIN, present).next_back().unwrap_or(i64::MIN);
+        let meter = self.core.engine.meter();
+        let stored = self.core.stored();
+        let first = stored.usage.hours.keys().next().map_or(i64::MAX, |hour| *hour);
+        let present = self.core.clock.now().hour().0;
+        let last = stored.usage.stated(i64::MIN, present).next_back().unwrap_or(i64::MIN);
         let oldest = meter.start().0.min(first);
         let newest = meter.newest().hour().0.max(last).saturating_add(MICROS_PER_HOUR);
         let upto = match window.end.hour() == window.end {
@@ -73,15 +81,15 @@ impl Ledger {
 
     pub(crate) async fn stored_usage(
         &self,
-        archive: &Archive,
+        stored: &Stored,
         window: Window,
-        known: Known,
+        known: AsOf,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, LedgerError> {
         let (mut reader, mut rows) =
-            (Reader::new(self.inner.engine.tables().catalogue()), Vec::new());
+            (Reader::new(self.core.engine.tables().catalogue()), Vec::new());
         let take = |batch| reader.usage(&batch, &mut rows);
-        read(&self.inner.engine, &archive.usage, window, known, selection, take).await?;
+        read(&self.core.engine, &stored.usage, window, known, selection, take).await?;
         rows.sort_unstable();
         Ok(rows)
     }
@@ -89,19 +97,19 @@ impl Ledger {
     /// Stored charges made with `book`, in order of their usage.
     pub(crate) async fn stored_charges(
         &self,
-        archive: &Archive,
+        stored: &Stored,
         window: Window,
-        known: Known,
+        known: AsOf,
         selection: &Selection,
         book: &PriceBook,
     ) -> Result<Vec<Charge>, LedgerError> {
-        let own = book.heading().digest == self.inner.book.heading().digest;
+        let own = book.heading().digest == self.core.books.in_force().heading().digest;
         let others = (!own).then(|| Entries::of(book));
-        let entries = others.as_ref().unwrap_or(&self.inner.entries);
+        let entries = others.as_ref().unwrap_or(self.core.books.entries());
         let (mut reader, mut rows) =
-            (Reader::new(self.inner.engine.tables().catalogue()), Vec::new());
+            (Reader::new(self.core.engine.tables().catalogue()), Vec::new());
         let take = |batch| reader.charges(&batch, book, entries, &mut rows);
-        read(&self.inner.engine, &archive.charges, window, known, selection, take).await?;
+        read(&self.core.engine, &stored.charges, window, known, selection, take).await?;
         rows.sort_unstable_by(|a: &Charge, b: &Charge| a.usage.cmp(&b.usage));
         Ok(rows)
     }
@@ -112,7 +120,7 @@ impl Ledger {
         usage: &[UsageRow],
         book: &PriceBook,
     ) -> Result<Vec<Charge>, LedgerError> {
-        let history = &self.inner.engine.tables().shared.history;
+        let history = &self.core.engine.tables().shared.history;
         let mut charges = Vec::new();
         for part in usage.chunks(RATED_AT_ONCE) {
             let history = history.read().unwrap_or_else(|poisoned| poisoned.into_inner());

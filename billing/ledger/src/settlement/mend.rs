@@ -13,22 +13,22 @@
 //! can be computed no more: it stays missing. So do issued invoices, which are nowhere else; while
 //! some are missing, none is issued.
 
-use nilometer_contract::{Scope, Timestamp};
+use nilometer_contract::Timestamp;
 use nilometer_engine::Engine;
 use nilometer_ingest::own_up;
-use nilometer_rating::IssuedInvoice;
-use nilometer_store::{INVOICES, Table};
+use nilometer_store::Table;
 use nilometer_usage::Window;
 use tracing::info;
 
-use crate::archive::{statements, view_of};
 use crate::error::LedgerError;
-use crate::ledger::{Desk, Ledger};
-use crate::look::Look;
 use crate::metrics::Metrics;
-use crate::rows::hour_of;
-use crate::state::{Archive, Known, Statements};
-use crate::tenancy::owned_by;
+use crate::settlement::Settlement;
+use crate::settlement::changes::Changes;
+use crate::settlement::owned_by;
+use crate::settlement::writer::Writer;
+use crate::stored::read::{statements, view_of};
+use crate::stored::rows::hour_of;
+use crate::stored::statements::{AsOf, Statements};
 
 /// Sets aside what is damaged.
 pub(crate) struct Mender {
@@ -51,7 +51,7 @@ impl Mender {
         engine: &Engine,
         table: &mut Table,
         book: &str,
-        look: &mut Look,
+        changes: &mut Changes,
     ) -> Result<Statements, LedgerError> {
         self.own_up(table).await?;
         loop {
@@ -61,13 +61,13 @@ impl Mender {
                 continue;
             }
             let said = read?;
-            look.dirty.extend(said.doubtful(table));
+            changes.dirty.extend(said.doubtful(table));
             return Ok(said);
         }
     }
 }
 
-impl Desk {
+impl Writer {
     /// Refuses to issue while issued invoices are missing.
     pub(crate) fn need_all_invoices(&self) -> Result<(), LedgerError> {
         let unread = self.invoices.unread().first();
@@ -77,27 +77,27 @@ impl Desk {
     }
 }
 
-impl Ledger {
+impl Settlement {
     /// Forgets files that were set aside once all their hours are settled anew, as far as these can
     /// be computed.
-    pub(crate) async fn put_back(&self, desk: &mut Desk) -> Result<(), LedgerError> {
-        let archive = self.archive();
-        if archive.usage.aside.is_empty() && archive.charges.aside.is_empty() {
+    pub(crate) async fn put_back(&self, writer: &mut Writer) -> Result<(), LedgerError> {
+        let stored = self.core.stored();
+        if stored.usage.aside.is_empty() && stored.charges.aside.is_empty() {
             return Ok(());
         }
-        let mut archive = (*archive).clone();
-        let (start, end) = (self.inner.engine.meter().start(), self.final_before());
+        let mut stored = (*stored).clone();
+        let (start, end) = (self.core.engine.meter().start(), self.final_before());
         let mut changed = false;
-        let Desk { usage, charges, look, owner, .. } = desk;
-        for (table, said) in [(usage, &mut archive.usage), (charges, &mut archive.charges)] {
+        let Writer { usage, charges, changes, owner, .. } = writer;
+        for (table, said) in [(usage, &mut stored.usage), (charges, &mut stored.charges)] {
             // Of one that was set aside since, nothing is looked at yet.
             let aside = table.aside();
             for path in aside.iter().filter(|path| said.aside.contains(path)) {
                 let (first, last) = table.span_aside(path).unwrap_or((start.0, i64::MAX));
                 let upto = Timestamp(last.saturating_add(1)).min(end);
                 let of = Window { start: Timestamp(first).hour().max(start), end: upto };
-                let open = said.open(of, Known::Newest);
-                let is_dirty = look.dirty.range(hour_of(first)..=last).next().is_some();
+                let open = said.open(of, AsOf::Newest);
+                let is_dirty = changes.dirty.range(hour_of(first)..=last).next().is_some();
                 if is_dirty || !open.is_empty() || last < start.0 {
                     continue;
                 }
@@ -114,30 +114,8 @@ impl Ledger {
             said.aside.retain(|path| table.aside().contains(path));
         }
         if changed {
-            self.publish(archive);
+            self.core.publish(stored);
         }
         Ok(())
-    }
-
-    /// Issued invoices of a project, as far as they can be read now.
-    pub(crate) async fn issued_at(
-        &self,
-        desk: &mut Desk,
-        project: &str,
-    ) -> Result<Vec<IssuedInvoice>, LedgerError> {
-        if !desk.invoices.unread().is_empty() {
-            // The commit may have been restored.
-            let again = self.inner.storage.table(&INVOICES).await;
-            desk.invoices = again.map_err(LedgerError::Store)?;
-            let invoices = view_of(&desk.invoices);
-            self.publish(Archive { invoices, ..(*self.archive()).clone() });
-        }
-        loop {
-            let read = self.issued(&Scope::system(), Some(project)).await;
-            if read.is_ok() || desk.mender.own_up(&mut desk.invoices).await? == 0 {
-                return read;
-            }
-            self.refresh(desk).await?;
-        }
     }
 }

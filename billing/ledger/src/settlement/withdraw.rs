@@ -15,29 +15,30 @@ use std::collections::BTreeSet;
 use nilometer_contract::Timestamp;
 use tracing::warn;
 
-use crate::archive::view_of;
 use crate::error::LedgerError;
-use crate::ledger::{Desk, Ledger};
-use crate::rows::withdrawn_hours;
-use crate::settle::commit;
-use crate::state::{Statement, Statements};
+use crate::settlement::Settlement;
+use crate::settlement::settle::commit;
+use crate::settlement::writer::Writer;
+use crate::stored::read::view_of;
+use crate::stored::rows::withdrawn_hours;
+use crate::stored::statements::{Statement, Statements};
 
-impl Ledger {
+impl Settlement {
     /// Opens the hours again that are settled and whose end lies ahead of the clock.
-    pub(crate) async fn withdraw(&self, desk: &mut Desk) -> Result<(), LedgerError> {
-        let (meter, present) = (self.inner.engine.meter(), self.inner.clock.now().hour());
+    pub(crate) async fn withdraw(&self, writer: &mut Writer) -> Result<(), LedgerError> {
+        let (meter, present) = (self.core.engine.meter(), self.core.clock.now().hour());
         let from = present.max(meter.start()).0;
-        let archive = self.archive();
+        let stored = self.core.stored();
         let is_ahead = |said: &Statements| said.stated(from, i64::MAX).next().is_some();
-        if ![&archive.charges, &archive.usage].into_iter().any(is_ahead) {
+        if ![&stored.charges, &stored.usage].into_iter().any(is_ahead) {
             return Ok(());
         }
-        let mut archive = (*archive).clone();
-        let (known, owner) = (desk.last_known + 1, desk.owner);
-        let book = self.inner.book.version();
+        let mut stored = (*stored).clone();
+        let (known, owner) = (writer.last_known + 1, writer.owner);
+        let book = self.core.books.in_force().version();
         let mut open = BTreeSet::new();
         for (table, said) in
-            [(&mut desk.charges, &mut archive.charges), (&mut desk.usage, &mut archive.usage)]
+            [(&mut writer.charges, &mut stored.charges), (&mut writer.usage, &mut stored.usage)]
         {
             let ahead: Vec<i64> = said.stated(from, i64::MAX).collect();
             if ahead.is_empty() {
@@ -46,7 +47,7 @@ impl Ledger {
             let rows = withdrawn_hours(table.def(), &ahead, known, book);
             let add = table.write(&[rows], None).await.map_err(LedgerError::Store)?;
             commit(table, add, known, owner).await?;
-            desk.last_known = known;
+            writer.last_known = known;
             said.view = view_of(table);
             let withdrawn = Statement { is_withdrawn: true, ..Statement::made(known) };
             ahead.iter().for_each(|&hour| said.note(hour, withdrawn));
@@ -55,10 +56,10 @@ impl Ledger {
         let (Some(first), Some(last)) = (open.first(), open.last()) else { return Ok(()) };
         let (first, last) = (Timestamp(*first).to_string(), Timestamp(*last).to_string());
         warn!(first, last, hours = open.len(), "settled hours lie ahead of the clock, open again");
-        self.inner.metrics.withdrawn.inc_by(open.len() as u64);
-        desk.look.undone(&open);
-        desk.settled = None;
-        self.publish(archive);
+        self.core.metrics.withdrawn.inc_by(open.len() as u64);
+        writer.changes.undone(&open);
+        writer.settled = None;
+        self.core.publish(stored);
         Ok(())
     }
 }

@@ -1,149 +1,151 @@
-//! The part of CRI v1 that makes pods and containers: for test beds only, metering never writes.
+//! The part of CRI v1 that makes pods and containers, as Protocol Buffers messages.
 #![allow(missing_docs, reason = "the fields are the protocol's own")]
 
 use std::collections::BTreeMap;
 
 use prost::{Enumeration, Message};
 
-use super::{ContainerMetadata, ImageSpec, LinuxContainerResources, PodSandboxMetadata};
+use nilometer_cri::api::{
+    ContainerMetadata, ImageSpec, LinuxContainerResources, PodSandboxMetadata,
+};
 
 type Texts = BTreeMap<String, String>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
-pub enum NamespaceMode {
+pub(super) enum NamespaceMode {
     Pod = 0,
     Container = 1,
     Node = 2,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub struct NamespaceOption {
+pub(super) struct NamespaceOption {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
-    pub network: i32,
+    pub(super) network: i32,
     #[prost(enumeration = "NamespaceMode", tag = "2")]
-    pub pid: i32,
+    pub(super) pid: i32,
     #[prost(enumeration = "NamespaceMode", tag = "3")]
-    pub ipc: i32,
+    pub(super) ipc: i32,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub struct LinuxSandboxSecurityContext {
+pub(super) struct LinuxSandboxSecurityContext {
     #[prost(message, optional, tag = "1")]
-    pub namespace_options: Option<NamespaceOption>,
+    pub(super) namespace_options: Option<NamespaceOption>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct LinuxPodSandboxConfig {
+pub(super) struct LinuxPodSandboxConfig {
     #[prost(string, tag = "1")]
-    pub cgroup_parent: String,
+    pub(super) cgroup_parent: String,
     #[prost(message, optional, tag = "2")]
-    pub security_context: Option<LinuxSandboxSecurityContext>,
+    pub(super) security_context: Option<LinuxSandboxSecurityContext>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct PodSandboxConfig {
+pub(super) struct PodSandboxConfig {
     #[prost(message, optional, tag = "1")]
-    pub metadata: Option<PodSandboxMetadata>,
+    pub(super) metadata: Option<PodSandboxMetadata>,
     #[prost(string, tag = "2")]
-    pub hostname: String,
+    pub(super) hostname: String,
     #[prost(string, tag = "3")]
-    pub log_directory: String,
+    pub(super) log_directory: String,
     #[prost(btree_map = "string, string", tag = "6")]
-    pub labels: Texts,
+    pub(super) labels: Texts,
     #[prost(message, optional, tag = "8")]
-    pub linux: Option<LinuxPodSandboxConfig>,
+    pub(super) linux: Option<LinuxPodSandboxConfig>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct RunPodSandboxRequest {
+pub(super) struct RunPodSandboxRequest {
     #[prost(message, optional, tag = "1")]
-    pub config: Option<PodSandboxConfig>,
+    pub(super) config: Option<PodSandboxConfig>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct RunPodSandboxResponse {
+pub(super) struct RunPodSandboxResponse {
     #[prost(string, tag = "1")]
-    pub pod_sandbox_id: String,
+    pub(super) pod_sandbox_id: String,
 }
 
 /// `StopPodSandboxRequest` and `RemovePodSandboxRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub struct SandboxRequest {
+pub(super) struct SandboxRequest {
     #[prost(string, tag = "1")]
-    pub pod_sandbox_id: String,
+    pub(super) pod_sandbox_id: String,
 }
 
 /// Every response that says nothing.
 #[derive(Clone, Copy, PartialEq, Message)]
-pub struct Done {}
+pub(super) struct Done {}
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub struct LinuxContainerSecurityContext {
+pub(super) struct LinuxContainerSecurityContext {
     #[prost(message, optional, tag = "3")]
-    pub namespace_options: Option<NamespaceOption>,
+    pub(super) namespace_options: Option<NamespaceOption>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct LinuxContainerConfig {
+pub(super) struct LinuxContainerConfig {
     #[prost(message, optional, tag = "1")]
-    pub resources: Option<LinuxContainerResources>,
+    pub(super) resources: Option<LinuxContainerResources>,
     #[prost(message, optional, tag = "2")]
-    pub security_context: Option<LinuxContainerSecurityContext>,
+    pub(super) security_context: Option<LinuxContainerSecurityContext>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ContainerConfig {
+pub(super) struct ContainerConfig {
     #[prost(message, optional, tag = "1")]
-    pub metadata: Option<ContainerMetadata>,
+    pub(super) metadata: Option<ContainerMetadata>,
     #[prost(message, optional, tag = "2")]
-    pub image: Option<ImageSpec>,
+    pub(super) image: Option<ImageSpec>,
     #[prost(string, repeated, tag = "3")]
-    pub command: Vec<String>,
+    pub(super) command: Vec<String>,
     #[prost(string, repeated, tag = "4")]
-    pub args: Vec<String>,
+    pub(super) args: Vec<String>,
     #[prost(btree_map = "string, string", tag = "9")]
-    pub labels: Texts,
+    pub(super) labels: Texts,
     #[prost(message, optional, tag = "15")]
-    pub linux: Option<LinuxContainerConfig>,
+    pub(super) linux: Option<LinuxContainerConfig>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct CreateContainerRequest {
+pub(super) struct CreateContainerRequest {
     #[prost(string, tag = "1")]
-    pub pod_sandbox_id: String,
+    pub(super) pod_sandbox_id: String,
     #[prost(message, optional, tag = "2")]
-    pub config: Option<ContainerConfig>,
+    pub(super) config: Option<ContainerConfig>,
     #[prost(message, optional, tag = "3")]
-    pub sandbox_config: Option<PodSandboxConfig>,
+    pub(super) sandbox_config: Option<PodSandboxConfig>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct CreateContainerResponse {
+pub(super) struct CreateContainerResponse {
     #[prost(string, tag = "1")]
-    pub container_id: String,
+    pub(super) container_id: String,
 }
 
 /// `StartContainerRequest` and `RemoveContainerRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub struct ContainerRequest {
+pub(super) struct ContainerRequest {
     #[prost(string, tag = "1")]
-    pub container_id: String,
+    pub(super) container_id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct StopContainerRequest {
+pub(super) struct StopContainerRequest {
     #[prost(string, tag = "1")]
-    pub container_id: String,
+    pub(super) container_id: String,
     /// Seconds between the polite signal and the other one.
     #[prost(int64, tag = "2")]
-    pub timeout: i64,
+    pub(super) timeout: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct UpdateContainerResourcesRequest {
+pub(super) struct UpdateContainerResourcesRequest {
     #[prost(string, tag = "1")]
-    pub container_id: String,
+    pub(super) container_id: String,
     #[prost(message, optional, tag = "2")]
-    pub linux: Option<LinuxContainerResources>,
+    pub(super) linux: Option<LinuxContainerResources>,
 }

@@ -1,0 +1,30 @@
+//! The table `usage`, for whoever stores or shows rows.
+
+use nilometer_contract::ColumnType::{Decimal, Float, Int, Text};
+use nilometer_contract::{RowRule, RowSource, TableDef, column, columns};
+
+/// Usage by hour.
+pub const USAGE: TableDef = TableDef {
+    name: "usage",
+    doc: "Exact usage by hour, resource and meter; the newest `known` of a period counts.",
+    columns: &[
+        columns::START,
+        columns::END,
+        columns::RESOURCE,
+        columns::KIND,
+        columns::METER,
+        columns::LABELS,
+        columns::PROJECT,
+        column("quantity", Decimal, "usage unit", "How much."),
+        column("unit", Text, "", "Unit of the quantity."),
+        column("coverage", Float, "fraction", "Part of the period that was observed."),
+        column("observed_micros", Int, "microseconds", "Time that was observed."),
+        column("known", Int, "", "Version of `samples` that it rests on."),
+    ],
+    partition: None,
+    order: &["start", "project", "resource"],
+    time: Some("start"),
+    retention_days: 0,
+    rule: RowRule::Project { project: "project", at: "start", until: None },
+    from: RowSource::Computed,
+};
