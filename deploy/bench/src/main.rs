@@ -9,6 +9,7 @@ mod folder;
 mod freshness;
 mod idle;
 mod ingest;
+mod labels;
 mod load;
 mod ours;
 mod peer;
@@ -33,6 +34,8 @@ enum Bench {
     Ingest(ingest::Options),
     /// `up` on an idle machine: CPU, memory, files and bytes an hour.
     Idle(idle::Options),
+    /// A label that gets a new value with every sample: what is refused, and the memory.
+    Labels(labels::Options),
     /// A store after a year: a commit, a start, an idle reader, questions; and a million series.
     Year(year::Options),
     /// A part of it, which `year` starts.
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
         Bench::Ingest(options) => runtime.block_on(ingest::run(options)),
         Bench::Idle(options) => runtime.block_on(idle::run(options)),
+        Bench::Labels(options) => runtime.block_on(labels::run(options)),
         Bench::Year(options) => runtime.block_on(year::run(options)),
         Bench::Aged(job) => runtime.block_on(year::work(job)),
         Bench::Ours(job) => runtime.block_on(ours::work(job)),

@@ -10,7 +10,7 @@ use crate::ci::{self, Env};
 /// What the bench is told; it explains the options itself.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which bench, and its options: `ingest --samples N --runs N`, `year`, `idle`.
+    /// Which bench, and its options: `ingest --samples N --runs N`, `year`, `idle`, `labels`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
