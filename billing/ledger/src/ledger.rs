@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Causes, Timestamp, micros};
 use nilometer_engine::Engine;
 use nilometer_rating::PriceBook;
-use nilometer_source::SharedClock;
 use nilometer_store::{CHARGES, GAPS, INVOICES, Storage, Table, USAGE};
 use nilometer_usage::Window;
 use object_store::ObjectStoreExt;

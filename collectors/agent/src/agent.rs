@@ -6,9 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nilometer_clock::{Clock, EpochClock};
 use nilometer_contract::{Causes, LifecycleEvent, Timestamp};
 use nilometer_log::{Log, TopicConfig};
-use nilometer_source::{Clock, EpochClock, Observation, Source};
+use nilometer_source::{Observation, Source};
 use prometheus::Registry;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use nilometer_clock::{Clock, EpochClock};
 use nilometer_contract::partition_of;
 use nilometer_log::LogError;
-use nilometer_source::{Clock, EpochClock, Observation};
+use nilometer_source::Observation;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 

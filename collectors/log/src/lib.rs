@@ -9,7 +9,7 @@ mod incarnation;
 mod kafka;
 
 pub use self::{
-    embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync},
+    embedded::{EmbeddedConfig, EmbeddedLog, Fsync},
     incarnation::Incarnation,
     kafka::{KafkaConfig, KafkaLog, Sasl, Secret, Security, Tls},
 };

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nilometer_clock::{Clock, SystemClock};
 use nilometer_contract::MICROS_PER_HOUR;
 use nilometer_log::Log;
 use nilometer_simulated::Fleet;
-use nilometer_source::{Clock, SystemClock};
 use nilometer_store::Storage;
 
 use crate::load::{append_events, append_samples, fleet, open_log};
@@ -19,7 +19,7 @@ const LIVE_RATE: usize = 50_000;
 pub(crate) async fn measure(seconds: u32) -> anyhow::Result<String> {
     let folder = tempfile::tempdir()?;
     let log: Arc<dyn Log> = Arc::new(open_log(&folder.path().join("log")).await?);
-    let storage = Storage::local(&folder.path().join("tables"))?;
+    let storage = Storage::local(&folder.path().join("tables"), Arc::new(SystemClock))?;
     let running = Running::start(log.clone(), &storage).await?;
     // A fleet whose step has about a tenth of a second's samples, stepped ten times a second.
     let config = fleet(LIVE_RATE as u32 / 100, SystemClock.now().plus_micros(-MICROS_PER_HOUR));

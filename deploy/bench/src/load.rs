@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nilometer_clock::SystemClock;
 use nilometer_contract::{
     BatchBuilder, EVENTS, LifecycleEvent, MICROS_PER_SECOND, SAMPLES, Timestamp, encode,
     partition_of,
@@ -53,7 +54,7 @@ pub(crate) async fn open_log(folder: &Path) -> anyhow::Result<EmbeddedLog> {
         fsync: Fsync::Every(std::time::Duration::from_secs(3_600)),
         ..EmbeddedConfig::new(folder)
     };
-    let log = EmbeddedLog::open(config)?;
+    let log = EmbeddedLog::open(config, Arc::new(SystemClock))?;
     for name in [SAMPLES, EVENTS] {
         let retention = std::time::Duration::from_secs(86_400);
         let topic = TopicConfig { name: name.to_owned(), partitions: PARTITIONS, retention };

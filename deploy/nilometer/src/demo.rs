@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use nilometer_agent::{Agent, Watched};
+use nilometer_clock::{EpochClock, SharedClock};
 use nilometer_contract::{
     BatchBuilder, EVENTS, LifecycleEvent, MICROS_PER_SECOND, SAMPLES, Timestamp, encode,
     partition_of,
 };
 use nilometer_log::{Log, LogError, TopicConfig, TopicPartition};
 use nilometer_simulated::{FleetConfig, SOURCE, SimulatedSource};
-use nilometer_source::{EpochClock, Observation, SharedClock};
+use nilometer_source::Observation;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -273,7 +274,7 @@ fn make(
     if from > fleet.start {
         source = SimulatedSource::resume(
             fleet,
-            Arc::new(nilometer_source::SystemClock),
+            Arc::new(nilometer_clock::SystemClock),
             fleet.steps_until(from),
         )?;
     }

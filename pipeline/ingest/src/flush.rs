@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::future::try_join_all;
+use nilometer_clock::SharedClock;
 use nilometer_contract::{AUDIT, Causes, DECISIONS, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
-use nilometer_source::SharedClock;
 use nilometer_store::{Add, CommitError, Position, Row, Storage, StoreError, Table, write_samples};
 use tokio::sync::Mutex;
 use tokio::time::Instant;

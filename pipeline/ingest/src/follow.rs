@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use nilometer_clock::SharedClock;
 use nilometer_log::Log;
-use nilometer_source::SharedClock;
 use nilometer_store::{Storage, StoreError, Table};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;

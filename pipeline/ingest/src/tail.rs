@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{AUDIT, Causes, DEAD_LETTERS, DECISIONS, EVENTS, GAPS, SAMPLES};
 use nilometer_log::{Log, LogError, TopicConfig};
-use nilometer_source::SharedClock;
 use nilometer_store::Finder;
 use tokio::sync::mpsc;
 use tokio::time::Instant;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Request;
+use nilometer_clock::SystemClock;
 use nilometer_contract::{Principal, ResourceKind, Scope, Timestamp};
 use nilometer_http::{Gate, MISSING_ROWS};
 use nilometer_ledger::LedgerError;
 use nilometer_rating::{Detail, IssuedInvoice, PriceBook};
-use nilometer_source::SystemClock;
 use nilometer_store::{CHARGES, CompactionPolicy, INVOICES, USAGE, compact};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;

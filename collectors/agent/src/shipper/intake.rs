@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::vec;
 
+use nilometer_clock::Clock;
 use nilometer_contract::{BatchBuilder, Causes, LifecycleEvent, Timestamp};
-use nilometer_source::{Clock, Observation};
+use nilometer_source::Observation;
 use tokio::time::Instant;
 
 use super::Shipper;
