@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
 use nilometer_contract::{AuditRecord, Gap, LifecycleEvent, Timestamp};
+use nilometer_log::{LogId, Mark};
 use nilometer_store::Position;
 
 use crate::lag::Lag;
 use crate::rows::{DeadLetter, Decision, TableRow, batch_of};
-use crate::stream::{LogId, Mark, Origin, Stream};
+use crate::stream::{Origin, Stream};
 
 /// Position of each partition's log: where the cut starts in the topic's own table, and its end.
 pub(crate) type Spans = BTreeMap<Stream, (Option<i64>, i64)>;

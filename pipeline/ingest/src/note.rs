@@ -1,6 +1,7 @@
 //! What maintenance finds missing, or makes so, as rows of `gaps`.
 
 use nilometer_contract::{Gap, GapKind, Timestamp};
+use nilometer_log::LogId;
 use nilometer_store::{
     CHARGES, CommitError, DataFile, Expired, INVOICES, Position, Table, TableDef, USAGE, Unread,
 };
@@ -8,7 +9,7 @@ use prometheus::IntCounter;
 use tracing::warn;
 
 use crate::rows::batch_of;
-use crate::stream::{LogId, Origin};
+use crate::stream::Origin;
 use crate::tell::told;
 
 /// Where rows of `gaps` come from that are about files of a table (`of_topic`), instead of a topic.

@@ -10,7 +10,7 @@ use nilometer_contract::{
     AUDIT, AuditRecord, Causes, Conflict, DECISIONS, Epoch, GAPS, Gap, ResourceKind, SAMPLES,
     Timestamp,
 };
-use nilometer_log::Record;
+use nilometer_log::{LogId, Mark, Record};
 use nilometer_store::Row;
 use serde_json::json;
 use tracing::warn;
@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::plausible::Plausible;
 use crate::record::{Content, Prepared, Refused};
 use crate::rows::{DeadLetter, Decision, TableRow};
-use crate::stream::{LogId, Mark, Origin, Stream};
+use crate::stream::{Origin, Stream};
 use crate::turns::{Turn, Turns};
 use crate::view::Shared;
 
@@ -278,11 +278,11 @@ impl State {
         if origin.offset < expected {
             return false;
         }
-        let at = Timestamp(appended_at_micros);
-        self.end_gaps(stream, at);
-        if origin.offset > expected {
-            self.note_missing(stream, expected, origin.offset, at);
-        }
+        assert!(
+            origin.offset == expected,
+            "invariant 2: what is missing is noted before what follows"
+        );
+        self.end_gaps(stream, Timestamp(appended_at_micros));
         self.dirty = true;
         self.next.insert(stream, origin.offset + 1);
         true
