@@ -92,7 +92,7 @@ pub(crate) async fn run(load: &Load, tables: &Path) -> anyhow::Result<(Figures, 
 
 /// The process of a run: prints its figures and what it asked, as JSON.
 pub(crate) async fn work(job: Job) -> anyhow::Result<()> {
-    let (log, samples): (Arc<dyn Log>, _) = (Arc::new(open_log(&job.log).await?), job.samples);
+    let (log, samples): (Arc<dyn Log>, _) = (Arc::new(open_log(&job.log)?), job.samples);
     let storage = Storage::local(&job.tables, Arc::new(SystemClock))?;
     let this = Process::this();
     let (cpu, started) = (this.cpu_seconds()?, Instant::now());

@@ -161,7 +161,7 @@ async fn commit(folder: &Path) -> anyhow::Result<Vec<f64>> {
 
 /// Seconds until an ingester has its state and answers.
 async fn start(folder: &Path) -> anyhow::Result<Vec<f64>> {
-    let log = Arc::new(open_log(&folder.with_extension("log")).await?);
+    let log = Arc::new(open_log(&folder.with_extension("log"))?);
     let started = Instant::now();
     let storage = Storage::local(folder, Arc::new(SystemClock))?;
     let metrics = Metrics::register(&Registry::new())?;
@@ -172,7 +172,7 @@ async fn start(folder: &Path) -> anyhow::Result<Vec<f64>> {
 }
 
 async fn follower(folder: &Path) -> anyhow::Result<(Storage, Follower)> {
-    let log = Arc::new(open_log(&folder.with_extension("log")).await?);
+    let log = Arc::new(open_log(&folder.with_extension("log"))?);
     let storage = Storage::local(folder, Arc::new(SystemClock))?;
     let metrics = Metrics::register_follower(&Registry::new())?;
     let clock = Arc::new(SystemClock);
