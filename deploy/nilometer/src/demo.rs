@@ -235,14 +235,10 @@ fn make(
     end: Timestamp,
     groups: &mpsc::Sender<Group>,
 ) -> anyhow::Result<()> {
-    let mut source = SimulatedSource::new(fleet, clock)?;
-    if from > fleet.start {
-        source = SimulatedSource::resume(
-            fleet,
-            Arc::new(nilometer_clock::SystemClock),
-            fleet.steps_until(from),
-        )?;
-    }
+    let mut source = match from > fleet.start {
+        true => SimulatedSource::resume(fleet, clock, fleet.steps_until(from))?,
+        false => SimulatedSource::new(fleet, clock)?,
+    };
     let mut group = Group::default();
     for (at, observation) in source.backfill(end, PAST_STEP_MICROS) {
         let Observation { samples, events, .. } = observation;

@@ -47,8 +47,6 @@ pub struct Reader {
     wanted: LogId,
     /// Whether the record before the position is known to be the one that was read.
     verified: bool,
-    /// Fetched beyond records that are missing.
-    fetched: Vec<Record>,
     /// Whether it is of interest where the log ends.
     behind: bool,
     end_known: bool,
@@ -87,7 +85,6 @@ impl Reader {
             wait: WAIT,
             wanted: LogId::default(),
             verified: false,
-            fetched: Vec::new(),
             behind: false,
             end_known: false,
             looked_at: None,
@@ -139,10 +136,6 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<ReadEvent, LogError> {
-        if !self.fetched.is_empty() {
-            let records = std::mem::take(&mut self.fetched);
-            return Ok(self.advance(records));
-        }
         if self.wanted.is_later_round_of(self.position.log) {
             return self.begin_round(self.wanted).await;
         }
@@ -200,17 +193,16 @@ impl Reader {
         Ok(ReadEvent::Begun(LogError::BeyondEnd { at, asked, high: marks.high }))
     }
 
-    /// Moves on over records, up to where some are missing.
+    /// Moves on over records up to where some are missing; what follows is fetched again.
     fn advance(&mut self, mut records: Vec<Record>) -> ReadEvent {
         let next = self.position.next;
         let first = records.first().map_or(next, |first| first.offset);
         assert!(first >= next, "a log returns no records from before the offset asked for");
         if first > next {
-            self.fetched = records;
             return self.pass_over(first);
         }
         let run = (next..).zip(&records).take_while(|(offset, record)| record.offset == *offset);
-        self.fetched = records.split_off(run.count());
+        records.truncate(run.count());
         if let Some(last) = records.last() {
             let mark = Some(Mark::of(last));
             self.position = ReadPosition { next: last.offset + 1, mark, ..self.position };

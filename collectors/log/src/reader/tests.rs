@@ -161,6 +161,7 @@ impl Bed {
             }
             Ok(ReadEvent::Missing(gone)) => {
                 assert_eq!(*gone, before.next..position.next);
+                assert_eq!(position.mark, None);
                 told.extend(gone.clone().map(|offset| (offset, None)));
             }
             Ok(ReadEvent::Begun(_)) => {
@@ -252,8 +253,7 @@ fn change(bed: &mut Bed, change: Change) {
             held.append(count);
         }
         Change::Damage(from_end) => {
-            let fetched = bed.reader.fetched.last().map(|last| last.offset + 1);
-            let next = fetched.unwrap_or(bed.reader.position().next);
+            let next = bed.reader.position().next;
             let mut held = bed.model.held();
             let damaged = held.high().checked_sub(from_end).filter(|damaged| *damaged >= next);
             let place = damaged.and_then(|damaged| damaged.checked_sub(held.low));
@@ -358,6 +358,11 @@ fn a_round_that_another_reader_found_is_read_from_the_beginning() {
     assert!(matches!(bed.next(), Ok(ReadEvent::Idle)), "the round that it is in");
     bed.reader.want(log.next_round());
     assert_eq!(read_to_end(&mut bed), ["lost its end", "5 records"]);
+    bed.model.held().append(4);
+    bed.model.held().trim(7);
+    bed.reader.want(log.next_round().next_round());
+    let seen = ["lost its end", "missing 5..7", "2 records"];
+    assert_eq!(read_to_end(&mut bed), seen, "what was not read yet is missing");
 }
 
 #[test]
