@@ -3,8 +3,8 @@
 //! A project is one of OpenStack or a namespace of Kubernetes; here it is a text. It belongs to at
 //! most one account at any instant: periods of one project do not overlap.
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Timestamp, Validity};
-use nilometer_source::SharedClock;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Causes, Principal, Role, Scope, Timestamp};
-use nilometer_source::SharedClock;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
 

@@ -1,6 +1,6 @@
 //! What is stored: accounts, users and keys, and how they are changed.
 
-use nilometer_source::SharedClock;
+use nilometer_clock::SharedClock;
 
 use crate::accounts::AccountTable;
 use crate::database::{Database, Location};

@@ -1,7 +1,7 @@
 //! API keys: shown once, stored as a hash, with a role, until they expire or are revoked.
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Role, Timestamp};
-use nilometer_source::SharedClock;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;

@@ -1,7 +1,7 @@
 //! Users: people with a role, of an account unless they are operators.
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Role, Timestamp};
-use nilometer_source::SharedClock;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row, Transaction};

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, RwLock};
 
+use nilometer_clock::SharedClock;
 use nilometer_engine::Engine;
-use nilometer_source::SharedClock;
 use nilometer_store::Storage;
 
 use crate::books::Books;

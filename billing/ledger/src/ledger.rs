@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use nilometer_clock::SharedClock;
 use nilometer_engine::Engine;
 use nilometer_ingest::GAPS;
 use nilometer_rating::PriceBook;
-use nilometer_source::SharedClock;
 use nilometer_store::Storage;
 use nilometer_usage::USAGE;
 use prometheus::Registry;

@@ -6,9 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nilometer_clock::{Clock, EpochClock};
 use nilometer_contract::{Causes, LifecycleEvent, Timestamp};
 use nilometer_log::{Log, TopicConfig};
-use nilometer_source::{Clock, EpochClock, Observation, Source};
+use nilometer_producer::{Producer, Topics};
+use nilometer_source::{Observation, Source};
 use prometheus::Registry;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
@@ -23,7 +25,6 @@ use crate::gaps::Gaps;
 use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::queue::{DAMAGED, Queue, Waiting};
-use crate::send::Route;
 use crate::shipper::{Intake, LogState, Shipper};
 use crate::spool::{Found, Spool, SpoolError};
 use crate::status::{SourceStatus, Status};
@@ -157,6 +158,12 @@ impl Agent {
             metrics: self.metrics.clone(),
             status: self.status.clone(),
         };
+        let topics = Topics {
+            gaps: config.gaps.clone(),
+            events: config.events.clone(),
+            samples: config.samples.clone(),
+        };
+        let producer = Producer::new(self.log, topics).with_timeout(config.append_timeout);
         let shipper = Shipper {
             events: kept.events,
             samples: kept.samples,
@@ -165,8 +172,7 @@ impl Agent {
             known: kept.known,
             metrics: self.metrics,
             status: self.status,
-            route: Arc::new(Route::new(&config, self.log)),
-            node: config.node.clone(),
+            producer: Arc::new(producer),
             log: LogState::default(),
             intake: Some(Intake::of_ends(kept.again)),
             interval: config.interval,
@@ -252,7 +258,7 @@ fn open_queue(
     });
     let spool = opened.map_err(AgentError::Spool)?;
     let memory = config.memory_max_bytes;
-    Ok((Queue::new(spool, waiting, is_events, memory, topic.partitions), damaged))
+    Ok((Queue::new(spool, waiting, is_events, memory), damaged))
 }
 
 fn lock(dir: &Path) -> Result<File, AgentError> {

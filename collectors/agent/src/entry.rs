@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::Timestamp;
+use nilometer_producer::ProducerRecord;
 
 /// Begins every record; no text in UTF-8 holds it.
 const MARK: [u8; 4] = [0xC5, 0x00, 0xFE, 0x91];
@@ -61,6 +62,13 @@ pub(crate) enum Front {
     Cut(Entry, usize),
     /// No record begins here.
     Nothing,
+}
+
+impl From<ProducerRecord> for Entry {
+    fn from(record: ProducerRecord) -> Entry {
+        let ProducerRecord { partition, samples, start, end, source, payload, .. } = record;
+        Entry { partition, samples, start, end, source, payload, tried: false }
+    }
 }
 
 impl Entry {

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nilometer_clock::{Clock, EpochClock};
 use nilometer_contract::{Causes, Epoch, Timestamp};
-use nilometer_source::{Clock, EpochClock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -131,7 +131,7 @@ impl Form {
 
 #[cfg(test)]
 mod tests {
-    use nilometer_source::SystemClock;
+    use nilometer_clock::SystemClock;
 
     use super::*;
 

@@ -11,7 +11,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use nilometer_contract::{Causes, Gap, GapKind, MAX_GAP_SOURCES, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -212,17 +211,10 @@ impl Gaps {
         self.unsaved = true;
     }
 
-    /// Encoded gaps to send, the oldest; they are pending until they are acknowledged.
-    pub(crate) fn front(&mut self) -> Vec<Bytes> {
-        let some = self.pending.iter().take(MAX_SENT);
-        let encoded = some.map_while(|gap| {
-            let failed =
-                |error| tracing::error!(error = %Causes(&error), "a gap cannot be encoded");
-            gap.encode().map(Bytes::from).map_err(failed).ok()
-        });
-        let encoded: Vec<Bytes> = encoded.collect();
-        self.sending = encoded.len();
-        encoded
+    /// Gaps to send, the oldest; they are pending until they are acknowledged.
+    pub(crate) fn front(&mut self) -> &[Gap] {
+        self.sending = self.pending.len().min(MAX_SENT);
+        &self.pending[..self.sending]
     }
 
     /// What was handed out is in the log.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use nilometer_contract::Timestamp;
+use nilometer_producer::Topic;
 use tokio::time::Instant;
 
 use crate::retry::LONGEST_BACKOFF;
-use crate::send::Topic;
 
 /// Longest wait for other partitions to recover as well.
 const WAIT: Duration = Duration::from_secs(2 * LONGEST_BACKOFF.as_secs());

@@ -22,7 +22,6 @@
 //! before that of which they tell is gone. Which files outlive a loss of power: see `file`.
 
 mod agent;
-mod batch;
 mod config;
 mod dead_letters;
 mod entry;

@@ -41,8 +41,6 @@ pub(crate) struct Queue {
     /// Whether every record goes to disk before it is sent.
     write_through: bool,
     partitions: BTreeMap<u32, Partition>,
-    /// Partitions of the topic: as configured until the log answered.
-    count: u32,
     /// What a record's partition is taken modulo of, to find a queue for it.
     modulus: u32,
     /// Whether the topic could not be made ready.
@@ -86,19 +84,17 @@ pub(crate) const SPOOL_FULL: &str = "spool full";
 const MEMORY_FULL: &str = "memory full while the spool's disk failed";
 
 impl Queue {
-    /// Queues of a topic of so many partitions, with what waits in its spool.
+    /// Queues of a topic, with what waits in its spool.
     pub(crate) fn new(
         spool: Spool,
         found: Waiting,
         write_through: bool,
         memory_max_bytes: usize,
-        count: u32,
     ) -> Self {
         Queue {
             spool,
             write_through,
             partitions: found.partitions,
-            count,
             modulus: u32::MAX,
             unreachable: false,
             memory_max_bytes,
@@ -116,7 +112,7 @@ impl Queue {
         if count == self.modulus {
             return;
         }
-        (self.count, self.modulus) = (count, count);
+        self.modulus = count;
         let first = self.spool.first();
         for (number, mut old) in std::mem::take(&mut self.partitions) {
             old.unload(first);
@@ -132,11 +128,6 @@ impl Queue {
             new.memory_bytes += old.memory_bytes;
             new.memory.append(&mut old.memory);
         }
-    }
-
-    /// How many partitions there are, as far as is known.
-    pub(crate) fn count(&self) -> u32 {
-        self.count
     }
 
     /// Until the count is known nothing can be sent, and all that comes goes to disk.

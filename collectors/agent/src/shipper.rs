@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use nilometer_contract::partition_of;
+use nilometer_clock::{Clock, EpochClock};
+use nilometer_contract::Causes;
 use nilometer_log::LogError;
-use nilometer_source::{Clock, EpochClock, Observation};
+use nilometer_producer::{Produced, Producer, Topic};
+use nilometer_source::Observation;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -28,7 +30,7 @@ use crate::late::{Late, LateTopic};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::retry::{LONGEST_BACKOFF, LONGEST_BACKOFF_ALONE, Outage, Retry};
-use crate::send::{Attempt, Outcome, Route, Topic};
+use crate::send::{Attempt, Outcome, prepare, send};
 use crate::status::Status;
 use crate::watch::Event;
 
@@ -52,8 +54,7 @@ pub(crate) struct Shipper {
     pub(crate) known: Known,
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<Status>,
-    pub(crate) route: Arc<Route>,
-    pub(crate) node: String,
+    pub(crate) producer: Arc<Producer>,
     pub(crate) interval: Duration,
     pub(crate) clock: Arc<EpochClock>,
     pub(crate) epochs: Arc<Mutex<Epochs>>,
@@ -182,32 +183,36 @@ impl Shipper {
         let now = Instant::now();
         for topic in [Topic::Gaps, Topic::Events, Topic::Samples] {
             let state = &mut self.log.topics[topic as usize];
-            let Some(partitions) = state.partitions else {
+            if state.partitions.is_none() {
                 if !state.asking && state.retry.at <= now {
                     state.asking = true;
-                    self.log.attempts.push(self.route.make_ready(topic));
+                    self.log.attempts.push(prepare(&self.producer, topic));
                 }
                 continue;
-            };
+            }
             match topic {
-                Topic::Gaps => self.launch_gaps(partitions, now),
+                Topic::Gaps => self.launch_gaps(now),
                 Topic::Events | Topic::Samples => self.launch_queue(topic, now),
             }
         }
     }
 
-    fn launch_gaps(&mut self, partitions: u32, now: Instant) {
+    fn launch_gaps(&mut self, now: Instant) {
         if self.log.gaps_sending || self.log.gaps_retry.at > now || self.gaps.is_empty() {
             return;
         }
-        let encoded = self.gaps.front();
-        if encoded.is_empty() {
+        let Produced { records, refused } = self.producer.gaps(self.gaps.front());
+        for refused in refused {
+            tracing::error!(error = %Causes(&refused.why), "a gap cannot be reported");
+        }
+        let Some(partition) = records.first().map(|record| record.partition) else {
+            self.gaps.failed();
             self.log.gaps_retry.at = now + LONGEST_BACKOFF_ALONE;
             return;
-        }
+        };
         self.log.gaps_sending = true;
-        let partition = partition_of(&self.node, partitions);
-        self.log.attempts.push(self.route.send(Topic::Gaps, partition, encoded));
+        let payloads = records.into_iter().map(|record| record.payload).collect();
+        self.log.attempts.push(send(&self.producer, Topic::Gaps, partition, payloads));
     }
 
     fn launch_queue(&mut self, topic: Topic, now: Instant) {
@@ -230,7 +235,7 @@ impl Shipper {
                 Ok(payloads) => {
                     failing += usize::from(fails);
                     self.log.turn[topic as usize] = number;
-                    self.log.attempts.push(self.route.send(topic, number, payloads));
+                    self.log.attempts.push(send(&self.producer, topic, number, payloads));
                 }
                 Err(error) => {
                     queue.disk_failed(&error);
@@ -320,7 +325,7 @@ impl Shipper {
         if topic == Topic::Samples && queue.can_trim() {
             queue.trim();
         }
-        let name = &self.route.topic(topic).name;
+        let name = &self.producer.topics().of(topic).name;
         self.metrics.batches.with_label_values(&[name]).inc_by(records);
         self.works(topic, Some(partition));
     }
@@ -368,7 +373,7 @@ impl Shipper {
         let worked = self.log.worked_at.is_some_and(|at| at.elapsed() < LONGEST_BACKOFF_ALONE);
         let longest = if worked { LONGEST_BACKOFF_ALONE } else { LONGEST_BACKOFF };
         let first = self.retry_of(topic, partition).failed(now, &error.to_string(), longest);
-        let (topic, cause) = (&self.route.topic(topic).name, error.source());
+        let (topic, cause) = (&self.producer.topics().of(topic).name, error.source());
         if first && alone {
             tracing::warn!(
                 error,

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nilometer_clock::{Clock, EpochClock};
 use nilometer_contract::{Timestamp, micros};
-use nilometer_source::{Clock, EpochClock, Observation, Source, SourceError};
+use nilometer_source::{Observation, Source, SourceError};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;

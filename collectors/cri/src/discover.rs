@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use nilometer_source::{Discovery, Outlet, SharedClock};
+use nilometer_clock::SharedClock;
+use nilometer_source::{Discovery, Outlet};
 
 use crate::api::{PodSandboxState, VersionResponse};
 use crate::client::{CallError, Client};

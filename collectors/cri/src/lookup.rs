@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{LifecycleEvent, Timestamp};
-use nilometer_source::SharedClock;
 
 use crate::api;
 use crate::cgroup::Cgroup;

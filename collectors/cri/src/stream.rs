@@ -249,7 +249,7 @@ fn read_out(lookup: &Lookup, exit: TaskExit, at: Option<Timestamp>) -> Option<Ex
 mod tests {
     use std::path::Path;
 
-    use nilometer_source::SystemClock;
+    use nilometer_clock::SystemClock;
 
     use super::*;
     use crate::CriConfig;

@@ -180,7 +180,7 @@ async fn is_sandbox(lookup: &Lookup, id: &str) -> bool {
 mod tests {
     use std::path::Path;
 
-    use nilometer_source::SystemClock;
+    use nilometer_clock::SystemClock;
 
     use super::*;
     use crate::CriConfig;

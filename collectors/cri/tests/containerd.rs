@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nilometer_clock::SystemClock;
 use nilometer_contract::{Change, LifecycleEvent, MICROS_PER_SECOND, ResourceKind, SampleBatch};
 use nilometer_cri::api::{ContainerState, LinuxContainerResources};
 use nilometer_cri::{CriConfig, discover};
-use nilometer_source::{Discovery, Observation, Source, SystemClock};
+use nilometer_source::{Discovery, Observation, Source};
 use nilometer_testbed::containerd::Containerd;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nilometer_clock::SystemClock;
 use nilometer_host::{HostConfig, discover, discover_cgroups};
-use nilometer_source::{Discovery, SystemClock};
+use nilometer_source::Discovery;
 
 const ROUNDS: u32 = 200;
 

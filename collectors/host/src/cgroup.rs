@@ -10,8 +10,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Change, LifecycleEvent, Resource, ResourceKind, Timestamp};
-use nilometer_source::{Observation, SharedClock, SourceError};
+use nilometer_source::{Observation, SourceError};
 
 use crate::HostConfig;
 use crate::context::Context;

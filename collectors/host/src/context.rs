@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use nilometer_source::SharedClock;
+use nilometer_clock::SharedClock;
 
 use crate::HostConfig;
 

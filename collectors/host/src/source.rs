@@ -3,7 +3,8 @@
 //! Reading runs on the blocking pool: a disk that hangs holds up this source and no other.
 
 use async_trait::async_trait;
-use nilometer_source::{Discovery, Observation, SharedClock, Source, SourceError};
+use nilometer_clock::SharedClock;
+use nilometer_source::{Discovery, Observation, Source, SourceError};
 
 use crate::HostConfig;
 use crate::cgroup::{CGROUP, Cgroups};

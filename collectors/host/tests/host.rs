@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nilometer_clock::{Clock, SystemClock};
 use nilometer_contract::{Change, ResourceKind, Timestamp};
 use nilometer_host::{HostConfig, discover, discover_cgroups};
-use nilometer_source::{Clock, Discovery, Observation, Source, SystemClock};
+use nilometer_source::{Discovery, Observation, Source};
 
 struct Still;
 

@@ -36,7 +36,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nilometer_source::{Discovery, Observation, Outlet, SharedClock, Source, SourceError};
+use nilometer_clock::SharedClock;
+use nilometer_source::{Discovery, Observation, Outlet, Source, SourceError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::session::Session;

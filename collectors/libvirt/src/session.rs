@@ -4,7 +4,7 @@ use nilometer_contract::Causes;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nilometer_source::SharedClock;
+use nilometer_clock::SharedClock;
 use tokio::sync::mpsc;
 
 use crate::connection::{CallError, Connection, Notice};

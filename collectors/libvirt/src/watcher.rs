@@ -8,10 +8,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{BatchBuilder, Causes, Timestamp};
-use nilometer_source::{Observation, Outlet, SharedClock, SourceError};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use nilometer_source::{Observation, Outlet, SourceError};
+use tokio::sync::{mpsc, mpsc::error::TrySendError, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::birth::Births;

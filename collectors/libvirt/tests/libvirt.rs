@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nilometer_clock::{Clock, SystemClock};
 use nilometer_contract::{Change, LifecycleEvent, MICROS_PER_SECOND, SampleBatch, Timestamp};
 use nilometer_libvirt::{LibvirtConfig, discover};
-use nilometer_source::{Clock, Discovery, Observation, Source, SystemClock};
+use nilometer_source::{Discovery, Observation, Source};
 use nilometer_testbed::libvirt::{Guest, Libvirt, Nova, Work};
 use tokio::sync::mpsc;
 

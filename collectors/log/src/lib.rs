@@ -7,11 +7,13 @@
 mod embedded;
 mod incarnation;
 mod kafka;
+mod reader;
 
 pub use self::{
-    embedded::{Clock, EmbeddedConfig, EmbeddedLog, Fsync},
+    embedded::{EmbeddedConfig, EmbeddedLog, Fsync},
     incarnation::Incarnation,
     kafka::{KafkaConfig, KafkaLog, Sasl, Secret, Security, Tls},
+    reader::{LogId, Mark, ReadEvent, ReadPosition, Reader, first_since},
 };
 
 use std::time::Duration;

@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use nilometer_clock::SystemClock;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
 
 const PARTITIONS: u32 = 1_024;
@@ -23,7 +24,7 @@ fn a_thousand_partitions_hold_few_files_and_threads() {
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(async {
-        let log = EmbeddedLog::open(config.clone()).unwrap();
+        let log = EmbeddedLog::open(config.clone(), Arc::new(SystemClock)).unwrap();
         let retention = Duration::from_secs(86_400);
         let topic = TopicConfig { name: "t".into(), partitions: PARTITIONS, retention };
         log.ensure_topic(&topic).await.unwrap();
@@ -42,7 +43,7 @@ fn a_thousand_partitions_hold_few_files_and_threads() {
                 read.into_iter().map(|record| record.payload).collect::<Vec<_>>()
             })
         }));
-        let other = EmbeddedLog::open(config).unwrap();
+        let other = EmbeddedLog::open(config, Arc::new(SystemClock)).unwrap();
         let payload = |n: u32| Bytes::from(n.to_string());
         for partition in 0..PARTITIONS {
             assert_eq!(log.append(&at(partition), vec![payload(partition)]).await.unwrap(), 0);

@@ -1,8 +1,9 @@
 //! The fleet as a source: the same steps, by a clock.
 
 use async_trait::async_trait;
+use nilometer_clock::SharedClock;
 use nilometer_contract::{LifecycleEvent, Timestamp};
-use nilometer_source::{Discovery, Observation, Outlet, SharedClock, Source, SourceError};
+use nilometer_source::{Discovery, Observation, Outlet, Source, SourceError};
 
 use crate::config::{ConfigError, FleetConfig};
 use crate::fleet::{Fleet, Steps};

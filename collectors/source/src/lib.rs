@@ -4,11 +4,8 @@
 //! push what its system tells it (a domain stopped, a container exited) through its [`Outlet`].
 //! A source degrades: what it cannot read it leaves out and says so, it never invents a value.
 
-mod clock;
-
-pub use clock::{Clock, EpochClock, SharedClock, SystemClock};
-
 use async_trait::async_trait;
+use nilometer_clock::Clock;
 use nilometer_contract::{BatchBuilder, Epoch, LifecycleEvent};
 use tokio::sync::mpsc;
 

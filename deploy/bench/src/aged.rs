@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use nilometer_clock::SystemClock;
 use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_SECOND};
 use nilometer_store::{
     Description, Position, Row, SAMPLES, SERIES, SeriesColumn, Storage, write_samples,
@@ -98,7 +99,7 @@ fn described(resource: usize) -> Description {
 }
 
 fn quick(folder: &Path) -> anyhow::Result<Storage> {
-    Ok(Storage::local(folder)?.through(|_| Arc::new(LocalFileSystem::new())))
+    Ok(Storage::local(folder, Arc::new(SystemClock))?.through(|_| Arc::new(LocalFileSystem::new())))
 }
 
 pub(crate) fn text_of(answer: &[u8]) -> anyhow::Result<&str> {

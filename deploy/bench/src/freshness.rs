@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nilometer_clock::{Clock, SystemClock};
 use nilometer_contract::MICROS_PER_HOUR;
 use nilometer_log::Log;
 use nilometer_simulated::Fleet;
-use nilometer_source::{Clock, SystemClock};
 use nilometer_store::Storage;
 
-use crate::load::{append_events, append_samples, fleet, open_log};
+use crate::load::{fleet, open_log, producer};
 use crate::ours::Running;
 
 /// Samples a second, about.
@@ -18,8 +18,9 @@ const LIVE_RATE: usize = 50_000;
 /// Appends for so many seconds and says how old samples were when they became visible.
 pub(crate) async fn measure(seconds: u32) -> anyhow::Result<String> {
     let folder = tempfile::tempdir()?;
-    let log: Arc<dyn Log> = Arc::new(open_log(&folder.path().join("log")).await?);
-    let storage = Storage::local(&folder.path().join("tables"))?;
+    let log: Arc<dyn Log> = Arc::new(open_log(&folder.path().join("log"))?);
+    let producer = producer(&log).await?;
+    let storage = Storage::local(&folder.path().join("tables"), Arc::new(SystemClock))?;
     let running = Running::start(log.clone(), &storage).await?;
     // A fleet whose step has about a tenth of a second's samples, stepped ten times a second.
     let config = fleet(LIVE_RATE as u32 / 100, SystemClock.now().plus_micros(-MICROS_PER_HOUR));
@@ -30,8 +31,7 @@ pub(crate) async fn measure(seconds: u32) -> anyhow::Result<String> {
         ticks.tick().await;
         let seen = fleet.step(config.step_at(step));
         sent += seen.samples.len();
-        append_events(log.as_ref(), &seen.events).await?;
-        append_samples(log.as_ref(), seen.samples).await?;
+        producer.append(producer.produce(seen).whole()?).await?;
     }
     let rate = sent as f64 / started.elapsed().as_secs_f64();
     running.wait_for(sent as u64).await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Args;
+use nilometer_clock::SystemClock;
 use nilometer_contract::{
     BatchBuilder, Labels, Resource, ResourceKind, SAMPLES, Subject, Timestamp, encode,
 };
@@ -31,12 +32,12 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let log = open_log(&folder.path().join("log")).await?;
+    let log = open_log(&folder.path().join("log"))?;
     let retention = Duration::from_secs(86_400);
     let topic = TopicConfig { name: SAMPLES.to_owned(), partitions: PARTITIONS, retention };
     log.ensure_topic(&topic).await?;
     let to = TopicPartition { topic: SAMPLES.to_owned(), partition: 0 };
-    let storage = Storage::local(&folder.path().join("tables"))?;
+    let storage = Storage::local(&folder.path().join("tables"), Arc::new(SystemClock))?;
     let running = Running::start(Arc::new(log.clone()), &storage).await?;
     let (this, started) = (Process::this(), Instant::now());
     let (mut sent, mut first) = (0, None);

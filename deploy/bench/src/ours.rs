@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use nilometer_clock::{Clock, SystemClock};
 use nilometer_contract::TableDef;
 use nilometer_contract::{Principal, Scope, Timestamp};
 use nilometer_engine::{Engine, Limits};
 use nilometer_http::{Format, Gate, render, surface};
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics};
 use nilometer_log::Log;
-use nilometer_source::{Clock, SystemClock};
 use nilometer_store::{CompactionPolicy, SAMPLES, SERIES, Storage, compact};
 use prometheus::Registry;
 use serde::Deserialize;
@@ -93,8 +93,8 @@ pub(crate) async fn run(load: &Load, tables: &Path) -> anyhow::Result<(Figures, 
 
 /// The process of a run: prints its figures and what it asked, as JSON.
 pub(crate) async fn work(job: Job) -> anyhow::Result<()> {
-    let (log, samples): (Arc<dyn Log>, _) = (Arc::new(open_log(&job.log).await?), job.samples);
-    let storage = Storage::local(&job.tables)?;
+    let (log, samples): (Arc<dyn Log>, _) = (Arc::new(open_log(&job.log)?), job.samples);
+    let storage = Storage::local(&job.tables, Arc::new(SystemClock))?;
     let this = Process::this();
     let (cpu, started) = (this.cpu_seconds()?, Instant::now());
     let running = Running::start(log.clone(), &storage).await?;

@@ -8,11 +8,12 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use nilometer_contract::{SAMPLES, decode};
-use nilometer_log::{Log, TopicPartition};
+use nilometer_log::{Log, ReadEvent, ReadPosition, Reader, TopicPartition};
 use reqwest::Client;
 use serde::Deserialize;
 
@@ -49,7 +50,7 @@ pub(crate) async fn run(
     let peer = Peer::start(binary, folder).await?;
     let process = Process::of(peer.child.id());
     let (cpu, started) = (process.cpu_seconds()?, Instant::now());
-    let samples = peer.write_all(load.log.as_ref()).await?;
+    let samples = peer.write_all(&load.log).await?;
     ensure!(samples == load.samples, "the log has {samples} samples, not {}", load.samples);
     peer.flush().await?;
     let (durable_cpu, wall) = (process.cpu_seconds()?, started.elapsed());
@@ -125,20 +126,23 @@ impl Peer {
 
     /// Sends each record of the log, the partitions by turns so that time goes forward; says how
     /// many samples there were.
-    async fn write_all(&self, log: &dyn Log) -> anyhow::Result<u64> {
-        let mut next = [0; PARTITIONS as usize];
+    async fn write_all(&self, log: &Arc<dyn Log>) -> anyhow::Result<u64> {
+        let mut readers = Vec::new();
+        for partition in 0..PARTITIONS {
+            let at = TopicPartition { topic: SAMPLES.to_owned(), partition };
+            let from = ReadPosition::at(log.incarnation(&at).await?, 0);
+            // At least one record, which is more than a byte.
+            readers.push(Reader::new(log.clone(), at, from, 1).without_waiting());
+        }
         let mut sent = 0;
         loop {
             let before = sent;
-            for (partition, next) in (0..).zip(&mut next) {
-                let from = TopicPartition { topic: SAMPLES.to_owned(), partition };
-                // At least one record, which is more than a byte.
-                let of = log.incarnation(&from).await?;
-                for record in log.fetch(&from, of, *next, 1, Duration::ZERO).await? {
+            for reader in &mut readers {
+                let ReadEvent::Records(records) = reader.next().await? else { continue };
+                for record in records {
                     let batch = decode(&record.payload)?;
                     self.write(remote_write::body(&batch)?).await?;
                     sent += batch.len() as u64;
-                    *next = record.offset + 1;
                 }
             }
             if sent == before {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
+use nilometer_clock::SystemClock;
 use nilometer_contract::{MICROS_PER_HOUR, Scope, Timestamp};
 use nilometer_engine::{Engine, Limits};
 use nilometer_http::{Format, render};
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics};
-use nilometer_source::SystemClock;
 use nilometer_store::{Position, SAMPLES, Storage, Table, write_samples};
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ fn config() -> IngestConfig {
 
 /// Milliseconds of a commit of a file, durable, without writing the file.
 async fn commit(folder: &Path) -> anyhow::Result<Vec<f64>> {
-    let mut table: Table = Storage::local(folder)?.table(&SAMPLES).await?;
+    let mut table: Table = Storage::local(folder, Arc::new(SystemClock))?.table(&SAMPLES).await?;
     let app = "bench".to_owned();
     let mut millis = Vec::new();
     for _ in 0..5 {
@@ -161,9 +161,9 @@ async fn commit(folder: &Path) -> anyhow::Result<Vec<f64>> {
 
 /// Seconds until an ingester has its state and answers.
 async fn start(folder: &Path) -> anyhow::Result<Vec<f64>> {
-    let log = Arc::new(open_log(&folder.with_extension("log")).await?);
+    let log = Arc::new(open_log(&folder.with_extension("log"))?);
     let started = Instant::now();
-    let storage = Storage::local(folder)?;
+    let storage = Storage::local(folder, Arc::new(SystemClock))?;
     let metrics = Metrics::register(&Registry::new())?;
     let clock = Arc::new(SystemClock);
     let ingester = Ingester::open(config(), log, &storage, clock, metrics).await?;
@@ -172,8 +172,8 @@ async fn start(folder: &Path) -> anyhow::Result<Vec<f64>> {
 }
 
 async fn follower(folder: &Path) -> anyhow::Result<(Storage, Follower)> {
-    let log = Arc::new(open_log(&folder.with_extension("log")).await?);
-    let storage = Storage::local(folder)?;
+    let log = Arc::new(open_log(&folder.with_extension("log"))?);
+    let storage = Storage::local(folder, Arc::new(SystemClock))?;
     let metrics = Metrics::register_follower(&Registry::new())?;
     let clock = Arc::new(SystemClock);
     let follower = Follower::open(config(), log, &storage, clock, metrics).await?;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use async_trait::async_trait;
 use nilometer_accounts::{Accounts, Directory, ExposeSecret, Location, SecretString};
+use nilometer_clock::SharedClock;
 use nilometer_contract::Principal;
 use nilometer_http::gate::{Authenticator, ClientCertificates, Credentials, Denied, Loopback};
-use nilometer_source::SharedClock;
 use tracing::debug;
 
 use crate::config::Config;

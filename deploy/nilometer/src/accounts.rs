@@ -14,8 +14,8 @@ use anyhow::Context;
 use nilometer_accounts::{
     Backup, Binding, CreatedKey, Directory, ExposeSecret, KeyRequest, NewUser, Restored,
 };
+use nilometer_clock::{SharedClock, SystemClock};
 use nilometer_contract::{Timestamp, Validity};
-use nilometer_source::{SharedClock, SystemClock};
 use serde_json::json;
 
 use crate::access;

@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use nilometer_agent::{Agent, Watched};
-use nilometer_contract::{
-    BatchBuilder, EVENTS, LifecycleEvent, MICROS_PER_SECOND, SAMPLES, Timestamp, encode,
-    partition_of,
-};
-use nilometer_log::{Log, LogError, TopicConfig, TopicPartition};
+use nilometer_clock::{EpochClock, SharedClock};
+use nilometer_contract::{Causes, MICROS_PER_SECOND, Timestamp};
+use nilometer_log::{Log, LogError};
+use nilometer_producer::{Producer, Topics, Unappended};
 use nilometer_simulated::{FleetConfig, SOURCE, SimulatedSource};
-use nilometer_source::{EpochClock, Observation, SharedClock};
+use nilometer_source::Observation;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -75,8 +73,7 @@ pub(crate) struct Demo {
 
 /// Steps on their way to the log.
 struct Group {
-    events: Vec<LifecycleEvent>,
-    samples: BatchBuilder,
+    seen: Observation,
     steps: u64,
     upto: Timestamp,
 }
@@ -151,12 +148,12 @@ impl Demo {
         registry: prometheus::Registry,
         cancel: CancellationToken,
     ) -> anyhow::Result<()> {
-        let partitions = self.ensure_topics().await?;
+        let producer = self.producer().await?;
         while self.clock.now().0 - self.remembered.told.0 > PAST_STEP_MICROS {
             if cancel.is_cancelled() {
                 return Ok(());
             }
-            self.fill_in(partitions, &cancel).await?;
+            self.fill_in(&producer, &cancel).await?;
         }
         let fleet = self.fleet();
         let (pushed, outlet) = mpsc::channel(64);
@@ -175,20 +172,17 @@ impl Demo {
         agent.run(cancel).await.context("the demo's agent failed")
     }
 
-    async fn ensure_topics(&self) -> anyhow::Result<u32> {
-        let mut partitions = 0;
-        for name in [EVENTS, SAMPLES] {
-            let topic = TopicConfig {
-                name: name.to_owned(),
-                partitions: self.config.log.partitions,
-                retention: self.config.log.retention,
-            };
-            partitions = self.log.ensure_topic(&topic).await.context("the log is not ready")?;
-        }
-        Ok(partitions)
+    async fn producer(&self) -> anyhow::Result<Arc<Producer>> {
+        let topics = Topics::new(self.config.log.partitions, self.config.log.retention);
+        let producer = Producer::open(self.log.clone(), topics).await;
+        Ok(Arc::new(producer.context("the log is not ready")?))
     }
 
-    async fn fill_in(&mut self, partitions: u32, cancel: &CancellationToken) -> anyhow::Result<()> {
+    async fn fill_in(
+        &mut self,
+        producer: &Arc<Producer>,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let fleet = self.fleet();
         let (from, end) = (self.remembered.told, self.clock.now());
         let steps = (end.0 - from.0).div_euclid(PAST_STEP_MICROS).max(0) as u64;
@@ -200,8 +194,8 @@ impl Demo {
             if cancel.is_cancelled() {
                 break;
             }
-            let (steps, samples, upto) = (group.steps, group.samples.len(), group.upto);
-            self.send(group, partitions).await?;
+            let (steps, samples, upto) = (group.steps, group.seen.samples.len(), group.upto);
+            Self::send(group, producer).await?;
             self.remembered.told = upto;
             remember(&self.memory, &self.remembered)?;
             self.progress.done.fetch_add(steps, Ordering::Relaxed);
@@ -215,49 +209,21 @@ impl Demo {
         Ok(())
     }
 
-    async fn send(&self, group: Group, partitions: u32) -> anyhow::Result<()> {
-        let mut events: Vec<Vec<Bytes>> = vec![Vec::new(); partitions as usize];
-        for event in &group.events {
-            let home = partition_of(&event.resource.id, partitions) as usize;
-            events[home].push(event.encode()?.into());
-        }
-        for (partition, payloads) in (0..).zip(events) {
-            self.append(EVENTS, partition, payloads).await?;
-        }
-        let parts = tokio::task::spawn_blocking(move || {
-            let parts = group.samples.build_partitioned(partitions).into_iter();
-            parts
-                .map(|(partition, batch)| Ok((partition, encode(&batch)?)))
-                .collect::<anyhow::Result<Vec<_>>>()
-        });
-        for (partition, records) in parts.await.context("encoding broke off")?? {
-            let payloads = records.into_iter().map(Bytes::from).collect();
-            self.append(SAMPLES, partition, payloads).await?;
+    /// Brings a group to the log, and waits while the log is away.
+    async fn send(group: Group, producer: &Arc<Producer>) -> anyhow::Result<()> {
+        let encoder = producer.clone();
+        let produced = tokio::task::spawn_blocking(move || encoder.produce(group.seen));
+        let produced = produced.await.context("encoding broke off")?;
+        let mut left = produced.whole().context("the demo breaks a bound")?;
+        while let Err(Unappended { left: again, cause }) = producer.append(left).await {
+            if !matches!(cause, LogError::Unavailable { .. }) {
+                return Err(cause).context("the log refused the demo");
+            }
+            tracing::warn!(error = %Causes(&cause), "the log is away, the demo waits");
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            left = again;
         }
         Ok(())
-    }
-
-    /// Appends, and waits while the log is away.
-    async fn append(
-        &self,
-        topic: &str,
-        partition: u32,
-        payloads: Vec<Bytes>,
-    ) -> anyhow::Result<()> {
-        if payloads.is_empty() {
-            return Ok(());
-        }
-        let to = TopicPartition { topic: topic.to_owned(), partition };
-        loop {
-            match self.log.append(&to, payloads.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(LogError::Unavailable { what, .. }) => {
-                    tracing::warn!(what, "the log is away, the demo waits");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                }
-                Err(error) => return Err(error).context("the log refused the demo"),
-            }
-        }
     }
 }
 
@@ -269,22 +235,18 @@ fn make(
     end: Timestamp,
     groups: &mpsc::Sender<Group>,
 ) -> anyhow::Result<()> {
-    let mut source = SimulatedSource::new(fleet, clock)?;
-    if from > fleet.start {
-        source = SimulatedSource::resume(
-            fleet,
-            Arc::new(nilometer_source::SystemClock),
-            fleet.steps_until(from),
-        )?;
-    }
+    let mut source = match from > fleet.start {
+        true => SimulatedSource::resume(fleet, clock, fleet.steps_until(from))?,
+        false => SimulatedSource::new(fleet, clock)?,
+    };
     let mut group = Group::default();
     for (at, observation) in source.backfill(end, PAST_STEP_MICROS) {
         let Observation { samples, events, .. } = observation;
-        group.samples.append(samples);
-        group.events.extend(events);
+        group.seen.samples.append(samples);
+        group.seen.events.extend(events);
         group.steps += 1;
         group.upto = at;
-        if group.samples.len() >= GROUP_SAMPLES
+        if group.seen.samples.len() >= GROUP_SAMPLES
             && groups.blocking_send(std::mem::take(&mut group)).is_err()
         {
             return Ok(());
@@ -298,8 +260,7 @@ fn make(
 
 impl Default for Group {
     fn default() -> Self {
-        let samples = BatchBuilder::new(SOURCE);
-        Group { events: Vec::new(), samples, steps: 0, upto: Timestamp::default() }
+        Group { seen: Observation::new(SOURCE), steps: 0, upto: Timestamp::default() }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nilometer_agent::AgentConfig;
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Catalogue, EVENTS, GAPS, Origin, SAMPLES, TableDef, catalogue};
 use nilometer_engine::Limits;
 use nilometer_http::gate::AUDIT_TABLE;
@@ -28,7 +29,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static TableDef> {
 
 impl Config {
     /// The log: Kafka where brokers are named, else the embedded one.
-    pub(crate) fn open_log(&self) -> anyhow::Result<Arc<dyn Log>> {
+    pub(crate) fn open_log(&self, clock: SharedClock) -> anyhow::Result<Arc<dyn Log>> {
         if self.kafka.bootstrap.is_empty() {
             let embedded = EmbeddedConfig {
                 segment_bytes: self.log.segment,
@@ -36,8 +37,8 @@ impl Config {
                 fsync: self.log.fsync,
                 ..EmbeddedConfig::new(self.data.dir.join("log"))
             };
-            let log = EmbeddedLog::open(embedded).context("the embedded log cannot be opened")?;
-            return Ok(Arc::new(log));
+            let log = EmbeddedLog::open(embedded, clock);
+            return Ok(Arc::new(log.context("the embedded log cannot be opened")?));
         }
         let kafka = KafkaConfig {
             security: self.kafka.security.clone(),
@@ -58,13 +59,13 @@ impl Config {
     }
 
     /// Where the tables are.
-    pub(crate) fn open_storage(&self) -> anyhow::Result<Storage> {
+    pub(crate) fn open_storage(&self, clock: SharedClock) -> anyhow::Result<Storage> {
         let location = match self.store.location.as_str() {
             "" => self.data.dir.join("tables").display().to_string(),
             location => location.to_owned(),
         };
         let storage = StorageConfig { location, options: self.store.options.clone() };
-        Storage::open(&storage).context("the tables cannot be opened")
+        Storage::open(&storage, clock).context("the tables cannot be opened")
     }
 
     /// Meters and kinds that are declared: those of the program and of the operator's files.

@@ -1,8 +1,10 @@
 //! `nilometer repair`: the tables read through, and what is damaged restored from the log.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
+use nilometer_clock::{SharedClock, SystemClock};
 use nilometer_ingest::repair;
 
 use crate::config::Config;
@@ -10,7 +12,8 @@ use crate::screen::say;
 
 /// Says how it goes on; fails if rows are lost that the log does not have any more.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    let (log, storage) = (config.open_log()?, config.open_storage()?);
+    let clock: SharedClock = Arc::new(SystemClock);
+    let (log, storage) = (config.open_log(clock.clone())?, config.open_storage(clock)?);
     let done =
         repair(&storage, log, &config.ingest()?, |line| drop(say(&format!("{line}\n")))).await;
     let done = done.context("the tables cannot be repaired")?;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nilometer_agent::{Agent, Status};
+use nilometer_clock::{Clock, EpochClock, SharedClock, SystemClock};
 use nilometer_controller::Controller;
 use nilometer_engine::Engine;
 use nilometer_http::Surface;
@@ -22,7 +23,6 @@ use nilometer_ledger::{Ledger, LedgerConfig};
 use nilometer_log::Log;
 use nilometer_placement::plan::Plan;
 use nilometer_serve::{NodePrices, Scheduler};
-use nilometer_source::{Clock, EpochClock, SharedClock, SystemClock};
 use nilometer_store::{Holder, Storage};
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -159,7 +159,7 @@ impl Process {
     }
 
     async fn wire(&mut self, roles: Roles, up: Option<&Up>) -> anyhow::Result<Arc<dyn Log>> {
-        let log = self.config.open_log()?;
+        let log = self.config.open_log(self.clock.clone())?;
         let demo = up.filter(|up| up.demo);
         let demo = demo
             .map(|up| Demo::open(&self.config, up, log.clone(), self.clock.clone()))
@@ -169,7 +169,7 @@ impl Process {
             self.config.ingest.metering_start = Some(demo.start());
         }
         if roles.ingest || roles.query {
-            let storage = self.config.open_storage()?;
+            let storage = self.config.open_storage(self.clock.clone())?;
             let tables = match roles.ingest {
                 true => self.ingest(log.clone(), &storage, roles.name).await?,
                 false => self.follow(log.clone(), &storage).await?,
@@ -211,13 +211,12 @@ impl Process {
         self.ingesters.spawn("ingest", async move { Ok(ingester.run(cancel).await?) });
         let (storage, clock) = (storage.clone(), self.clock.clone());
         let cancel = self.workers.cancel.clone();
-        let now = move || clock.now();
         self.workers.spawn("maintenance", async move {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 owned = owns.wait_for(|owns| *owns) => drop(owned),
             }
-            Ok(maintain(storage, config, metrics, now, cancel).await?)
+            Ok(maintain(storage, config, metrics, clock, cancel).await?)
         });
         Ok(tables)
     }
@@ -285,11 +284,9 @@ impl Process {
     }
 
     fn schedule(&mut self, log: Arc<dyn Log>, control: bool) -> anyhow::Result<()> {
-        let clock = self.clock.clone();
-        let now = Arc::new(move || clock.now());
-        let config = self.config.scheduler();
+        let (config, clock) = (self.config.scheduler(), self.clock.clone());
         let prices = NodePrices::new(self.config.price_book()?, self.config.catalogue()?);
-        let scheduler = Scheduler::new(log, config, prices, now, &self.registry)?;
+        let scheduler = Scheduler::new(log, config, prices, clock, &self.registry)?;
         self.serve(scheduler.surface());
         let ready = scheduler.clone();
         self.readiness.push(Arc::new(move || match ready.is_caught_up() {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nilometer_agent::Status;
+use nilometer_clock::{Clock, SystemClock};
 use nilometer_contract::{MICROS_PER_DAY, Timestamp};
 use nilometer_engine::Engine;
 use nilometer_ingest::Metrics;
 use nilometer_ledger::Ledger;
-use nilometer_source::{Clock, SystemClock};
 use nilometer_usage::Window;
 use rustix::termios::tcgetwinsize;
 use tokio::sync::watch;

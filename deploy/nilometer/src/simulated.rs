@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use nilometer_clock::{Clock, SharedClock};
 use nilometer_contract::{Timestamp, micros};
 use nilometer_simulated::{FleetConfig, SOURCE, SimulatedSource};
-use nilometer_source::{Clock, Discovery, Observation, Outlet, SharedClock, Source, SourceError};
+use nilometer_source::{Discovery, Observation, Outlet, Source, SourceError};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nilometer_agent::Watched;
+use nilometer_clock::{SharedClock, SystemClock};
 use nilometer_cri::CriConfig;
 use nilometer_host::HostConfig;
 use nilometer_libvirt::LibvirtConfig;
-use nilometer_source::{Discovery, Outlet, SharedClock, SystemClock};
+use nilometer_source::{Discovery, Outlet};
 use tokio::sync::mpsc;
 use tracing::info;
 

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use nilometer_clock::Clock;
 use nilometer_contract::Timestamp;
-use nilometer_source::Clock;
 use tokio::sync::watch;
 
 use crate::world::{START, World};

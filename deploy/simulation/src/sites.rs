@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nilometer_agent::{Agent, AgentConfig, Watched};
+use nilometer_clock::{EpochClock, SharedClock, SystemClock};
 use nilometer_contract::{EVENTS, GAPS, SAMPLES};
 use nilometer_engine::{Engine, Limits};
 use nilometer_ingest::{IngestConfig, Ingester, Metrics, maintain};
 use nilometer_ledger::{Ledger, LedgerConfig};
 use nilometer_log::{Log, TopicConfig};
 use nilometer_rating::PriceBook;
-use nilometer_source::{EpochClock, SharedClock};
 use nilometer_store::{CompactionPolicy, Storage};
 use object_store::ObjectStore;
 use prometheus::Registry;
@@ -76,13 +76,13 @@ impl Ground {
     /// The tables as a part of a host's process sees them, by its number from 0 to 2.
     fn storage(&self, host: &Arc<Host>, part: u64) -> anyhow::Result<Storage> {
         let store = Arc::new(RemoteStore::new(&self.objects, host, part));
-        Ok(Storage::local(&self.folder.join("tables"))?.through(|_| store))
+        Ok(Storage::local(&self.folder.join("tables"), Arc::new(SystemClock))?.through(|_| store))
     }
 
     /// The tables as they are, past every fault.
     pub(crate) fn bare_storage(&self) -> anyhow::Result<Storage> {
         let objects = self.objects.clone();
-        Ok(Storage::local(&self.folder.join("tables"))?.through(|_| objects))
+        Ok(Storage::local(&self.folder.join("tables"), Arc::new(SystemClock))?.through(|_| objects))
     }
 }
 
@@ -247,13 +247,12 @@ async fn ingest(
     let (book, time) = (price_book()?, clock.clone());
     let ledger = Ledger::open_with(config_of_bills, engine, &for_bills, book, time, &registry);
     let ledger = ledger.await?;
-    let now = move || clock.now();
     let ((), (), ()) = tokio::try_join!(
         async { anyhow::Ok(ingester.run(cancel.clone()).await?) },
         async {
             // Each part has instants of its own, so that their order is always the same.
             host.wait(7, Duration::ZERO).await;
-            anyhow::Ok(maintain(for_upkeep, config, metrics, now, cancel.clone()).await?)
+            anyhow::Ok(maintain(for_upkeep, config, metrics, clock, cancel.clone()).await?)
         },
         async {
             host.wait(8, Duration::ZERO).await;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nilometer_clock::{Clock, EpochClock};
 use nilometer_contract::{Change, LifecycleEvent, Timestamp};
-use nilometer_source::{Clock, EpochClock, Observation, Source, SourceError};
+use nilometer_source::{Observation, Source, SourceError};
 
 use crate::estate::Thing;
 use crate::host::Host;

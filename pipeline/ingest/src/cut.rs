@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
 use nilometer_contract::{Gap, LifecycleEvent, TableDef, Timestamp};
+use nilometer_log::{LogId, Mark};
 use nilometer_store::Position;
 
 use crate::lag::Lag;
 use crate::rows::{DeadLetter, FedRow, TableRow, batch_of};
-use crate::stream::{LogId, Mark, Origin, Stream};
+use crate::stream::{Origin, Stream};
 use crate::tables::{DEAD_LETTERS, EVENTS, GAPS};
 
 /// Position of each partition's log: where the cut starts in the topic's own table, and its end.

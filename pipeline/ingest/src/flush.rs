@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Causes, EVENTS, GAPS, RowSource, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
-use nilometer_source::SharedClock;
 use nilometer_store::{Add, CommitError, Position, Row, StoreError, Table, write_samples};
 use tokio::sync::Mutex;
 use tokio::time::Instant;

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use nilometer_log::Log;
-use nilometer_source::SharedClock;
+use nilometer_clock::SharedClock;
+use nilometer_log::{Log, LogId, Mark};
 use nilometer_store::{Storage, StoreError, Table};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::ownership::IngestError;
 use crate::positions::has;
 use crate::sink::Sink;
-use crate::stream::{LogId, Mark, Origin, Stream};
+use crate::stream::{Origin, Stream};
 use crate::tail::{Tail, prepare};
 use crate::view::Tables;
 

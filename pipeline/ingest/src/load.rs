@@ -9,7 +9,7 @@ use nilometer_contract::{
     Causes, Change, Epoch, HistoryBounds, LifecycleEvent, MeterKind, Resource, Statement,
     Timestamp, micros,
 };
-use nilometer_log::{Log, TopicPartition};
+use nilometer_log::{Log, LogId, Mark, TopicPartition};
 use nilometer_store::{DataFile, Description, StoreError, Table, rows_of};
 use tracing::warn;
 
@@ -26,7 +26,7 @@ use crate::ownership::IngestError;
 use crate::plausible::Plausible;
 use crate::sink::Sink;
 use crate::state::State;
-use crate::stream::{LogId, Mark, Stream};
+use crate::stream::Stream;
 use crate::turns::{Turn, Turns};
 use crate::view::Shared;
 

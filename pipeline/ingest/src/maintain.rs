@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Causes, Timestamp, micros};
 use nilometer_store::{CommitError, SAMPLES, Storage, StoreError, Table, compact, horizon, vacuum};
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ pub async fn maintain(
     storage: Storage,
     config: IngestConfig,
     metrics: Metrics,
-    now: impl Fn() -> Timestamp + Send + Sync,
+    clock: SharedClock,
     cancel: CancellationToken,
 ) -> Result<(), StoreError> {
     let mut tables = Vec::new();
@@ -61,7 +62,7 @@ pub async fn maintain(
             if cancel.is_cancelled() {
                 return Ok(());
             }
-            let done = upkeep.round(table, now(), vacuum_due).await;
+            let done = upkeep.round(table, clock.now(), vacuum_due).await;
             if let Err(error) = done {
                 let name = upkeep.tables[table].def().name;
                 warn!(table = name, error = %Causes(&error), "maintenance failed");

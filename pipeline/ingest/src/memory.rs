@@ -9,10 +9,11 @@ use std::collections::{BTreeSet, HashMap};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use nilometer_contract::MICROS_PER_HOUR;
+use nilometer_log::LogId;
 use nilometer_store::{Row, SeriesId, rows_of, sample_batch};
 
 use crate::index::SeriesIndex;
-use crate::stream::{LogId, Origin};
+use crate::stream::Origin;
 
 /// Rows of one finished chunk.
 const CHUNK_ROWS: usize = 64 * 1024;

@@ -1,12 +1,13 @@
 //! What maintenance finds missing, or makes so, as rows of `gaps`.
 
 use nilometer_contract::{Gap, GapKind, RowSource, Timestamp};
+use nilometer_log::LogId;
 use nilometer_store::{CommitError, DataFile, Expired, Position, Table, Unread};
 use prometheus::IntCounter;
 use tracing::warn;
 
 use crate::rows::batch_of;
-use crate::stream::{LogId, Origin};
+use crate::stream::Origin;
 use crate::tables::GAPS;
 use crate::tell::told;
 

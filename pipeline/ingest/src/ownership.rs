@@ -12,8 +12,8 @@ use nilometer_contract::Causes;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nilometer_clock::SharedClock;
 use nilometer_log::{Log, LogError};
-use nilometer_source::SharedClock;
 use nilometer_store::{
     Claimant, CommitError, Holder, Lease, LeaseError, Storage, StoreError, Taken,
 };

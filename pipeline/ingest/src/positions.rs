@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use nilometer_contract::GAPS;
+use nilometer_log::LogId;
 use nilometer_store::{CommitError, Position, Row, StoreError, Table};
 
 use crate::beginning::start_of;
 use crate::cut::Cut;
 use crate::rows::commits_batch;
 use crate::sink::{Sink, owned_by};
-use crate::stream::{LogId, Origin, Stream};
+use crate::stream::{Origin, Stream};
 
 /// The log that each partition is read as.
 type Reading = BTreeMap<(&'static str, u32), LogId>;

@@ -1,10 +1,9 @@
 //! One record of the samples topic on its way in: decoded, with the digests of its labels.
 
 use nilometer_contract::{EpochId, SampleBatch, Statement, decode};
-use nilometer_log::Record;
+use nilometer_log::{Mark, Record};
 use nilometer_store::{Description, SeriesId, SeriesKey, subject_hash, text_hash};
 
-use crate::stream::Mark;
 use crate::tell::told;
 
 /// A decoded record.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use nilometer_contract::{Applied, EVENTS, GAPS, Gap, History, LifecycleEvent, SAMPLES, Timestamp};
-use nilometer_log::{Log, LogError, Record, TopicPartition};
+use nilometer_log::{Log, ReadEvent, ReadPosition, Reader, Record, TopicPartition};
 use nilometer_store::{Add, Row, SAMPLES as SAMPLES_TABLE, StoreError, Table, rows_of};
 use prometheus::Registry;
 
@@ -194,10 +194,11 @@ impl Replay {
     ) -> Result<(), IngestError> {
         let (files, finder) = (sink.samples.files(), sink.samples.finder());
         for (stream, low, high) in ranges {
-            state.next.insert(stream, low);
-            let mut at = low;
-            while at < high {
-                for record in self.fetch(stream, &mut at, high).await? {
+            let mut reader = self.reader(stream, low);
+            while let Some(records) = next_below(&mut reader, high).await? {
+                // What is missing before them was noted when it was found to be.
+                state.next.extend(records.first().map(|first| (stream, first.offset)));
+                for record in records {
                     state.apply_samples(stream, Prepared::of(record));
                 }
                 let settled = settle_suspects(state, &files, &finder).await;
@@ -209,27 +210,12 @@ impl Replay {
         Ok(())
     }
 
-    /// The next records of a range; moves on past them.
-    async fn fetch(
-        &self,
-        stream: Stream,
-        at: &mut u64,
-        high: u64,
-    ) -> Result<Vec<Record>, IngestError> {
+    /// Reads what the log has from an offset on.
+    fn reader(&self, stream: Stream, next: u64) -> Reader {
         let Stream { topic, partition, log } = stream;
-        let from = TopicPartition { topic: topic.to_owned(), partition };
-        let log = log.incarnation();
-        let fetched = self.log.fetch(&from, log, *at, FETCH_BYTES, Duration::ZERO).await;
-        let mut records = match fetched {
-            Err(LogError::Truncated { low, .. }) if low > *at => {
-                *at = low;
-                return Ok(Vec::new());
-            }
-            fetched => fetched.map_err(IngestError::Log)?,
-        };
-        *at = records.last().map_or(high, |last| last.offset + 1);
-        records.retain(|record| record.offset < high);
-        Ok(records)
+        let at = TopicPartition { topic: topic.to_owned(), partition };
+        let from = ReadPosition { log, next, mark: None };
+        Reader::new(self.log.clone(), at, from, FETCH_BYTES).without_waiting()
     }
 
     /// Records of another topic that are in the log and not in its table.
@@ -244,9 +230,8 @@ impl Replay {
         let known = known(sink.home(topic)).await.map_err(IngestError::Store)?;
         let mut missing = Vec::new();
         for (stream, low, high) in ranges {
-            let mut at = low;
-            while at < high {
-                let records = self.fetch(stream, &mut at, high).await?;
+            let mut reader = self.reader(stream, low);
+            while let Some(records) = next_below(&mut reader, high).await? {
                 let lacking =
                     records.into_iter().map(|record| (Origin::at(stream, record.offset), record));
                 missing.extend(lacking.filter(|(origin, _)| !known.holds(origin)));
@@ -269,6 +254,22 @@ impl Replay {
             }
         }
     }
+}
+
+/// The next records below an offset; none where the log has no more.
+async fn next_below(reader: &mut Reader, high: u64) -> Result<Option<Vec<Record>>, IngestError> {
+    while reader.position().next < high {
+        match reader.next().await.map_err(IngestError::Log)? {
+            ReadEvent::Records(mut records) => {
+                records.retain(|record| record.offset < high);
+                return Ok(Some(records));
+            }
+            ReadEvent::Missing(_) | ReadEvent::End(_) => {}
+            ReadEvent::Begun(why) => return Err(IngestError::Log(why)),
+            ReadEvent::Idle => break,
+        }
+    }
+    Ok(None)
 }
 
 /// Offsets of each partition that commits of the spans covered: from the first to the last.

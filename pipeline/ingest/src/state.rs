@@ -9,7 +9,7 @@ use bytes::Bytes;
 use nilometer_contract::{
     Conflict, Epoch, Feed, GAPS, Gap, ResourceKind, RowSource, SAMPLES, TableDef, Timestamp,
 };
-use nilometer_log::Record;
+use nilometer_log::{LogId, Mark, Record};
 use nilometer_store::Row;
 use serde_json::json;
 use tracing::warn;
@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::plausible::Plausible;
 use crate::record::{Content, Prepared, Refused};
 use crate::rows::{DeadLetter, FedRow, TableRow};
-use crate::stream::{LogId, Mark, Origin, Stream};
+use crate::stream::{Origin, Stream};
 use crate::turns::{Turn, Turns};
 use crate::view::Shared;
 
@@ -273,11 +273,11 @@ impl State {
         if origin.offset < expected {
             return false;
         }
-        let at = Timestamp(appended_at_micros);
-        self.end_gaps(stream, at);
-        if origin.offset > expected {
-            self.note_missing(stream, expected, origin.offset, at);
-        }
+        assert!(
+            origin.offset == expected,
+            "invariant 2: what is missing is noted before what follows"
+        );
+        self.end_gaps(stream, Timestamp(appended_at_micros));
         self.dirty = true;
         self.next.insert(stream, origin.offset + 1);
         true

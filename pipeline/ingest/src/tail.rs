@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Causes, DEAD_LETTERS, EVENTS, GAPS, RowSource, SAMPLES};
-use nilometer_log::{Log, LogError, TopicConfig};
-use nilometer_source::SharedClock;
+use nilometer_log::{Log, LogError, Mark, ReadPosition, Reader, TopicConfig, TopicPartition};
 use nilometer_store::Finder;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -135,16 +135,20 @@ impl Tail {
         for &(topic, partitions) in &self.topics {
             for partition in 0..partitions {
                 let stream = self.state.reads(topic, partition);
-                let cursor = Cursor {
-                    stream,
+                let at = TopicPartition { topic: topic.to_owned(), partition };
+                let from = ReadPosition {
+                    log: stream.log,
                     next: self.state.next.get(&stream).copied().unwrap_or(0),
                     mark: self.state.marks.get(&stream).copied(),
+                };
+                let cursor = Cursor {
+                    stream,
+                    reader: Reader::new(self.log.clone(), at, from, self.config.fetch_bytes),
                     wanted: self.wanted.entry((topic, partition)).or_default().clone(),
-                    fetch_bytes: self.config.fetch_bytes,
                     retry_pause: self.config.retry_pause,
                     metrics: self.state.metrics.clone(),
                 };
-                tokio::spawn(cursor.follow(self.log.clone(), sender.clone(), cancel.clone()));
+                tokio::spawn(cursor.follow(sender.clone(), cancel.clone()));
             }
         }
         events
@@ -168,7 +172,7 @@ impl Tail {
                 }
                 self.settle().await;
             }
-            Event::Records { stream, records, mark } => {
+            Event::Records { stream, records } => {
                 self.count(stream.topic, records.len());
                 for some in records.chunks(APPLIED_AT_ONCE) {
                     match stream.topic {
@@ -177,7 +181,7 @@ impl Tail {
                     }
                     tokio::task::yield_now().await;
                 }
-                self.state.marks.insert(stream, mark);
+                self.state.marks.extend(records.last().map(|last| (stream, Mark::of(last))));
             }
             Event::CaughtUp => self.state.metrics.starting.dec(),
             Event::Truncated { stream, low } => {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Catalogue, History, ResourceKind, TableDef, Timestamp};
-use nilometer_source::SharedClock;
 use nilometer_store::{Files, SeriesColumn};
 use tokio::sync::watch;
 

@@ -22,7 +22,7 @@ use crate::file::stats_of;
 use crate::files::DataFile;
 use crate::log::Unread;
 use crate::sums::Sums;
-use crate::table::{StoreError, Table, now_millis};
+use crate::table::{StoreError, Table};
 
 /// Begins the application id of a file that was set aside; the path follows.
 const ASIDE: &str = "aside/";
@@ -275,7 +275,7 @@ impl Table {
                 .map(|(column, value)| (column.to_owned(), Some(value)))
                 .into_iter()
                 .collect(),
-            modification_time: now_millis(),
+            modification_time: self.now_millis(),
             data_change: true,
             ..Add::default()
         };

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::files::DataFile;
 use crate::log::{Beaten, Commit};
-use crate::table::{StoreError, Table, now_millis};
+use crate::table::{StoreError, Table};
 
 /// How far one partition of the log is stored: every offset below `next` is in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,10 +113,11 @@ impl Table {
         data_change: bool,
     ) -> Result<(), CommitError> {
         adds.iter_mut().for_each(|add| add.data_change = data_change);
+        let now = self.now_millis();
         let removes = files.iter().map(|file| Remove {
             path: file.path.clone(),
             data_change,
-            deletion_timestamp: Some(now_millis()),
+            deletion_timestamp: Some(now),
             extended_file_metadata: Some(true),
             partition_values: Some(file.partition_values()),
             size: Some(file.size as i64),
@@ -142,7 +143,7 @@ impl Table {
         }
         let commit = Commit {
             id: Uuid::new_v4().to_string(),
-            at: now_millis(),
+            at: self.now_millis(),
             operation,
             adds,
             removes,

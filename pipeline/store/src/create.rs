@@ -6,17 +6,15 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::log::{Commit, RETENTION};
-use crate::table::now_millis;
 use nilometer_contract::TableDef;
 
-/// The first commit of a table.
-pub(crate) fn creation(def: &TableDef) -> Commit {
+/// The first commit of a table, at an instant in milliseconds.
+pub(crate) fn creation(def: &TableDef, at: i64) -> Commit {
     let schema: Result<StructType, _> = def.schema().as_ref().try_into_kernel();
     let schema = match schema {
         Ok(schema) => json!(schema).to_string(),
         Err(error) => panic!("the columns of {} have Delta types: {error}", def.name),
     };
-    let at = now_millis();
     let metadata = json!({
         "id": Uuid::new_v4(),
         "name": def.name,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use deltalake_core::logstore::ObjectStoreRef;
+use nilometer_clock::SharedClock;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use serde::Deserialize;
@@ -49,6 +50,7 @@ impl fmt::Debug for StorageConfig {
 pub struct Storage {
     root: Url,
     store: ObjectStoreRef,
+    clock: SharedClock,
     /// Shared by all tables that are opened from here.
     suspects: Suspects,
     /// None for a local folder, of which is known what it does.
@@ -63,16 +65,17 @@ struct Untried {
 
 impl Storage {
     /// Opens the place; creates a local folder that is missing. Whether an object store is there
-    /// and fit shows when the first table is opened.
-    pub fn open(config: &StorageConfig) -> Result<Self, StoreError> {
+    /// and fit shows when the first table is opened. The clock is for what Delta notes of files and
+    /// commits, and for the age of files that nobody needs.
+    pub fn open(config: &StorageConfig, clock: SharedClock) -> Result<Self, StoreError> {
         match config.location.starts_with("s3://") {
-            true => Self::s3(config),
-            false => Self::local(config.location.as_ref()),
+            true => Self::s3(config, clock),
+            false => Self::local(config.location.as_ref(), clock),
         }
     }
 
     /// A folder of this machine.
-    pub fn local(path: &std::path::Path) -> Result<Self, StoreError> {
+    pub fn local(path: &std::path::Path, clock: SharedClock) -> Result<Self, StoreError> {
         let refused = |cause: std::io::Error| StoreError::Location {
             location: path.display().to_string(),
             cause: Box::new(cause),
@@ -86,16 +89,18 @@ impl Storage {
         Ok(Storage {
             root,
             store: Arc::new(DurableLocal::default()),
+            clock,
             suspects: Suspects::default(),
             untried: None,
         })
     }
 
-    fn s3(config: &StorageConfig) -> Result<Self, StoreError> {
+    fn s3(config: &StorageConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let Opened { root, store, from_instance } = s3::open(config)
             .map_err(|cause| StoreError::Location { location: config.location.clone(), cause })?;
         let untried = Untried { from_instance, tried: OnceCell::new() };
-        Ok(Storage { root, store, suspects: Suspects::default(), untried: Some(Arc::new(untried)) })
+        let (suspects, untried) = (Suspects::default(), Some(Arc::new(untried)));
+        Ok(Storage { root, store, clock, suspects, untried })
     }
 
     /// Opens a table; creates it when it is missing.
@@ -123,6 +128,7 @@ impl Storage {
             def,
             Arc::new(PrefixStore::new(self.store.clone(), folder)),
             self.suspects.clone(),
+            self.clock.clone(),
         )
         .await
     }

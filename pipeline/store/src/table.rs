@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use deltalake_core::kernel::Add;
 use deltalake_core::logstore::ObjectStoreRef;
+use nilometer_clock::SharedClock;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use uuid::Uuid;
@@ -70,6 +71,7 @@ pub struct Table {
     def: &'static TableDef,
     pub(crate) log: Log,
     pub(crate) state: State,
+    clock: SharedClock,
     /// When it was last known to be up to date, by the time of day.
     asked: i64,
     pub(crate) suspects: Suspects,
@@ -83,13 +85,14 @@ impl Table {
         def: &'static TableDef,
         store: ObjectStoreRef,
         suspects: Suspects,
+        clock: SharedClock,
     ) -> Result<Self, StoreError> {
         let log = Log::new(def, store);
         let state = match log.load().await? {
             Some(state) => state,
             None => {
                 // Another may create it at the same time: then it is there all the same.
-                let created = log.begin(&creation(def)).await;
+                let created = log.begin(&creation(def, millis(&clock))).await;
                 match log.load().await? {
                     Some(state) => state,
                     None => {
@@ -98,12 +101,18 @@ impl Table {
                 }
             }
         };
-        Ok(Table { def, log, state, asked: now_millis(), suspects, left_out: HashSet::new() })
+        let (asked, left_out) = (millis(&clock), HashSet::new());
+        Ok(Table { def, log, state, clock, asked, suspects, left_out })
     }
 
     /// Definition of the table.
     pub fn def(&self) -> &'static TableDef {
         self.def
+    }
+
+    /// The time that Delta notes of files and commits, in milliseconds.
+    pub(crate) fn now_millis(&self) -> i64 {
+        millis(&self.clock)
     }
 
     /// Version of the table that is being looked at.
@@ -135,7 +144,7 @@ impl Table {
     /// Looks at the newest version; says whether it changed. Costs one request if it did not.
     pub async fn refresh(&mut self) -> Result<bool, StoreError> {
         let mut changed = self.log.advance(&mut self.state).await?;
-        let now = now_millis();
+        let now = self.now_millis();
         if changed {
             self.asked = now;
         } else if (now - self.asked).abs() >= DOUBT_MILLIS {
@@ -219,7 +228,7 @@ impl Table {
             path,
             partition_values: values.into_iter().collect(),
             size,
-            modification_time: now_millis(),
+            modification_time: self.now_millis(),
             data_change: true,
             stats: Some(stats),
             tags: sums.to_tags(),
@@ -265,13 +274,15 @@ impl Table {
 
     /// Writes a checkpoint if one is due; says whether it did.
     pub async fn keep_short(&mut self) -> Result<bool, StoreError> {
-        self.log.keep_short(&mut self.state, now_millis()).await
+        let now = self.now_millis();
+        self.log.keep_short(&mut self.state, now).await
     }
 
     /// Makes the version that could be read the one that everybody reads, without the commits that
     /// could not: to be done once it is said elsewhere that they are missing.
     pub async fn go_without(&mut self) -> Result<(), StoreError> {
-        self.log.settle(&mut self.state, now_millis()).await?;
+        let now = self.now_millis();
+        self.log.settle(&mut self.state, now).await?;
         self.state.unread.clear();
         Ok(())
     }
@@ -279,13 +290,12 @@ impl Table {
     /// Deletes what checkpoints made superfluous in the log, once it is a day old; says how many
     /// objects.
     pub async fn clean_log(&self) -> Result<usize, StoreError> {
-        self.log.clean_up(now_millis()).await
+        self.log.clean_up(self.now_millis()).await
     }
 }
 
-/// The time that Delta notes of files, in milliseconds.
-pub(crate) fn now_millis() -> i64 {
-    chrono::Utc::now().timestamp_millis()
+fn millis(clock: &SharedClock) -> i64 {
+    clock.now().0.div_euclid(1_000)
 }
 
 /// Runs what takes long off the async threads.

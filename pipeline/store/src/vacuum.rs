@@ -13,7 +13,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use crate::table::{StoreError, Table};
 
 /// Deletes data files that left the table, or that were written for nothing, longer ago than
-/// `age`; says how many.
+/// `age`; says how many. The stamps of the object store are compared with the table's clock.
 pub async fn vacuum(table: &Table, age: Duration) -> Result<usize, StoreError> {
     let dropped: &HashMap<String, i64> = &table.state.dropped;
     let files = table.files();
@@ -21,7 +21,7 @@ pub async fn vacuum(table: &Table, age: Duration) -> Result<usize, StoreError> {
     // Somebody may make them good again.
     let aside: HashSet<String> = table.aside().into_iter().collect();
     let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    let horizon = chrono::Utc::now().timestamp_millis().saturating_sub(age);
+    let horizon = table.now_millis().saturating_sub(age);
     let unused = |object: &ObjectMeta| {
         let path = object.location.as_ref();
         let data = path.ends_with(".parquet") && !path.starts_with("_delta_log");

@@ -15,8 +15,8 @@ mod limit;
 use std::sync::Arc;
 
 use axum::http::{HeaderValue, StatusCode, header};
+use nilometer_clock::SharedClock;
 use nilometer_contract::Principal;
-use nilometer_source::SharedClock;
 
 use crate::problem::Problem;
 use crate::route::Route;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nilometer_clock::SystemClock;
 use nilometer_contract::{Timestamp, catalogue};
 use nilometer_controller::{Config, ConfigError, Controller};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog};
@@ -19,7 +20,9 @@ const NOW: Timestamp = Timestamp(1_795_392_000_000_000);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn scheduler(dir: &tempfile::TempDir) -> Arc<Scheduler> {
-    let log = Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap());
+    let log = Arc::new(
+        EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap(),
+    );
     let prices = NodePrices::new(PriceBook::built_in(), Arc::new(catalogue().clone()));
     let config = nilometer_serve::Config::default();
     Scheduler::new(log, config, prices, Arc::new(|| NOW), &Registry::new()).unwrap()

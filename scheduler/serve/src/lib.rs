@@ -20,4 +20,4 @@ mod stream;
 
 pub use config::Config;
 pub use prices::NodePrices;
-pub use scheduler::{Now, Scheduler, SchedulerError};
+pub use scheduler::{Scheduler, SchedulerError};

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use nilometer_clock::SharedClock;
 use nilometer_contract::{Scope, Timestamp};
 use nilometer_log::{Log, LogError, TopicPartition};
 use prometheus::Registry;
@@ -37,9 +38,6 @@ use nilometer_placement::state::ClusterState;
 /// Most answers waiting to be recorded.
 const MAX_UNWRITTEN: usize = 4_096;
 
-/// The instant now.
-pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
 /// Reads events and samples from the log and answers where workloads should run.
 pub struct Scheduler {
     pub(crate) log: Arc<dyn Log>,
@@ -50,7 +48,7 @@ pub struct Scheduler {
     pub(crate) unwritten: Mutex<Option<mpsc::Receiver<(String, Bytes)>>>,
     snapshot: Mutex<Option<Snapshot>>,
     prices: NodePrices,
-    now: Now,
+    clock: SharedClock,
     caught_up: watch::Sender<bool>,
     records: mpsc::Sender<(String, Bytes)>,
 }
@@ -92,7 +90,7 @@ impl Scheduler {
         log: Arc<dyn Log>,
         config: Config,
         prices: NodePrices,
-        now: Now,
+        clock: SharedClock,
         registry: &Registry,
     ) -> Result<Arc<Self>, SchedulerError> {
         config.check().map_err(SchedulerError::Config)?;
@@ -106,7 +104,7 @@ impl Scheduler {
             unwritten: Mutex::new(Some(unwritten)),
             snapshot: Mutex::default(),
             prices,
-            now,
+            clock,
             caught_up: watch::Sender::new(false),
             records,
         }))
@@ -142,7 +140,7 @@ impl Scheduler {
     ) -> Result<(DecisionRecord, Decision), InvalidRequest> {
         request::check(&requests)?;
         let started = Instant::now();
-        let now = (self.now)();
+        let now = self.now();
         let policy = &self.config.policy;
         let mut guard = self.snapshot(now);
         let snapshot = guard.get_or_insert_default();
@@ -177,7 +175,7 @@ impl Scheduler {
             return None;
         }
         let started = Instant::now();
-        let now = (self.now)();
+        let now = self.now();
         let snapshot = self.snapshot(now).get_or_insert_default().clone();
         let plan = plan(&snapshot, &self.config.policy);
         let watermark = self.watermark(&snapshot);
@@ -198,7 +196,7 @@ impl Scheduler {
         if !scope.is_system() {
             return (Vec::new(), 0);
         }
-        let mut guard = self.snapshot((self.now)());
+        let mut guard = self.snapshot(self.now());
         let snapshot = guard.get_or_insert_default();
         let page = snapshot.nodes.iter().skip(offset).take(limit);
         let nothing = Load::default();
@@ -260,7 +258,7 @@ impl Scheduler {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        (self.now)()
+        self.clock.now()
     }
 
     pub(crate) fn watermark(&self, snapshot: &Snapshot) -> Watermark {

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use nilometer_contract::{
     Causes, EVENTS, LifecycleEvent, MICROS_PER_HOUR, SAMPLES, decode, partition_of,
 };
-use nilometer_log::{Incarnation, LogError, Record, TopicConfig, TopicPartition};
+use nilometer_log::{
+    LogError, ReadEvent, ReadPosition, Reader, Record, TopicConfig, TopicPartition, first_since,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -21,10 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::scheduler::{Progress, Scheduler, SchedulerError, lock};
 use nilometer_placement::record::DECISIONS;
 
-/// How long one fetch waits for records; new ones end it at once.
-const WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
-const LAG_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Time that decisions still queued get to be written after the scheduler is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -142,106 +141,75 @@ async fn read(
     at: TopicPartition,
     cancel: CancellationToken,
 ) -> Result<(), LogError> {
-    let mut next: Option<(Incarnation, u64)> = None;
-    let mut lag_known: Option<tokio::time::Instant> = None;
-    loop {
-        let step = step(&scheduler, &at, next, &mut lag_known);
-        let outcome = tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            outcome = step => outcome,
-        };
-        match outcome {
-            Ok(read) => next = Some(read),
-            Err(LogError::Truncated { asked, low, .. }) => {
-                let missed = low.saturating_sub(asked);
-                let topic = at.topic.as_str();
-                scheduler.metrics.missed.with_label_values(&[topic]).inc_by(missed);
-                tracing::warn!(topic, partition = at.partition, missed, "records gone unread");
-                next = next.map(|(log, _)| (log, low));
-                // Of what is gone nothing is waited for.
-                scheduler.update_progress(&at, |progress| progress.next = progress.next.max(low));
-            }
-            Err(LogError::Replaced { asked, found, .. }) => {
-                let (topic, partition) = (at.topic.as_str(), at.partition);
-                tracing::warn!(topic, partition, %asked, %found, "log was replaced, reading anew");
-                next = None;
-            }
-            Err(LogError::BeyondEnd { asked, high, .. }) => {
-                let (topic, partition) = (at.topic.as_str(), at.partition);
-                tracing::warn!(topic, partition, asked, high, "log lost its end, reading anew");
-                next = None;
-            }
-            Err(error @ LogError::Unavailable { .. }) => {
-                tracing::warn!(topic = at.topic, partition = at.partition, error = %Causes(&error), "log is away");
-                tokio::select! {
-                    () = cancel.cancelled() => return Ok(()),
-                    () = sleep(RETRY) => {}
+    let mut reader = None;
+    let reading = async {
+        loop {
+            match step(&scheduler, &at, &mut reader).await {
+                Ok(()) => {}
+                Err(error @ (LogError::Invalid(_) | LogError::Refused(_))) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(topic = at.topic, partition = at.partition, error = %Causes(&error), "log is away");
+                    sleep(RETRY).await;
                 }
             }
-            Err(error @ (LogError::Invalid(_) | LogError::Refused(_))) => return Err(error),
         }
-    }
+    };
+    cancel.run_until_cancelled(reading).await.unwrap_or(Ok(()))
 }
 
-/// Reads and folds once; the log and the offset in it to go on from.
+/// Reads and folds once, from where the log begins to matter.
 async fn step(
     scheduler: &Scheduler,
     at: &TopicPartition,
-    next: Option<(Incarnation, u64)>,
-    lag_known: &mut Option<tokio::time::Instant>,
-) -> Result<(Incarnation, u64), LogError> {
-    let Some((log, next)) = next else {
-        let log = scheduler.log.incarnation(at).await?;
-        let start = start(scheduler, at, log).await?;
-        scheduler.update_progress(at, |progress| *progress = start);
-        return Ok((log, start.next));
+    reader: &mut Option<Reader>,
+) -> Result<(), LogError> {
+    let Some(reading) = reader else {
+        *reader = Some(start(scheduler, at).await?);
+        return Ok(());
     };
-    let fetch_bytes = scheduler.config.fetch_bytes;
-    let records = scheduler.log.fetch(at, log, next, fetch_bytes, WAIT).await?;
-    let lag = scheduler.metrics.lag.with_label_values(&[&at.topic, &at.partition.to_string()]);
-    let Some(last) = records.last() else {
-        lag.set(0);
-        return Ok((log, next));
-    };
-    let next = last.offset + 1;
-    scheduler.fold(at, &records);
-    scheduler.update_progress(at, |progress| progress.next = next);
-    if lag_known.is_none_or(|known| known.elapsed() >= LAG_EVERY) {
-        *lag_known = Some(tokio::time::Instant::now());
-        let high = scheduler.log.watermarks(at).await?.high;
-        lag.set(i64::try_from(high.saturating_sub(next)).unwrap_or(i64::MAX));
+    let (topic, partition) = (at.topic.as_str(), at.partition);
+    let lag = scheduler.metrics.lag.with_label_values(&[topic, &partition.to_string()]);
+    let read = reading.next().await?;
+    let next = reading.position().next;
+    match read {
+        ReadEvent::Records(records) => {
+            scheduler.fold(at, &records);
+            scheduler.update_progress(at, |progress| progress.next = next);
+        }
+        ReadEvent::Missing(gone) => {
+            let missed = gone.end - gone.start;
+            scheduler.metrics.missed.with_label_values(&[topic]).inc_by(missed);
+            tracing::warn!(topic, partition, missed, "records gone unread");
+            // Of what is gone nothing is waited for.
+            scheduler.update_progress(at, |progress| progress.next = progress.next.max(next));
+        }
+        ReadEvent::Begun(why) => {
+            tracing::warn!(topic, partition, error = %Causes(&why), "reading anew");
+            *reader = None;
+        }
+        ReadEvent::End(high) => {
+            lag.set(i64::try_from(high.saturating_sub(next)).unwrap_or(i64::MAX));
+        }
+        ReadEvent::Idle => lag.set(0),
     }
-    Ok((log, next))
+    Ok(())
 }
 
-/// Where to begin: at the first event kept; at the first sample appended within the look-back.
-async fn start(
-    scheduler: &Scheduler,
-    at: &TopicPartition,
-    log: Incarnation,
-) -> Result<Progress, LogError> {
+/// Begins at the first event kept; at the first sample appended within the look-back.
+async fn start(scheduler: &Scheduler, at: &TopicPartition) -> Result<Reader, LogError> {
+    let of = scheduler.log.incarnation(at).await?;
     let marks = scheduler.log.watermarks(at).await?;
     let hours = scheduler.config.look_back_hours;
-    let (mut low, mut high) = (marks.low, marks.high);
+    let mut next = marks.low;
     if at.topic == SAMPLES && hours > 0 {
-        let horizon = scheduler.now().0 - i64::from(hours) * MICROS_PER_HOUR;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let found = match scheduler.log.fetch(at, log, middle, 1, WAIT).await {
-                // Nothing is left from there on: what follows it decides.
-                Err(LogError::Truncated { low: after, .. }) if after < high => {
-                    scheduler.log.fetch(at, log, after, 1, WAIT).await?
-                }
-                Err(LogError::Truncated { .. }) => Vec::new(),
-                found => found?,
-            };
-            match found.first() {
-                Some(record) if record.appended_at_micros < horizon => low = record.offset + 1,
-                _ => high = middle,
-            }
-        }
+        let since = scheduler.now().plus_micros(-i64::from(hours) * MICROS_PER_HOUR);
+        next = first_since(scheduler.log.as_ref(), at, of, marks, since).await?;
     }
-    Ok(Progress { next: low.min(marks.high), end_at_start: marks.high })
+    scheduler.update_progress(at, |progress| {
+        *progress = Progress { next, end_at_start: marks.high };
+    });
+    let from = ReadPosition::at(of, next);
+    Ok(Reader::new(scheduler.log.clone(), at.clone(), from, scheduler.config.fetch_bytes))
 }
 
 /// Appends decisions to the log, in order, until cancelled and the queue is empty.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use nilometer_source::SharedClock;
+use nilometer_clock::SharedClock;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use serde::Deserialize;

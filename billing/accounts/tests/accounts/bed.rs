@@ -10,8 +10,8 @@ use nilometer_accounts::{
     Accounts, Config, CreatedKey, Denied, Directory, ExposeSecret, KeyRequest, Location,
     SecretString,
 };
+use nilometer_clock::Clock;
 use nilometer_contract::{MICROS_PER_SECOND, Principal, Role, Timestamp, Validity};
-use nilometer_source::Clock;
 use nilometer_testbed::postgres::Postgres;
 use sqlx::{AnyPool, Executor, SqlSafeStr};
 use tempfile::TempDir;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nilometer_clock::{Clock, SharedClock, SystemClock};
 use nilometer_contract::{EVENTS, GAPS, MICROS_PER_HOUR, SAMPLES, Scope, TableDef, Timestamp};
 use nilometer_engine::{Engine, Limits, Selection};
 use nilometer_http::{Format, render};
@@ -14,7 +15,6 @@ use nilometer_ingest::{IngestConfig, IngestError, Ingester, Repaired, Tables, re
 use nilometer_ledger::{CHARGES, INVOICES, Ledger, LedgerConfig};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicConfig, TopicPartition};
 use nilometer_rating::{Period, PriceBook};
-use nilometer_source::{Clock, SharedClock};
 use nilometer_store::Storage;
 use nilometer_usage::{USAGE, UsageRow, Window};
 use prometheus::Registry;
@@ -107,7 +107,7 @@ pub(crate) fn ingest_config() -> IngestConfig {
 fn open_log(folder: &TempDir) -> EmbeddedLog {
     let mut config = EmbeddedConfig::new(folder.path().join("log"));
     config.fsync = Fsync::Every(Duration::from_secs(60));
-    EmbeddedLog::open_with_clock(config, Arc::new(|| START.0)).unwrap()
+    EmbeddedLog::open(config, Arc::new(|| START)).unwrap()
 }
 
 impl Bed {
@@ -129,7 +129,7 @@ impl Bed {
     }
 
     pub(crate) fn storage(&self) -> Storage {
-        Storage::local(&self.folder.path().join("tables")).unwrap()
+        Storage::local(&self.folder.path().join("tables"), Arc::new(SystemClock)).unwrap()
     }
 
     /// A file below the folder of a table.

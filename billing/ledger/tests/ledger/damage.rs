@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Request;
+use nilometer_clock::SystemClock;
 use nilometer_contract::{Principal, ResourceKind, Scope, Timestamp};
 use nilometer_http::{Gate, MISSING_ROWS};
 use nilometer_ledger::LedgerError;
 use nilometer_ledger::{CHARGES, INVOICES};
 use nilometer_rating::{Detail, IssuedInvoice, PriceBook};
-use nilometer_source::SystemClock;
 use nilometer_store::{CompactionPolicy, compact};
 use nilometer_usage::USAGE;
 use tokio_util::sync::CancellationToken;

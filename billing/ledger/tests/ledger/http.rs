@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
+use nilometer_clock::SystemClock;
 use nilometer_contract::Principal;
 use nilometer_http::Gate;
 use nilometer_rating::PriceBook;
-use nilometer_source::SystemClock;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

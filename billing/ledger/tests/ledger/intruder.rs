@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use nilometer_clock::SystemClock;
 use nilometer_contract::{Principal, Role, Scope, Validity};
 use nilometer_engine::Selection;
 use nilometer_http::{Format, Gate, render};
 use nilometer_ledger::Bill;
 use nilometer_rating::{Detail, IssuedInvoice, PriceBook};
-use nilometer_source::SystemClock;
 use tower::ServiceExt;
 
 use crate::bed::{Bed, Site, hour, period, window};

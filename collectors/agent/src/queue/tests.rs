@@ -24,7 +24,7 @@ fn open(dir: &Path, max_bytes: u64, write_through: bool) -> Queue {
         Found::Record(entry, size) => waiting.add(at, &entry, size),
         other => panic!("damage: {other:?}"),
     });
-    let mut queue = Queue::new(spool.unwrap(), waiting, write_through, MEMORY, 4);
+    let mut queue = Queue::new(spool.unwrap(), waiting, write_through, MEMORY);
     queue.set_count(4);
     queue
 }

@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use std::vec;
 
+use nilometer_clock::Clock;
 use nilometer_contract::{BatchBuilder, Causes, LifecycleEvent, Timestamp};
-use nilometer_source::{Clock, Observation};
+use nilometer_producer::{Produced, Refused, Topic};
+use nilometer_source::Observation;
 use tokio::time::Instant;
 
 use super::Shipper;
-use crate::batch;
 use crate::entry::Entry;
 use crate::epochs::is_stepped;
 use crate::gaps::AT_MOST;
 use crate::queue::{Loss, SPOOL_FULL};
-use crate::send::Topic;
 use crate::watch::{Event, Observed};
 
 /// Most events taken in at once.
@@ -53,7 +53,12 @@ impl Shipper {
         match event {
             Event::Observed(observed) => self.take_observed(*observed),
             Event::Unobserved { start, end, why } => {
-                self.gaps.unobserved(&self.route.topic(Topic::Samples).name, start, end, why);
+                self.gaps.unobserved(
+                    &self.producer.topics().of(Topic::Samples).name,
+                    start,
+                    end,
+                    why,
+                );
             }
         }
     }
@@ -188,9 +193,9 @@ impl Shipper {
         for event in &events {
             self.metrics.events.with_label_values(&[&event.source]).inc();
         }
-        let records = batch::of_events(&events, self.events.count());
-        self.lose(Topic::Events, &records.refused, REFUSED);
-        self.events.push(records.entries);
+        let Produced { records, refused } = self.producer.events(&events);
+        self.lose_refused(Topic::Events, refused);
+        self.events.push(records.into_iter().map(Entry::from).collect());
         self.record_losses(Topic::Events);
     }
 
@@ -201,11 +206,13 @@ impl Shipper {
         if count == 0 {
             return;
         }
-        let records = batch::of_samples(samples, self.samples.count());
-        let taken = self.metrics.samples.with_label_values(&[&records.source]);
-        taken.inc_by(count);
-        self.lose(Topic::Samples, &records.refused, REFUSED);
-        intake.entries = records.entries.into();
+        let Produced { records, refused } = self.producer.samples(samples);
+        let mut all = records.iter().chain(refused.iter().map(|refused| &refused.record));
+        if let Some(first) = all.next() {
+            self.metrics.samples.with_label_values(&[&first.source]).inc_by(count);
+        }
+        self.lose_refused(Topic::Samples, refused);
+        intake.entries = records.into_iter().map(Entry::from).collect();
     }
 
     /// Drops the oldest segments of a spool that is over its bound, after recording what is lost.
@@ -232,7 +239,7 @@ impl Shipper {
                 Loss::Records(entries, reason) => self.lose(topic, &entries, reason),
                 Loss::Hidden { partition, records, tried, start, end } => {
                     let end = end.unwrap_or_else(|| self.clock.now()).max(start);
-                    let name = self.route.topic(topic).name.clone();
+                    let name = self.producer.topics().of(topic).name.clone();
                     let at_most = if tried { format!("; {AT_MOST}") } else { String::new() };
                     let reason = &format!("damage in the spool hides them{at_most}");
                     tracing::error!(topic = name, partition, records, reason, "records are lost");
@@ -247,7 +254,7 @@ impl Shipper {
 
     /// A record that the log refuses goes to the dead letters, and a gap says so.
     pub(super) fn set_aside(&mut self, topic: Topic, entry: &Entry, why: &str) {
-        let name = self.route.topic(topic).name.clone();
+        let name = self.producer.topics().of(topic).name.clone();
         let reason = match self.dead_letters.keep(&name, entry, why) {
             Ok(()) => format!("the log refuses it, kept as a dead letter of the agent: {why}"),
             Err(error) => {
@@ -259,11 +266,20 @@ impl Shipper {
         self.lose(topic, std::slice::from_ref(entry), &reason);
     }
 
+    fn lose_refused(&mut self, topic: Topic, refused: Vec<Refused>) {
+        for Refused { record, why } in &refused {
+            let (source, samples) = (&*record.source, record.samples);
+            tracing::error!(source, samples, error = %Causes(why), "an observation cannot be reported");
+        }
+        let entries: Vec<Entry> = refused.into_iter().map(|it| Entry::from(it.record)).collect();
+        self.lose(topic, &entries, REFUSED);
+    }
+
     pub(super) fn lose(&mut self, topic: Topic, entries: &[Entry], reason: &str) {
         if entries.is_empty() {
             return;
         }
-        let topic = &self.route.topic(topic).name;
+        let topic = &self.producer.topics().of(topic).name;
         let samples = entries.iter().map(|entry| u64::from(entry.samples)).sum();
         tracing::error!(topic, records = entries.len(), samples, reason, "records are lost");
         self.metrics.dropped_records.with_label_values(&[topic]).inc_by(entries.len() as u64);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use nilometer_producer::Topic;
 use tokio::time::Instant;
 
 use super::{Shipper, UPKEEP};
 use crate::known::Draft;
-use crate::send::Topic;
 
 /// Shortest time over which the rate of samples is told.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ impl Shipper {
         for (queue, topic) in
             [(&mut self.events, Topic::Events), (&mut self.samples, Topic::Samples)]
         {
-            let topic = &self.route.topic(topic).name;
+            let topic = &self.producer.topics().of(topic).name;
             let bytes = i64::try_from(queue.spooled_bytes()).unwrap_or(i64::MAX);
             self.metrics.spool_bytes.with_label_values(&[topic]).set(bytes);
             let errors = std::mem::take(&mut queue.disk_errors);
@@ -63,13 +63,13 @@ impl Shipper {
     pub(super) fn report_log(&mut self) {
         let mut failing = self.failing();
         for late in self.log.late.take(failing > 0) {
-            let topic = &self.route.topic(late.topic).name;
+            let topic = &self.producer.topics().of(late.topic).name;
             let why = format!("the log was away: {}", late.why);
             self.gaps.late((topic, late.partition), (late.start, late.end), &why);
         }
         for (queue, topic) in [(&self.events, Topic::Events), (&self.samples, Topic::Samples)] {
             let count = i64::try_from(queue.failing().count()).unwrap_or(i64::MAX);
-            let topic = &self.route.topic(topic).name;
+            let topic = &self.producer.topics().of(topic).name;
             self.metrics.failing_partitions.with_label_values(&[topic]).set(count);
         }
         let is_up = failing == 0 && self.log.topics.iter().all(|topic| topic.partitions.is_some());
@@ -95,17 +95,17 @@ impl Shipper {
     fn why_failing(&self) -> Option<String> {
         let topics = [Topic::Gaps, Topic::Events, Topic::Samples].into_iter().zip(&self.log.topics);
         let mut topics = topics.filter_map(|(topic, state)| {
-            Some(format!("{}: {}", self.route.topic(topic).name, state.retry.why()?))
+            Some(format!("{}: {}", self.producer.topics().of(topic).name, state.retry.why()?))
         });
         let of_queue = |topic: Topic, queue: &crate::queue::Queue| {
             let (number, partition) = queue.failing().next()?;
             let why = partition.retry.why()?;
-            Some(format!("{} partition {number}: {why}", self.route.topic(topic).name))
+            Some(format!("{} partition {number}: {why}", self.producer.topics().of(topic).name))
         };
         let first = topics.next().or_else(|| of_queue(Topic::Events, &self.events));
         first.or_else(|| of_queue(Topic::Samples, &self.samples)).or_else(|| {
             let why = self.log.gaps_retry.why()?;
-            Some(format!("{}: {why}", self.route.topic(Topic::Gaps).name))
+            Some(format!("{}: {why}", self.producer.topics().of(Topic::Gaps).name))
         })
     }
 

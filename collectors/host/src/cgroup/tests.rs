@@ -4,7 +4,7 @@ use std::fs::{self, create_dir_all, remove_dir_all, write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use nilometer_source::Clock;
+use nilometer_clock::Clock;
 use tempfile::TempDir;
 
 use super::*;

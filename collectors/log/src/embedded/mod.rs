@@ -33,15 +33,16 @@ mod topic;
 mod topics;
 mod watcher;
 
-use nilometer_contract::Causes;
 use std::{
     io,
     sync::{Arc, mpsc},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use nilometer_clock::SharedClock;
+use nilometer_contract::Causes;
 use tokio::{
     sync::Semaphore,
     task::spawn_blocking,
@@ -63,9 +64,6 @@ const WORKERS: usize = 16;
 /// Longest wait of one fetch, whatever is asked.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// Tells microseconds since the epoch.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
 /// The embedded log. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct EmbeddedLog {
@@ -75,7 +73,7 @@ pub struct EmbeddedLog {
 struct Inner {
     config: EmbeddedConfig,
     boot: Boot,
-    clock: Clock,
+    clock: SharedClock,
     topics: Arc<Topics>,
     watcher: Watcher,
     workers: Arc<Semaphore>,
@@ -84,23 +82,14 @@ struct Inner {
 }
 
 impl EmbeddedLog {
-    /// Opens the log, with the clock of the system. Nothing is repaired yet: that is done by the
-    /// first append to a partition.
+    /// Opens the log; the clock is for time stamps and retention. Nothing is repaired yet: that is
+    /// done by the first append to a partition.
     ///
     /// # Errors
     ///
     /// [`LogError::Invalid`] for settings that cannot work, [`LogError::Unavailable`] if the
     /// directory cannot be made.
-    pub fn open(config: EmbeddedConfig) -> Result<EmbeddedLog, LogError> {
-        EmbeddedLog::open_with_clock(config, Arc::new(now_micros))
-    }
-
-    /// Opens the log with a clock of the caller's, for time stamps and retention.
-    ///
-    /// # Errors
-    ///
-    /// As [`EmbeddedLog::open`].
-    pub fn open_with_clock(config: EmbeddedConfig, clock: Clock) -> Result<EmbeddedLog, LogError> {
+    pub fn open(config: EmbeddedConfig, clock: SharedClock) -> Result<EmbeddedLog, LogError> {
         config.check()?;
         segments::create_dir(&config.dir)
             .map_err(|e| unavailable(format!("open {}", config.dir.display()), e))?;
@@ -190,7 +179,7 @@ impl EmbeddedLog {
         let mut appender = partition.appender.clone().lock_owned().await;
         let inner = self.inner.clone();
         self.blocking(move || {
-            let at_micros = (inner.clock)();
+            let at_micros = inner.clock.now().0;
             let appended = match appender.append(&payloads, at_micros, &inner.config) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 other => other.map_err(|e| failed("append to", &partition.at, e))?,
@@ -332,9 +321,4 @@ fn unavailable(what: String, cause: impl std::error::Error + Send + Sync + 'stat
 
 fn failed(what: &str, at: &TopicPartition, cause: io::Error) -> LogError {
     unavailable(format!("{what} {}/{}", at.topic, at.partition), cause)
-}
-
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -10,6 +10,7 @@
 
 use std::{
     fs::{self, File},
+    hash::{BuildHasher, RandomState},
     io,
     os::unix::fs::FileExt,
     path::Path,
@@ -44,10 +45,8 @@ impl Boot {
                 let low = u64::from(crc32fast::hash(&[&id[..], b"low"].concat()));
                 Boot(high << 32 | low)
             }
-            Err(_) => {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                Boot(now.map_or(0, |at| at.as_nanos() as u64) ^ u64::from(std::process::id()))
-            }
+            // Keyed by the system's randomness, anew for each process.
+            Err(_) => Boot(RandomState::new().hash_one(std::process::id())),
         }
     }
 }

@@ -6,10 +6,12 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use nilometer_clock::SystemClock;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log};
 use proptest::prelude::RngExt;
 
@@ -31,7 +33,7 @@ fn appending_process() {
     let (Ok(dir), Ok(name)) = (std::env::var(DIR), std::env::var(NAME)) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let log = EmbeddedLog::open(config(Path::new(&dir))).unwrap();
+        let log = EmbeddedLog::open(config(Path::new(&dir)), Arc::new(SystemClock)).unwrap();
         let mut out = std::io::stdout();
         for batch in 0_u64.. {
             let names: Vec<String> =
@@ -91,7 +93,7 @@ fn kill_after(mut child: Child, lines: usize, micros: u64) -> Vec<(String, u64)>
 fn nothing_acknowledged_is_lost_or_doubled_by_kills() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let log = EmbeddedLog::open(config(dir.path())).unwrap();
+    let log = EmbeddedLog::open(config(dir.path()), Arc::new(SystemClock)).unwrap();
     runtime.block_on(make(&log, "t", 1));
     let mut rng = rng(3);
     let mut told = BTreeMap::new();

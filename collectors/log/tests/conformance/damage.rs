@@ -4,10 +4,12 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use nilometer_clock::SystemClock;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, LogError};
 use proptest::prelude::RngExt;
 
@@ -32,7 +34,7 @@ struct Written {
 
 impl Written {
     async fn new(dir: &Path) -> Written {
-        let log = EmbeddedLog::open(config(dir)).unwrap();
+        let log = EmbeddedLog::open(config(dir), Arc::new(SystemClock)).unwrap();
         make(&log, "t", 1).await;
         for i in 0..RECORDS {
             log.append(&at("t", 0), numbered(i..i + 1)).await.unwrap();
@@ -111,7 +113,7 @@ async fn missing(log: &EmbeddedLog, until: u64) -> BTreeSet<u64> {
 async fn check(written: &Written, dir: &Path, flips: &[(usize, usize, u8)]) {
     written.write(dir, flips);
     let hit: BTreeSet<u64> = flips.iter().filter_map(|flip| written.hit(*flip)).collect();
-    let log = EmbeddedLog::open(config(dir)).unwrap();
+    let log = EmbeddedLog::open(config(dir), Arc::new(SystemClock)).unwrap();
     make(&log, "t", 1).await;
     assert_eq!(missing(&log, RECORDS).await, hit, "{flips:?}");
     for i in RECORDS..RECORDS + 3 {
@@ -119,7 +121,7 @@ async fn check(written: &Written, dir: &Path, flips: &[(usize, usize, u8)]) {
         assert_eq!(first.unwrap(), i, "{flips:?}");
     }
     assert_eq!(missing(&log, RECORDS + 3).await, hit, "after appends: {flips:?}");
-    let again = EmbeddedLog::open(config(dir)).unwrap();
+    let again = EmbeddedLog::open(config(dir), Arc::new(SystemClock)).unwrap();
     assert_eq!(missing(&again, RECORDS + 3).await, hit, "opened again: {flips:?}");
     let more = vec![Bytes::from_static(b"record 15")];
     assert_eq!(again.append(&at("t", 0), more).await.unwrap(), RECORDS + 3);

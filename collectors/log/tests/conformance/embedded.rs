@@ -4,6 +4,8 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use nilometer_clock::SystemClock;
+use nilometer_contract::Timestamp;
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, LogError, TopicConfig, Watermarks};
 
 use crate::suite::{self, PATIENCE, at, fetch, make, numbered, read_all};
@@ -15,7 +17,7 @@ struct Dir {
 #[async_trait]
 impl suite::Factory for Dir {
     fn open(&self) -> Arc<dyn Log> {
-        Arc::new(EmbeddedLog::open(self.config.clone()).unwrap())
+        Arc::new(EmbeddedLog::open(self.config.clone(), Arc::new(SystemClock)).unwrap())
     }
 
     async fn delete_topic(&self, topic: &str) {
@@ -50,7 +52,7 @@ fn the_suite_in_larger_segments_synced_now_and_then() {
 
 /// One segment with ten records, and another version of `tail` from before the last of them.
 async fn ten_records(dir: &Path) -> (fs::File, Vec<u8>, Vec<u8>) {
-    let log = EmbeddedLog::open(EmbeddedConfig::new(dir)).unwrap();
+    let log = EmbeddedLog::open(EmbeddedConfig::new(dir), Arc::new(SystemClock)).unwrap();
     make(&log, "t", 1).await;
     log.append(&at("t", 0), numbered(0..9)).await.unwrap();
     let tail = fs::read(dir.join("t/tails")).unwrap();
@@ -70,7 +72,8 @@ fn an_end_torn_at_any_byte_is_cut_and_its_offset_given_again() {
             let (file, bytes, tail) = ten_records(dir.path()).await;
             file.set_len((bytes.len() - cut) as u64).unwrap();
             fs::write(dir.path().join("t/tails"), tail).unwrap();
-            let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
+            let log =
+                EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap();
             let kept = 9;
             let marks = Watermarks { low: 0, high: kept };
             assert_eq!(log.watermarks(&at("t", 0)).await.unwrap(), marks, "readers ignore it");
@@ -93,7 +96,8 @@ fn an_end_torn_by_a_power_loss_is_cut_too() {
             fs::write(dir.path().join("t/0/00000000000000000000.log"), bytes).unwrap();
             // As after a reboot: nothing that can be understood.
             fs::write(dir.path().join("t/tails"), [0; 32]).unwrap();
-            let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
+            let log =
+                EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap();
             assert_eq!(log.watermarks(&at("t", 0)).await.unwrap().high, 10);
             assert_eq!(read_all(&log, &at("t", 0), 0).await.len(), 10);
             assert_eq!(log.append(&at("t", 0), numbered(10..12)).await.unwrap(), 10);
@@ -108,7 +112,8 @@ fn acknowledged_records_that_vanish_are_reported_and_their_offsets_never_reused(
         let dir = tempfile::tempdir().unwrap();
         let (file, bytes, _) = ten_records(dir.path()).await;
         file.set_len((bytes.len() - LAST - 3) as u64).unwrap();
-        let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
+        let log =
+            EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap();
         let gone = fetch(&log, &at("t", 0), 8, 100, Duration::ZERO).await;
         assert!(matches!(gone, Err(LogError::Truncated { asked: 8, low: 10, .. })), "{gone:?}");
         assert_eq!(log.append(&at("t", 0), numbered(10..11)).await.unwrap(), 10);
@@ -131,7 +136,8 @@ fn every_flipped_byte_is_detected_and_costs_one_record() {
             let mut damaged = bytes.clone();
             damaged[byte] ^= 0x10;
             fs::write(&path, damaged).unwrap();
-            let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
+            let log =
+                EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap();
             let before = fetch(&log, &at("t", 0), 0, 10_000, Duration::ZERO).await.unwrap();
             assert_eq!(before.len(), 4, "byte {byte}");
             let gone = fetch(&log, &at("t", 0), 4, 10_000, Duration::ZERO).await;
@@ -141,7 +147,8 @@ fn every_flipped_byte_is_detected_and_costs_one_record() {
             let next = fetch(&log, &at("t", 0), 10, 10_000, Duration::ZERO).await.unwrap();
             assert!(next.is_empty());
         }
-        let log = EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap();
+        let log =
+            EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap();
         assert_eq!(log.append(&at("t", 0), numbered(10..11)).await.unwrap(), 10);
     });
 }
@@ -150,7 +157,7 @@ fn every_flipped_byte_is_detected_and_costs_one_record() {
 fn two_handles_take_turns_over_segments_and_truncation() {
     block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let open = || EmbeddedLog::open(small(dir.path())).unwrap();
+        let open = || EmbeddedLog::open(small(dir.path()), Arc::new(SystemClock)).unwrap();
         let (one, two, reader) = (open(), open(), open());
         make(&one, "t", 1).await;
         let zero = at("t", 0);
@@ -173,8 +180,8 @@ fn two_handles_take_turns_over_segments_and_truncation() {
 fn another_handle_sees_new_records_while_it_waits() {
     block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let one = EmbeddedLog::open(small(dir.path())).unwrap();
-        let two = EmbeddedLog::open(small(dir.path())).unwrap();
+        let one = EmbeddedLog::open(small(dir.path()), Arc::new(SystemClock)).unwrap();
+        let two = EmbeddedLog::open(small(dir.path()), Arc::new(SystemClock)).unwrap();
         make(&one, "t", 1).await;
         let waiting =
             tokio::spawn(async move { fetch(&two, &at("t", 0), 0, 100, PATIENCE).await.unwrap() });
@@ -190,9 +197,9 @@ fn retention_and_the_bound_of_the_whole_log_drop_old_segments_only() {
         let dir = tempfile::tempdir().unwrap();
         let now = Arc::new(std::sync::atomic::AtomicI64::new(1_000_000));
         let clock = now.clone();
-        let clock = Arc::new(move || clock.load(std::sync::atomic::Ordering::Relaxed));
+        let clock = Arc::new(move || Timestamp(clock.load(std::sync::atomic::Ordering::Relaxed)));
         let config = EmbeddedConfig { max_total_bytes: 20_000, ..small(dir.path()) };
-        let log = EmbeddedLog::open_with_clock(config, clock).unwrap();
+        let log = EmbeddedLog::open(config, clock).unwrap();
         for name in ["brief", "lasting"] {
             let retention = Duration::from_secs(if name == "brief" { 100 } else { 1_000_000 });
             let topic = TopicConfig { name: name.into(), partitions: 1, retention };
@@ -245,7 +252,7 @@ fn a_full_disk_refuses_leaves_no_trace_and_recovers() {
 
 async fn fill_the_disk(dir: &Path) {
     let config = EmbeddedConfig { segment_bytes: 100_000, ..EmbeddedConfig::new(dir) };
-    let log = EmbeddedLog::open(config).unwrap();
+    let log = EmbeddedLog::open(config, Arc::new(SystemClock)).unwrap();
     make(&log, "t", 1).await;
     let zero = at("t", 0);
     let batch = vec![Bytes::from(vec![1; 9_000]); 3];

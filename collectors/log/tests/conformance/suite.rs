@@ -10,6 +10,8 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng},
 };
 
+use crate::reading::a_reader_is_told_what_is_gone;
+
 /// Opens logs over one and the same storage.
 #[async_trait]
 pub(crate) trait Factory: Sync {
@@ -39,6 +41,7 @@ pub(crate) async fn run(factory: &dyn Factory) {
     random_reads_agree_with_what_was_appended(factory).await;
     a_topic_made_anew_is_another_log(factory).await;
     a_topic_that_is_gone_is_made_again(factory).await;
+    a_reader_is_told_what_is_gone(factory).await;
 }
 
 pub(crate) fn rng(seed: u8) -> TestRng {
@@ -71,7 +74,9 @@ pub(crate) async fn fetch(
 }
 
 /// Asks again while the log cannot be reached, as while it is being replaced.
-async fn settled<T>(mut ask: impl AsyncFnMut() -> Result<T, LogError>) -> Result<T, LogError> {
+pub(crate) async fn settled<T>(
+    mut ask: impl AsyncFnMut() -> Result<T, LogError>,
+) -> Result<T, LogError> {
     let started = std::time::Instant::now();
     loop {
         match ask().await {

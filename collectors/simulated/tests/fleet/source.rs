@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use nilometer_clock::Clock;
 use nilometer_contract::{Change, History, LifecycleEvent, MICROS_PER_SECOND, Timestamp};
 use nilometer_simulated::{FleetConfig, SimulatedSource};
-use nilometer_source::{Clock, Source};
+use nilometer_source::Source;
 use proptest::prelude::*;
 
 use crate::{MINUTE_MICROS, events_at, lively, minutes, run, says};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nilometer_clock::SystemClock;
 use nilometer_log::{
     EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig, TopicPartition,
 };
@@ -253,7 +254,7 @@ impl Run {
             Some(kafka) => Arc::new(KafkaLog::connect(KafkaConfig::new(kafka.bootstrap()))?),
             None => {
                 let dir = self.settings.data().join("log");
-                Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir))?)
+                Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir), Arc::new(SystemClock))?)
             }
         })
     }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
+use nilometer_clock::SystemClock;
 use nilometer_contract::{
     BatchBuilder, EVENTS, GAPS, Gap, GapKind, Labels, LifecycleEvent, SAMPLES, Subject, Timestamp,
     catalogue, encode, partition_of,
@@ -42,7 +44,8 @@ pub(crate) async fn biller(
 }
 
 async fn fill(settings: &Settings, oracle: &Oracle, left: &Left<'_>) -> anyhow::Result<()> {
-    let log = EmbeddedLog::open(EmbeddedConfig::new(settings.data().join("log")))?;
+    let log =
+        EmbeddedLog::open(EmbeddedConfig::new(settings.data().join("log")), Arc::new(SystemClock))?;
     for (name, partitions) in TOPICS {
         let retention = std::time::Duration::from_secs(7 * 86_400);
         log.ensure_topic(&TopicConfig { name: name.to_owned(), partitions, retention }).await?;

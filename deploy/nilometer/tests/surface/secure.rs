@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
+use nilometer_clock::SystemClock;
 use nilometer_http::gate::{AUDIT, AuditRecord};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Log, TopicPartition};
 use reqwest::StatusCode;
@@ -143,7 +145,7 @@ async fn commands_speak_https_with_a_key_that_no_list_of_processes_shows() {
     server.stop().unwrap();
     // It is in the log, and nobody's secret.
     let config = EmbeddedConfig::new(settings.data().join("log"));
-    let log = EmbeddedLog::open(config).unwrap();
+    let log = EmbeddedLog::open(config, Arc::new(SystemClock)).unwrap();
     let from = TopicPartition { topic: AUDIT.to_owned(), partition: 0 };
     let incarnation = log.incarnation(&from).await.unwrap();
     let found = log.fetch(&from, incarnation, 0, 1 << 20, Duration::ZERO).await.unwrap();

@@ -25,7 +25,7 @@ struct Ban {
     instead: &'static str,
 }
 
-const BANS: [Ban; 6] = [
+const BANS: [Ban; 7] = [
     Ban {
         words: &[".unwrap()"],
         allowed_in: &[Role::Test, Role::Chores],
@@ -46,9 +46,16 @@ const BANS: [Ban; 6] = [
     },
     Ban {
         words: &["SystemTime::now", "UNIX_EPOCH.elapsed", "Utc::now", "Local::now"],
-        allowed_in: &[Role::Test, Role::Binary, Role::Chores],
-        allowed_at: WALL_CLOCKS,
+        allowed_in: &[Role::Test, Role::Chores],
+        allowed_at: &[CLOCK],
         instead: "a `Clock` that is passed in",
+    },
+    Ban {
+        words: &["SystemClock"],
+        allowed_in: &[Role::Test, Role::Binary, Role::Chores],
+        // In a simulation the files of the tables are stamped by the machine's clock.
+        allowed_at: &[CLOCK, "deploy/simulation/src/"],
+        instead: "a `SharedClock` that is passed in; only a binary chooses the clock",
     },
     Ban {
         words: &["Instant::now"],
@@ -64,17 +71,8 @@ const BANS: [Ban; 6] = [
     },
 ];
 
-/// Where the time of day comes from.
-const WALL_CLOCKS: &[&str] = &[
-    // The `Clock` that the others are given.
-    "collectors/source/src/clock.rs",
-    // Stamps records, as a broker would, and tells one boot from the next.
-    "collectors/log/src/embedded/",
-    // Book-keeping that Delta's format asks for.
-    "pipeline/store/src/table.rs",
-    // Compares with the stamps that the object store gave by its own clock.
-    "pipeline/store/src/vacuum.rs",
-];
+/// The one reader of the machine's clocks, which the others are given.
+const CLOCK: &str = "collectors/clock/src/lib.rs";
 
 /// Shells: they wait, retry and measure how long others took, so they may read the steady clock.
 const SHELLS: &[&str] = &[
@@ -83,8 +81,7 @@ const SHELLS: &[&str] = &[
     "collectors/cri/src/source.rs",
     "collectors/libvirt/src/watcher.rs",
     "collectors/log/src/",
-    // Steady time, for the `Clock` that the others are given.
-    "collectors/source/src/clock.rs",
+    CLOCK,
     // Its time is simulated.
     "deploy/simulation/src/",
     "pipeline/ingest/src/",
@@ -171,10 +168,12 @@ mod tests {
                     SystemTime::now();\n\
                     std::env::var(\"A\");\n\
                     env::vars();\n\
-                    tokio::time::Instant::now();\n";
-        assert_eq!(lines("query/engine/src/a.rs", text), [1, 3, 5, 6, 7, 8]);
-        assert_eq!(lines("collectors/agent/src/a.rs", text), [1, 3, 5, 6, 7]);
-        assert_eq!(lines("deploy/nilometer/src/a.rs", text), [1]);
+                    tokio::time::Instant::now();\n\
+                    Arc::new(SystemClock);\n";
+        assert_eq!(lines("query/engine/src/a.rs", text), [1, 3, 5, 6, 7, 8, 9]);
+        assert_eq!(lines("collectors/agent/src/a.rs", text), [1, 3, 5, 6, 7, 9]);
+        assert_eq!(lines("deploy/nilometer/src/a.rs", text), [1, 5]);
+        assert_eq!(lines(CLOCK, text), [1, 3, 6, 7]);
         assert!(lines("query/engine/tests/a.rs", text).is_empty());
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use nilometer_clock::SystemClock;
 use nilometer_store::{Storage, StorageConfig};
 use nilometer_testbed::s3::S3;
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ impl Bucket {
         let s3 = server.s3.lock().unwrap();
         let options = s3.options().into_iter().collect();
         let config = StorageConfig { location: s3.location(&prefix), options };
-        let storage = Storage::open(&config).unwrap();
+        let storage = Storage::open(&config, Arc::new(SystemClock)).unwrap();
         drop(s3);
         Bucket { server, storage }
     }

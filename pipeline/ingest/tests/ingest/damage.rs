@@ -43,7 +43,7 @@ async fn until_said(place: &Place, gaps: usize) -> Vec<String> {
     // What an ingester finds damaged, maintenance in the same process sets aside.
     let running = place.start_on(config.clone(), storage.clone()).await;
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    let now = || clock().now();
+    let now = clock();
     let upkeep = tokio::spawn(maintain(storage, config, metrics, now, cancel.clone()));
     eventually("it is said", async || place.stored_in("gaps").await.len() == gaps).await;
     eventually("all can be read", async || {

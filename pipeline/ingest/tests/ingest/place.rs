@@ -8,13 +8,13 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
+use nilometer_clock::{Clock, SharedClock, SystemClock};
 use nilometer_contract::{
     BatchBuilder, Change, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Resource, ResourceKind,
     SAMPLES, SampleBatch, Subject, TableDef, Timestamp, encode,
 };
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, Record, TopicPartition};
-use nilometer_source::{Clock, SharedClock};
 use nilometer_store::Storage;
 use prometheus::Registry;
 use tempfile::TempDir;
@@ -79,8 +79,8 @@ impl Place {
         config.segment_bytes = 1;
         let clock = Arc::new(AtomicI64::new(0));
         let shown = clock.clone();
-        let now = move || Timestamp::from_seconds(T0 + shown.load(Relaxed)).0;
-        let log = EmbeddedLog::open_with_clock(config, Arc::new(now)).unwrap();
+        let now = move || Timestamp::from_seconds(T0 + shown.load(Relaxed));
+        let log = EmbeddedLog::open(config, Arc::new(now)).unwrap();
         Place { log, clock, folder, bucket: None }
     }
 
@@ -123,7 +123,7 @@ impl Place {
     pub(crate) fn storage(&self) -> Storage {
         match &self.bucket {
             Some(bucket) => bucket.storage(),
-            None => Storage::local(&self.tables_folder()).unwrap(),
+            None => Storage::local(&self.tables_folder(), Arc::new(SystemClock)).unwrap(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Compaction, retention and vacuum beside an ingester and readers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -47,7 +48,7 @@ async fn merging_and_deleting_files_changes_no_answer(place: Place) {
     let running = place.start(config.clone()).await;
     let (storage, cancel) = (place.storage(), CancellationToken::new());
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    let now = later;
+    let now = Arc::new(later);
     let upkeep = tokio::spawn(maintain(storage, config, metrics.clone(), now, cancel.clone()));
     let (mut sent, mut seen) = (Vec::new(), 0);
     for n in 0..60 {
@@ -128,10 +129,10 @@ pub(crate) async fn go_round(place: &Place, kept_days: u64, now: Timestamp) -> M
     let metrics = Metrics::register(&Registry::new()).unwrap();
     let rounds = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = rounds.clone();
-    let clock = move || {
+    let clock = Arc::new(move || {
         count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         now
-    };
+    });
     let upkeep = tokio::spawn(maintain(storage, config, metrics.clone(), clock, cancel.clone()));
     eventually("it goes round", async || rounds.load(std::sync::atomic::Ordering::SeqCst) > 50)
         .await;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use nilometer_clock::SystemClock;
 use nilometer_store::{SAMPLES, Storage, StorageConfig, Table};
 use nilometer_testbed::s3::S3;
 use tempfile::TempDir;
@@ -59,7 +60,7 @@ impl Place {
     }
 
     pub(crate) fn storage(&self) -> Storage {
-        Storage::open(&self.config).unwrap()
+        Storage::open(&self.config, Arc::new(SystemClock)).unwrap()
     }
 
     pub(crate) async fn samples(&self) -> Table {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::TryStreamExt;
+use nilometer_clock::SystemClock;
 use nilometer_store::{
     CommitError, PlaceError, Position, Row, SAMPLES, Storage, StorageConfig, StoreError, Table,
     write_samples,
@@ -53,7 +54,7 @@ async fn wrong_settings_are_explained() {
     let with = |key: &str, value: &str| {
         let mut config = place.config.clone();
         config.options.insert(key.to_owned(), value.to_owned());
-        Storage::open(&config).unwrap()
+        Storage::open(&config, Arc::new(SystemClock)).unwrap()
     };
     let why = refused(with("aws_secret_access_key", "wrong")).await;
     assert!(matches!(why, PlaceError::Refused(_)), "{why:?}");
@@ -61,7 +62,7 @@ async fn wrong_settings_are_explained() {
     assert!(answer.starts_with("SignatureDoesNotMatch: "), "{answer}");
     let location = "s3://no-such-bucket/tables".to_owned();
     let elsewhere = StorageConfig { location, ..place.config.clone() };
-    let why = refused(Storage::open(&elsewhere).unwrap()).await;
+    let why = refused(Storage::open(&elsewhere, Arc::new(SystemClock)).unwrap()).await;
     assert!(matches!(why, PlaceError::NoBucket(_)), "{why:?}");
     let why = refused(with("aws_endpoint", "http://127.0.0.1:9")).await;
     assert!(matches!(why, PlaceError::Unwell(_)), "{why:?}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use nilometer_clock::SystemClock;
 use nilometer_contract::{
     BatchBuilder, Change, EVENTS, GAPS, Gap, GapKind, LifecycleEvent, Principal, Resource,
     ResourceKind, SAMPLES, Scope, Subject, Timestamp, encode, partition_of,
@@ -15,7 +16,6 @@ use nilometer_http::{Format, Gate, render, surface};
 use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicPartition};
 use nilometer_simulated::Fleet;
-use nilometer_source::SystemClock;
 use nilometer_store::Storage;
 use prometheus::Registry;
 use tempfile::TempDir;
@@ -51,9 +51,9 @@ impl Estate {
         let folder = tempfile::tempdir().unwrap();
         let mut config = EmbeddedConfig::new(folder.path().join("log"));
         config.fsync = Fsync::Every(Duration::from_secs(60));
-        let clock = || Timestamp::from_seconds(T0).0;
-        let log = EmbeddedLog::open_with_clock(config, Arc::new(clock)).unwrap();
-        let storage = Storage::local(&folder.path().join("tables")).unwrap();
+        let clock = || Timestamp::from_seconds(T0);
+        let log = EmbeddedLog::open(config, Arc::new(clock)).unwrap();
+        let storage = Storage::local(&folder.path().join("tables"), Arc::new(SystemClock)).unwrap();
         let config = IngestConfig {
             partitions: PARTITIONS,
             commit_interval: Duration::from_secs(3_600),

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
+use nilometer_clock::Clock;
 use nilometer_contract::{Principal, Role, Scope, Timestamp};
 use nilometer_http::gate::{Audit, AuditRecord, Authenticator, Credentials, Denied, Rate, Secret};
 use nilometer_http::{Gate, surface};
-use nilometer_source::Clock;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nilometer_clock::SystemClock;
 use nilometer_contract::{
     EVENTS, LifecycleEvent, SAMPLES, SampleBatch, Scope, Timestamp, catalogue, encode, partition_of,
 };
@@ -40,7 +41,9 @@ impl Running {
         now: Timestamp,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap());
+        let log = Arc::new(
+            EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap(),
+        );
         for name in [EVENTS, SAMPLES] {
             let name = name.to_owned();
             let retention = Duration::from_secs(86_400);
@@ -163,7 +166,9 @@ async fn a_simulated_day_is_read_and_each_answer_can_be_given_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_in_the_log_does_not_keep_it_from_starting() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir.path())).unwrap());
+    let open = || {
+        Arc::new(EmbeddedLog::open(EmbeddedConfig::new(dir.path()), Arc::new(SystemClock)).unwrap())
+    };
     let log = open();
     let retention = Duration::from_secs(86_400);
     for topic in [EVENTS, SAMPLES] {

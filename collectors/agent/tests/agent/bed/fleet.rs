@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nilometer_clock::Clock;
 use nilometer_contract::{Change, LifecycleEvent, Resource, ResourceKind, Timestamp};
-use nilometer_source::{Clock, Observation, Source, SourceError};
+use nilometer_source::{Observation, Source, SourceError};
 
 use super::{BedClock, seconds};
 

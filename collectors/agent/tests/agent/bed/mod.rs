@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nilometer_agent::{Agent, AgentConfig, AgentError, Status, Watched};
+use nilometer_clock::{Clock, EpochClock};
 use nilometer_contract::{Change, LifecycleEvent, Resource, ResourceKind, Timestamp};
-use nilometer_source::{Clock, EpochClock, Observation};
+use nilometer_source::Observation;
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::sync::mpsc;

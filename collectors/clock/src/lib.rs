@@ -1,4 +1,7 @@
-//! Clocks: the machine's wall clock, and the one of an epoch, which never steps.
+//! The one clock: the machine's wall clock, and the one of an epoch, which never steps.
+//!
+//! Whatever needs the time of day is passed a [`Clock`]: [`SystemClock`] is the only reader of the
+//! system's, and binaries alone choose it.
 
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nilometer_contract::{Epoch, Timestamp, micros};
 
 /// Tells the time. Passed in, so that tests and simulations own it.
+///
+/// A function that returns an instant is a clock.
 pub trait Clock: Send + Sync {
     /// The instant now.
     fn now(&self) -> Timestamp;
@@ -31,6 +36,12 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(micros(since))
+    }
+}
+
+impl<F: Fn() -> Timestamp + Send + Sync> Clock for F {
+    fn now(&self) -> Timestamp {
+        self()
     }
 }
 
@@ -129,6 +140,12 @@ mod tests {
         let second = clock.begin("a", 2);
         assert_eq!((clock.now(), second.sequence), (Timestamp(10), 2));
         assert_eq!(clock.ahead_micros(), 0);
+    }
+
+    #[test]
+    fn a_function_is_a_clock() {
+        let clock: SharedClock = Arc::new(|| Timestamp(7));
+        assert_eq!((clock.now(), clock.epoch()), (Timestamp(7), Epoch::none()));
     }
 
     #[test]

@@ -1,106 +1,62 @@
-//! From what a source saw to records for the log.
+//! From samples to records.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    BatchBuilder, Causes, Labels, LifecycleEvent, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp,
-    check_name, encode_parts, partition_of,
+    BatchBuilder, Labels, MAX_TEXT_BYTES, SampleBatch, Subject, Timestamp, WireError, check_name,
+    encode_parts,
 };
 
-use crate::entry::Entry;
-
-/// Records, and what could not become one.
-#[derive(Debug)]
-pub(crate) struct Records {
-    pub(crate) entries: Vec<Entry>,
-    /// Records that break a bound of the contract, without payload.
-    pub(crate) refused: Vec<Entry>,
-    /// Source of the samples; empty when there are none.
-    pub(crate) source: Arc<str>,
-}
-
-impl Records {
-    fn new() -> Self {
-        Records { entries: Vec::new(), refused: Vec::new(), source: "".into() }
-    }
-}
-
-/// Events as records, each in the partition of its resource.
-pub(crate) fn of_events(events: &[LifecycleEvent], partitions: u32) -> Records {
-    let mut records = Records::new();
-    let mut source: Arc<str> = Arc::from("");
-    for event in events {
-        if *source != *event.source {
-            source = event.source.as_str().into();
-        }
-        let (payload, kept) = match event.encode() {
-            Ok(bytes) => (Bytes::from(bytes), true),
-            Err(error) => {
-                tracing::error!(error = %Causes(&error), resource = event.resource.id, "an event cannot be reported");
-                (Bytes::new(), false)
-            }
-        };
-        let partition = partition_of(&event.resource.id, partitions);
-        let end = event.at.plus_micros(1);
-        let (start, source) = (event.at, source.clone());
-        let entry = Entry { partition, samples: 0, start, end, source, payload, tried: false };
-        if kept { &mut records.entries } else { &mut records.refused }.push(entry);
-    }
-    records
-}
+use crate::record::{Produced, ProducerRecord, Refusal, Refused, Topic};
 
 /// Samples as records, each in the partition of its resources.
-pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Records {
-    let mut records = Records::new();
+pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Produced {
+    let mut produced = Produced::default();
+    let mut source: Arc<str> = Arc::from("");
     for (partition, batch) in samples.build_partitioned(partitions) {
-        if *records.source != *batch.source {
-            records.source = batch.source.as_str().into();
+        if *source != *batch.source {
+            source = batch.source.as_str().into();
         }
-        let source = &records.source;
-        if add(&mut records.entries, partition, &batch, source).is_ok() {
-            continue;
-        }
+        let Err(cause) = add(&mut produced, partition, &batch, &source) else { continue };
         // One resource out of bounds must not take the others with it.
         let (batch, refused) = salvage(&batch);
         if refused > 0 {
-            tracing::error!(refused, source = batch.source, "samples cannot be reported");
-            records.refused.push(entry(partition, &batch, refused, source, Bytes::new()));
+            let record = record(partition, &batch, refused, &source, Bytes::new());
+            produced.refused.push(Refused { record, why: Refusal::Samples(cause) });
         }
-        if let Err(error) = add(&mut records.entries, partition, &batch, source) {
-            tracing::error!(error = %Causes(&error), source = batch.source, "samples cannot be reported");
-            records.refused.push(entry(partition, &batch, batch.len(), source, Bytes::new()));
+        if let Err(cause) = add(&mut produced, partition, &batch, &source) {
+            let record = record(partition, &batch, batch.len(), &source, Bytes::new());
+            produced.refused.push(Refused { record, why: Refusal::Samples(cause) });
         }
     }
-    records
+    produced
 }
 
 fn add(
-    entries: &mut Vec<Entry>,
+    produced: &mut Produced,
     partition: u32,
     batch: &SampleBatch,
     source: &Arc<str>,
-) -> Result<(), nilometer_contract::WireError> {
-    let parts = encode_parts(batch)?;
-    entries.extend(
-        parts
-            .into_iter()
-            .map(|(part, bytes)| entry(partition, &part, part.len(), source, bytes.into())),
+) -> Result<(), WireError> {
+    let parts = encode_parts(batch)?.into_iter();
+    produced.records.extend(
+        parts.map(|(part, bytes)| record(partition, &part, part.len(), source, bytes.into())),
     );
     Ok(())
 }
 
-fn entry(
+fn record(
     partition: u32,
     batch: &SampleBatch,
     samples: usize,
     source: &Arc<str>,
     payload: Bytes,
-) -> Entry {
+) -> ProducerRecord {
     let start = Timestamp(batch.at.iter().copied().min().unwrap_or(0));
     let end = Timestamp(batch.at.iter().copied().max().unwrap_or(0)).plus_micros(1);
-    let samples = u32::try_from(samples).unwrap_or(u32::MAX);
-    Entry { partition, samples, start, end, source: source.clone(), payload, tried: false }
+    let (samples, source) = (u32::try_from(samples).unwrap_or(u32::MAX), source.clone());
+    ProducerRecord { topic: Topic::Samples, partition, samples, start, end, source, payload }
 }
 
 /// The samples of a batch that keep the bounds of the wire; counts those that do not.
@@ -159,14 +115,14 @@ mod tests {
         builder
     }
 
-    fn rows(records: &Records) -> usize {
-        for entry in &records.entries {
+    fn rows(records: &Produced) -> usize {
+        for entry in &records.records {
             let batch = decode(&entry.payload).unwrap();
             assert_eq!(batch.len(), entry.samples as usize);
             assert_eq!(batch.at.iter().min(), Some(&entry.start.0));
             assert_eq!(batch.at.iter().max(), Some(&(entry.end.0 - 1)));
         }
-        let counted: u32 = records.entries.iter().map(|entry| entry.samples).sum();
+        let counted: u32 = records.records.iter().map(|entry| entry.samples).sum();
         counted as usize
     }
 
@@ -175,7 +131,7 @@ mod tests {
         let ids = ["a".to_owned(), "x".repeat(MAX_TEXT_BYTES + 1), "b".to_owned()];
         let records = of_samples(samples(ids.into_iter()), 1);
         assert_eq!(rows(&records), 2);
-        let refused: u32 = records.refused.iter().map(|entry| entry.samples).sum();
+        let refused: u32 = records.refused.iter().map(|entry| entry.record.samples).sum();
         assert_eq!(refused, 1);
     }
 
@@ -186,7 +142,7 @@ mod tests {
         let ids = ["a".to_owned(), "x".repeat(MAX_TEXT_BYTES + 1), "b".to_owned()];
         let records = of_samples(samples(ids.into_iter()).in_epoch(epoch.clone()), 1);
         assert_eq!(rows(&records), 2);
-        let left = records.entries.iter().map(|entry| decode(&entry.payload).unwrap().epoch);
+        let left = records.records.iter().map(|entry| decode(&entry.payload).unwrap().epoch);
         assert!(left.into_iter().all(|left| left == epoch));
     }
 
