@@ -95,7 +95,7 @@ impl ClusterState {
         if !is_followed(&event.resource.kind) {
             return;
         }
-        let known = self.history.get(&event.resource.id).map(|lifetime| lifetime.events().len());
+        let known = self.history.get(&event.resource.id).map(Lifetime::event_count);
         let full = match known {
             None => self.history.len() >= self.bounds.resources,
             Some(count) => count >= self.bounds.events_each && event.change == Change::Changed,
