@@ -8,10 +8,11 @@
 //! its requests.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nilometer_contract::{
-    Change, History, LifecycleEvent, Lifetime, MICROS_PER_SECOND, Resource, ResourceKind,
-    SampleBatch, Timestamp,
+    Change, History, HistoryBounds, LifecycleEvent, Lifetime, MICROS_PER_SECOND, Precedence,
+    Resource, ResourceKind, SampleBatch, Timestamp,
 };
 
 use crate::policy::Policy;
@@ -88,6 +89,15 @@ impl ClusterState {
     /// A state that is empty and will hold no more than this.
     pub fn with_bounds(bounds: Bounds) -> Self {
         ClusterState { bounds, ..ClusterState::default() }
+    }
+
+    /// The same with sources in an order of the operator's.
+    pub fn with_precedence(bounds: Bounds, precedence: &Arc<Precedence>) -> Self {
+        ClusterState {
+            history: History::new(HistoryBounds::default(), precedence.clone()),
+            usage: UsageByResource::new(precedence.clone()),
+            ..ClusterState::with_bounds(bounds)
+        }
     }
 
     /// Folds a lifecycle event in. Repeats change nothing.
