@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use nilometer_contract::{Change, ResourceKind, Scope, catalogue};
+use nilometer_ledger::Bill;
 use nilometer_rating::{Detail, PriceBook};
 use nilometer_store::text_hash;
 use nilometer_usage::UsageRow;
@@ -189,6 +190,30 @@ async fn the_end_of_a_pause_settles_the_hour_anew_in_which_it_began() {
     let changed = [0, 1, 2, 3].map(|n| in_hour(&before, n) != in_hour(&after, n));
     assert_eq!(changed, [true, false, false, true]);
     assert_eq!(site.settle().await, 0);
+    site.stop().await;
+}
+
+/// An explanation shows the samples of all, and whose of them count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_explanation_says_whose_samples_count() {
+    let bed = Bed::new();
+    let records = [node(), libvirt(0..230), guest()].concat();
+    let (count, events) = crate::script::counts(&records);
+    bed.append(&records).await;
+    let site = bed.start(&PriceBook::parse_with(BOOK, catalogue()).unwrap()).await;
+    site.holds(count, events).await;
+    site.settle().await;
+    let (scope, period) = (Scope::system(), period(0, HOURS));
+    let invoices = &site.ledger.invoices;
+    let draft = invoices.draft(&scope, "acme", &period, Detail::Resources).await.unwrap();
+    let line = draft.lines.iter().find(|line| line.meter == "cpu.time").unwrap();
+    let bill = Bill { project: "acme".to_owned(), period };
+    let explained = site.ledger.explanations.explain(&scope, &line.id, Some(&bill)).await.unwrap();
+    let step = explained.steps.iter().find(|step| step.sql.contains("source_hours")).unwrap();
+    let rows = step.rows.as_ref().unwrap();
+    let of = |n: usize| (rows[n]["source"].as_str(), rows[n]["counted"].as_i64());
+    assert_eq!((of(0), of(1)), ((Some("guest"), Some(0)), (Some("libvirt"), Some(60))));
+    assert_eq!(rows.len(), 2);
     site.stop().await;
 }
 
