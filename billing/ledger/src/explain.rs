@@ -15,8 +15,8 @@ use std::sync::Arc;
 use nilometer_contract::{MeterKind, SAMPLES, Scope, partition_of};
 use nilometer_engine::Rows;
 use nilometer_http::{Format, render};
-use nilometer_rating::{Charge, Query, TableNames, explain, samples_query};
-use nilometer_usage::USAGE;
+use nilometer_rating::{Charge, Query, TableNames, explain, samples_query, sources_query};
+use nilometer_usage::{SOURCE_HOURS, USAGE};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -36,7 +36,11 @@ const TABLES: TableNames = TableNames {
     invoices: INVOICES.name,
     samples: nilometer_store::SAMPLES.name,
     events: nilometer_ingest::EVENTS.name,
+    source_hours: SOURCE_HOURS.name,
 };
+
+/// What is found where more than one source sampled what a charge is of.
+const WHOSE: &str = "sources of those samples, of which one counts in each hour";
 
 /// Most rows shown of one step.
 pub const MAX_SHOWN: usize = 24;
@@ -136,6 +140,9 @@ impl Explanations {
             // Events carry their own offsets.
             return Ok(());
         }
+        let sources = self.step(scope, WHOSE, &sources_query(charge, &TABLES).sql).await?;
+        steps
+            .extend(Some(sources).filter(|step| step.rows.as_ref().is_some_and(|r| !r.is_empty())));
         let Some(partitions) = self.partitions().await? else { return Ok(()) };
         let partition = partition_of(&charge.usage.resource, partitions);
         let from = charge.usage.start.plus_micros(-meter.hold_micros);

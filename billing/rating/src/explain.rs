@@ -40,6 +40,8 @@ pub struct TableNames {
     pub samples: &'static str,
     /// Lifecycle events.
     pub events: &'static str,
+    /// Whose samples count where several sources have some.
+    pub source_hours: &'static str,
 }
 
 /// Where an invoice line comes from.
@@ -152,6 +154,23 @@ pub fn samples_query(charge: &Charge, tables: &TableNames) -> Query {
         _ => of,
     };
     origin(&usage.meter, &of, (charge.usage.start, charge.usage.end), tables)
+}
+
+/// The query that finds, where several sources sampled what a charge is of, whose samples count.
+pub fn sources_query(charge: &Charge, tables: &TableNames) -> Query {
+    let Charge { usage, .. } = charge;
+    Query {
+        finds: "sources",
+        sql: format!(
+            "SELECT start, source, samples, counted FROM {} WHERE meter = {} AND resource = {} \
+             AND start < {} AND \"end\" > {} ORDER BY start, source",
+            tables.source_hours,
+            quoted(&usage.meter.name),
+            quoted(&usage.resource),
+            instant(usage.end),
+            instant(usage.start),
+        ),
+    }
 }
 
 fn arithmetic(line: &Line, invoice: &Invoice) -> String {

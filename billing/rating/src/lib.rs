@@ -33,6 +33,7 @@ pub use currency::{Currency, UnknownCurrency};
 pub use decimal::{InvalidPrice, MAX_PRICE_FRACTION_DIGITS, MAX_PRICE_INTEGER_DIGITS, Price};
 pub use explain::{
     ExplainError, Explanation, MAX_EXPLAINED, Query, TableNames, explain, samples_query,
+    sources_query,
 };
 pub use fraction::{Fraction, InvalidNumber, Money, round_to_minor_unit};
 pub use invoice::{

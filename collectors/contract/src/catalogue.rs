@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::kind::{Kind, ResourceKind};
 use crate::meter::{Meter, MeterKind, Origin, Unit, usage_unit};
 use crate::name::{InvalidName, check_name};
+use crate::precedence::{Precedence, Refused, SourcesEntry};
 use crate::time::MICROS_PER_SECOND;
 
 const BUILT_IN: &str = include_str!("../meters.toml");
@@ -26,6 +27,7 @@ const HOLD_SECONDS: i64 = 300;
 pub struct Catalogue {
     meters: BTreeMap<Arc<str>, Arc<Meter>>,
     kinds: BTreeMap<ResourceKind, Kind>,
+    precedence: Arc<Precedence>,
 }
 
 /// What a record says of a meter; what it leaves out is as the catalogue has it.
@@ -46,7 +48,7 @@ pub enum CatalogueError {
     /// A meter or kind contradicts itself or another.
     #[error("{of} {name}: {reason}")]
     Entry {
-        /// `meter` or `kind`.
+        /// `meter`, `kind` or `sources`.
         of: &'static str,
         /// Its name.
         name: String,
@@ -71,6 +73,8 @@ pub struct Conflict {
 struct File {
     #[serde(default = "hold_seconds")]
     default_hold_seconds: i64,
+    #[serde(default)]
+    sources: SourcesEntry,
     #[serde(default)]
     kind: Vec<KindEntry>,
     #[serde(default)]
@@ -109,12 +113,14 @@ struct MeterEntry {
     description: String,
     #[serde(default)]
     resources: Vec<ResourceKind>,
+    sources: Option<Vec<String>>,
 }
 
 impl Catalogue {
     /// A catalogue without entries.
     pub fn empty() -> Self {
-        Catalogue { meters: BTreeMap::new(), kinds: BTreeMap::new() }
+        let (meters, kinds) = (BTreeMap::new(), BTreeMap::new());
+        Catalogue { meters, kinds, precedence: Arc::default() }
     }
 
     /// Reads a catalogue in the form of `meters.toml`.
@@ -125,7 +131,7 @@ impl Catalogue {
     }
 
     /// Adds a file of the form of `meters.toml`; what is declared already may not be declared
-    /// again.
+    /// again. Of sources, the order that it states comes before the one so far.
     pub fn add(&mut self, text: &str, origin: Origin) -> Result<(), CatalogueError> {
         let file: File =
             toml::from_str(text).map_err(|error| CatalogueError::Toml(error.to_string()))?;
@@ -136,7 +142,12 @@ impl Catalogue {
                 return Err(refused("kind", name.as_str(), "declared twice"));
             }
         }
-        for entry in file.meter {
+        let precedence = Arc::make_mut(&mut self.precedence);
+        let out_of_order = |(name, reason): Refused| refused("sources", &name, reason);
+        for mut entry in file.meter {
+            if let Some(sources) = entry.sources.take() {
+                precedence.set_meter(&entry.name, sources).map_err(out_of_order)?;
+            }
             let meter = entry.check(file.default_hold_seconds, &origin)?;
             if let Some(kind) = meter.resources.iter().find(|kind| !self.kinds.contains_key(kind)) {
                 let reason = format!("no kind {kind} is declared; add it as [[kind]]");
@@ -147,10 +158,21 @@ impl Catalogue {
                 return Err(refused("meter", &name, "declared twice"));
             }
         }
+        let mut ordered = file.sources.meters.keys();
+        if let Some(meter) = ordered.find(|meter| !self.meters.contains_key(meter.as_str())) {
+            let reason = format!("no meter {meter} is declared; add it as [[meter]]");
+            return Err(refused("sources", &format!("meters.{meter}"), reason));
+        }
+        precedence.add(file.sources).map_err(out_of_order)?;
         match self.meters.keys().nth(MAX_METERS) {
             None => Ok(()),
             Some(name) => Err(refused("meter", name, "one too many")),
         }
+    }
+
+    /// The order of sources where several speak of one thing.
+    pub fn precedence(&self) -> &Arc<Precedence> {
+        &self.precedence
     }
 
     /// Finds a meter by name.

@@ -1,7 +1,8 @@
 //! What lifecycle events add up to: each resource's states over time.
 //!
 //! The history is a function of the *set* of events: their order of arrival and repeats change
-//! nothing. Per resource the events lie sorted by instant, and the segments are folded from them:
+//! nothing. Per resource and source the events lie sorted by instant, and the segments are folded
+//! from them:
 //!
 //! ```text
 //!        created      changed            deleted
@@ -10,14 +11,18 @@
 //!
 //! A `created` or `changed` that repeats the state in force adds nothing. A `changed` of a
 //! resource never seen before starts it: its true start is unknown. After `deleted` only a
-//! `created` revives, so a straggling report cannot.
+//! `created` revives, so a straggling report cannot. What several sources say is put together by
+//! the order of sources, see [`Lifetime`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
+use crate::catalogue::catalogue;
 use crate::event::LifecycleEvent;
 use crate::kind::ResourceKind;
 use crate::lifetime::{Lifetime, Segment};
+use crate::precedence::Precedence;
 use crate::time::Timestamp;
 
 /// What came of an event.
@@ -31,6 +36,8 @@ pub enum Applied {
     TooManyResources,
     /// Refused: the resource has as many events as it may.
     TooManyChanges,
+    /// Refused: as many sources describe the resource as may, and this is another.
+    TooManySources,
 }
 
 /// How much a history holds; what is beyond is refused.
@@ -38,14 +45,18 @@ pub enum Applied {
 pub struct HistoryBounds {
     /// Most resources.
     pub resources: usize,
-    /// Most events of one resource. Deletions may be twice as many, so that it can still end.
+    /// Most events of one resource, of all sources together. Deletions may be twice as many, so
+    /// that it can still end.
     pub changes_per_resource: usize,
+    /// Most sources that describe one resource.
+    pub sources_per_resource: usize,
 }
 
 /// The lifetimes of all resources.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct History {
     resources: HashMap<String, Lifetime>,
+    precedence: Arc<Precedence>,
     bounds: HistoryBounds,
     forgotten_before: Timestamp,
 }
@@ -53,14 +64,28 @@ pub struct History {
 impl Default for HistoryBounds {
     /// None.
     fn default() -> Self {
-        HistoryBounds { resources: usize::MAX, changes_per_resource: usize::MAX }
+        let most = usize::MAX;
+        HistoryBounds { resources: most, changes_per_resource: most, sources_per_resource: most }
+    }
+}
+
+impl Default for History {
+    /// An empty one without bounds, with sources in the order of the built-in catalogue.
+    fn default() -> Self {
+        History::new(HistoryBounds::default(), catalogue().precedence().clone())
     }
 }
 
 impl History {
-    /// An empty history that holds no more than it is allowed.
-    pub fn bounded(bounds: HistoryBounds) -> Self {
-        History { bounds, ..History::default() }
+    /// An empty history that holds no more than it is allowed, and puts sources in order.
+    pub fn new(bounds: HistoryBounds, precedence: Arc<Precedence>) -> Self {
+        let (resources, forgotten_before) = (HashMap::new(), Timestamp::default());
+        History { resources, precedence, bounds, forgotten_before }
+    }
+
+    /// The order of sources.
+    pub fn precedence(&self) -> &Arc<Precedence> {
+        &self.precedence
     }
 
     /// Holds no more than this from here on; what is there already stays.
@@ -104,14 +129,14 @@ impl History {
     }
 
     fn apply_to(&mut self, id: &str, events: Vec<LifecycleEvent>) -> Vec<Applied> {
-        let most = self.bounds.changes_per_resource;
+        let (bounds, precedence) = (&self.bounds, &self.precedence);
         if let Some(lifetime) = self.resources.get_mut(id) {
-            return lifetime.apply(events, most);
+            return lifetime.apply(events, bounds, precedence);
         }
         if self.resources.len() >= self.bounds.resources {
             return vec![Applied::TooManyResources; events.len()];
         }
-        self.resources.entry(id.to_owned()).or_default().apply(events, most)
+        self.resources.entry(id.to_owned()).or_default().apply(events, bounds, precedence)
     }
 
     /// What is known of one resource.
@@ -147,7 +172,8 @@ impl History {
     /// `horizon` on stays the same, also after more events of that time; only a `changed` of a
     /// resource that ended and was forgotten starts it.
     pub fn forget_before(&mut self, horizon: Timestamp) {
-        self.resources.retain(|_, lifetime| lifetime.forget_before(horizon));
+        let precedence = &self.precedence;
+        self.resources.retain(|_, lifetime| lifetime.forget_before(horizon, precedence));
         self.forgotten_before = self.forgotten_before.max(horizon);
     }
 

@@ -1,24 +1,33 @@
-//! One resource's events and the states that they add up to.
+//! All that is known of one resource: what each source says of it, put together.
 //!
-//! Events lie sorted by instant, change and digest; the segments are folded from them in that
-//! order. The fold needs no more than the segments so far, and an event ends or replaces only the
-//! last of them, so the segments that begin before an instant tell all that the events before it
-//! do:
+//! Each source has its own timeline, its [facet](crate::facet), so two sources that repeat
+//! themselves change nothing of each other's. Their [order](Precedence) puts the facets together:
 //!
 //! ```text
-//! events    … before A │ A …          a new event at A
-//! segments  … start < A│              kept, the last one open again
-//!                      └──── folded again from the first event at A
+//! nova            ├─ created ──────────────── deleted │
+//! libvirt    ├─ created ───────── changed ──────────────────┤
+//! together   ├─ ─ ┼─ life: nova's ────┼───────────────┤ dead
+//!                   state: by attribute, of those that live
 //! ```
 //!
-//! An event at the end costs the same however many there are; one in the middle costs the events
-//! after it; a batch is sorted and costs its earliest event once.
+//! - *Life.* At an instant, that source decides which comes first among those that have said
+//!   anything by then. So what ended by a source stays ended until it, or one before it, says
+//!   otherwise; a deletion by a later one changes nothing.
+//! - *State.* Each attribute is that of the first source, by the attribute's order, that states
+//!   it, among those that say the resource lives; an empty text counts as not stated. The kind is
+//!   that of the source that decides on the life.
+//!
+//! A resource of one source costs what its facet costs; another source's event costs what lies
+//! after it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::event::{Change, LifecycleEvent};
-use crate::history::Applied;
+use crate::facet::{Facet, Key, Known, birth, state_at};
+use crate::history::{Applied, HistoryBounds};
+use crate::merged::merge_from;
+use crate::precedence::Precedence;
 use crate::resource::Resource;
 use crate::time::Timestamp;
 
@@ -36,149 +45,157 @@ pub struct Segment {
 /// All that is known of one resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lifetime {
-    events: Vec<Known>,
-    segments: Vec<Segment>,
-}
-
-/// Order of events: those that share instant and change are ordered by what they say.
-type Key = (Timestamp, Change, u128);
-
-/// An event with the digest of what it says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
-    digest: u128,
-    event: Arc<LifecycleEvent>,
-}
-
-impl Known {
-    fn key(&self) -> Key {
-        (self.event.at, self.event.change, self.digest)
-    }
+    /// By source, the first one first.
+    facets: Vec<Facet>,
+    /// The states of several facets together; of a single one they are its own.
+    merged: Vec<Segment>,
 }
 
 impl Lifetime {
     /// The states in order of time; they do not overlap.
     pub fn segments(&self) -> &[Segment] {
-        &self.segments
+        match self.facets.as_slice() {
+            [one] => one.segments(),
+            _ => &self.merged,
+        }
     }
 
-    /// The events in order of time.
+    /// The events of all sources in order of time.
     pub fn events(&self) -> impl ExactSizeIterator<Item = &Arc<LifecycleEvent>> {
-        self.events.iter().map(|known| &known.event)
+        self.known().into_iter().map(|known| &known.event)
+    }
+
+    /// Number of events.
+    pub fn event_count(&self) -> usize {
+        self.facets.iter().map(|facet| facet.events().len()).sum()
+    }
+
+    /// What each source says by itself, the first one first.
+    pub fn facets(&self) -> impl ExactSizeIterator<Item = (&str, &[Segment])> {
+        self.facets.iter().map(|facet| (facet.source(), facet.segments()))
     }
 
     /// The state in force at `at`, if the resource was alive then.
     pub fn at(&self, at: Timestamp) -> Option<&Segment> {
-        let begun = self.segments.partition_point(|segment| segment.start <= at);
-        let segment = &self.segments[begun.checked_sub(1)?];
-        segment.end.is_none_or(|end| at < end).then_some(segment)
+        state_at(self.segments(), at)
     }
 
     /// The newest state, alive or not.
     pub fn latest(&self) -> Option<&Segment> {
-        self.segments.last()
+        self.segments().last()
     }
 
     /// First instant at which the resource is known to have been.
     pub fn start(&self) -> Option<Timestamp> {
-        self.segments.first().map(|segment| segment.start)
+        self.segments().first().map(|segment| segment.start)
     }
 
-    /// Applies events in order of arrival, at most `most` of them all; says of each what came of
+    /// Applies events in order of arrival, no more than the bounds allow; says of each what came of
     /// it.
     ///
     /// Deletions have room of their own, as much again: a resource that changed too often can
     /// still end.
-    pub(crate) fn apply(&mut self, events: Vec<LifecycleEvent>, most: usize) -> Vec<Applied> {
+    pub(crate) fn apply(
+        &mut self,
+        events: Vec<LifecycleEvent>,
+        bounds: &HistoryBounds,
+        precedence: &Precedence,
+    ) -> Vec<Applied> {
+        let most = bounds.changes_per_resource;
         let mut fresh: Vec<Known> = Vec::new();
         let mut keys: HashSet<Key> = HashSet::new();
+        let mut others: HashSet<String> = HashSet::new();
         let mut applied = Vec::with_capacity(events.len());
         for event in events {
-            let known = Known { digest: event.digest(), event: Arc::new(event) };
+            let known = Known::of(event);
             let room = match known.event.change {
                 Change::Deleted => most.saturating_mul(2),
                 Change::Created | Change::Changed => most,
             };
-            let count = self.events.len() + fresh.len();
-            applied.push(match self.has(known.key()) || keys.contains(&known.key()) {
-                true => Applied::Duplicate,
-                false if count >= room => Applied::TooManyChanges,
-                false => {
-                    keys.insert(known.key());
-                    fresh.push(known);
-                    Applied::New
+            let facet = self.facets.iter().find(|facet| facet.source() == known.source());
+            let is_other = facet.is_none() && !others.contains(known.source());
+            let sources = self.facets.len() + others.len();
+            let is_known = facet.is_some_and(|facet| facet.has(known.key()));
+            applied.push(if is_known || keys.contains(&known.key()) {
+                Applied::Duplicate
+            } else if self.event_count() + fresh.len() >= room {
+                Applied::TooManyChanges
+            } else if is_other && sources >= bounds.sources_per_resource {
+                Applied::TooManySources
+            } else {
+                if is_other {
+                    others.insert(known.source().to_owned());
                 }
+                keys.insert(known.key());
+                fresh.push(known);
+                Applied::New
             });
         }
-        fresh.sort_unstable_by_key(Known::key);
-        self.merge(fresh);
+        self.take_in(fresh, precedence);
         applied
     }
 
-    fn has(&self, key: Key) -> bool {
-        self.events.last().is_some_and(|last| key <= last.key())
-            && self.events.binary_search_by_key(&key, Known::key).is_ok()
-    }
-
-    /// Takes in sorted events that are not known, and folds from the first of them on.
-    fn merge(&mut self, fresh: Vec<Known>) {
-        let Some(first) = fresh.first() else { return };
-        let from = first.key();
-        let place = self.events.partition_point(|known| known.key() < from);
-        if place == self.events.len() {
-            self.events.extend(fresh);
-            self.fold_from(place);
-            return;
+    /// Takes in events that are not known.
+    fn take_in(&mut self, mut fresh: Vec<Known>, precedence: &Precedence) {
+        let Some(mut from) = fresh.iter().map(|known| known.event.at).min() else { return };
+        let before = self.facets.len();
+        fresh.sort_unstable_by(|one, other| {
+            one.source().cmp(other.source()).then_with(|| one.key().cmp(&other.key()))
+        });
+        while let Some(first) = fresh.first() {
+            let next = fresh.partition_point(|known| known.source() <= first.source());
+            let later = fresh.split_off(next);
+            self.take_in_facet(std::mem::replace(&mut fresh, later), precedence);
         }
-        let tail = self.events.split_off(place);
-        let (mut old, mut new) = (tail.into_iter().peekable(), fresh.into_iter().peekable());
-        while let (Some(one), Some(other)) = (old.peek(), new.peek()) {
-            let next = if one.key() < other.key() { old.next() } else { new.next() };
-            self.events.extend(next);
-        }
-        self.events.extend(old);
-        self.events.extend(new);
-        self.unfold(from.0);
-        self.fold_from(self.events.partition_point(|known| known.event.at < from.0));
-    }
-
-    /// Takes the segments back to what the events before an instant add up to.
-    fn unfold(&mut self, at: Timestamp) {
-        self.segments.truncate(self.segments.partition_point(|segment| segment.start < at));
-        if let Some(last) = self.segments.last_mut() {
-            last.end = last.end.filter(|end| *end < at);
+        if self.facets.len() > 1 {
+            if before < 2 {
+                from = Timestamp(i64::MIN);
+            }
+            merge_from(&mut self.merged, &self.facets, from, precedence);
         }
     }
 
-    fn fold_from(&mut self, place: usize) {
-        for known in &self.events[place..] {
-            fold(&mut self.segments, &known.event);
+    fn take_in_facet(&mut self, fresh: Vec<Known>, precedence: &Precedence) {
+        let source = fresh[0].source();
+        let place = |facet: &Facet| precedence.compare(facet.source(), source);
+        match self.facets.binary_search_by(place) {
+            Ok(place) => self.facets[place].merge(fresh),
+            Err(place) => self.facets.insert(place, Facet::of(fresh)),
         }
     }
 
     /// Forgets what was over before `horizon`; whether anything is left. What is told of the time
     /// from `horizon` on stays the same, and so it does after more events of that time.
     ///
-    /// The events that are left are those that began the life that was in force at `horizon`, and
-    /// those from its state at `horizon` on; of a resource that came back since, those of the last
-    /// state before it. So when a resource came into being stays known for as long as it lives.
-    pub(crate) fn forget_before(&mut self, horizon: Timestamp) -> bool {
-        let over = |segment: &Segment| segment.end.is_some_and(|end| end < horizon);
-        if self.segments.last().is_none_or(over) {
-            return self.events.last().is_some_and(|last| last.event.at >= horizon);
+    /// What a source says of a resource that is over stays for as long as another says that it
+    /// lives: else that one would decide.
+    pub(crate) fn forget_before(&mut self, horizon: Timestamp, precedence: &Precedence) -> bool {
+        if self.facets.iter().all(|facet| facet.is_over(horizon)) {
+            return false;
         }
-        // A state that begins at the horizon may turn out to have ended there and then.
-        let begun = self.segments.partition_point(|segment| segment.start < horizon);
-        let Some(first) = begun.checked_sub(1) else { return true };
-        let goes_on = |pair: &[Segment]| pair[0].end == Some(pair[1].start);
-        let before = self.segments[..=first].windows(2).rev().take_while(|pair| goes_on(pair));
-        let born = self.segments[first - before.count()].start;
-        let start = self.segments[first].start;
-        let count = self.events.len();
-        self.events.retain(|known| known.event.at >= start || known.event.at == born);
-        if self.events.len() < count {
-            self.segments.clear();
-            self.fold_from(0);
+        if let [one] = self.facets.as_mut_slice() {
+            if let Some(left) = one.trimmed(horizon, &[]) {
+                *one = left;
+            }
+            return true;
+        }
+        let life = self.birth(horizon);
+        let trimmed = self.facets.iter().map(|facet| {
+            // The whole life may have begun with a source that said more than its last life.
+            let first = facet.segments().first().map(|segment| segment.start);
+            let first = first.filter(|first| life.is_some_and(|life| *first >= life));
+            let births: Vec<Timestamp> = life.into_iter().chain(first).collect();
+            facet.trimmed(horizon, &births)
+        });
+        let trimmed: Vec<Option<Facet>> = trimmed.collect();
+        if trimmed.iter().all(Option::is_none) {
+            return true;
+        }
+        let left = trimmed.into_iter().zip(&self.facets);
+        let left = left.map(|(trimmed, whole)| trimmed.unwrap_or_else(|| whole.clone())).collect();
+        let left = Lifetime::of(left, precedence);
+        if left.since(horizon) == self.since(horizon) && left.birth(horizon) == life {
+            *self = left;
         }
         true
     }
@@ -189,57 +206,56 @@ impl Lifetime {
     pub fn forgettable(
         &self,
         horizon: Timestamp,
+        precedence: &Precedence,
         removable: impl Fn(u128) -> bool,
     ) -> HashSet<u128> {
         let mut left = self.clone();
-        if !left.forget_before(horizon) {
-            left.events.clear();
+        if !left.forget_before(horizon, precedence) {
+            left.facets.clear();
         }
-        let needed: HashSet<Key> = left.events.iter().map(Known::key).collect();
-        let old = self.events.iter().filter(|known| !needed.contains(&known.key()));
+        let needed: HashSet<Key> = left.known().iter().map(|known| known.key()).collect();
+        let old = self.known().into_iter().filter(|known| !needed.contains(&known.key()));
         let gone: HashSet<u128> =
             old.map(|known| known.digest).take_while(|digest| removable(*digest)).collect();
-        let rest = self.events.iter().filter(|known| !gone.contains(&known.digest));
-        let mut rest = Lifetime { events: rest.cloned().collect(), segments: Vec::new() };
-        rest.fold_from(0);
+        let rest = self.facets.iter().filter_map(|facet| {
+            let rest = facet.events().iter().filter(|known| !gone.contains(&known.digest));
+            let rest: Vec<Known> = rest.cloned().collect();
+            (!rest.is_empty()).then(|| Facet::of(rest))
+        });
+        let rest = Lifetime::of(rest.collect(), precedence);
         match rest.since(horizon) == self.since(horizon) {
             true => gone,
             false => HashSet::new(),
         }
     }
 
+    /// Facets in order, put together.
+    fn of(facets: Vec<Facet>, precedence: &Precedence) -> Self {
+        let mut lifetime = Lifetime { facets, merged: Vec::new() };
+        if lifetime.facets.len() > 1 {
+            let from = Timestamp(i64::MIN);
+            merge_from(&mut lifetime.merged, &lifetime.facets, from, precedence);
+        }
+        lifetime
+    }
+
+    fn known(&self) -> Vec<&Known> {
+        let mut known: Vec<&Known> = self.facets.iter().flat_map(Facet::events).collect();
+        if self.facets.len() > 1 {
+            known.sort_by_key(|known| known.key());
+        }
+        known
+    }
+
+    /// When the life began that is in force at `horizon`, or was the last before it.
+    fn birth(&self, horizon: Timestamp) -> Option<Timestamp> {
+        let segments = self.segments();
+        birth(&segments[..segments.partition_point(|segment| segment.start < horizon)])
+    }
+
     /// The states from an instant on.
     fn since(&self, at: Timestamp) -> Vec<(Timestamp, Option<Timestamp>, &Resource)> {
-        let left = self.segments.iter().filter(|segment| segment.end.is_none_or(|end| end > at));
+        let left = self.segments().iter().filter(|segment| segment.end.is_none_or(|end| end > at));
         left.map(|segment| (segment.start.max(at), segment.end, segment.state.as_ref())).collect()
-    }
-}
-
-/// What one more event makes of the segments; it is later than all before it.
-fn fold(segments: &mut Vec<Segment>, event: &LifecycleEvent) {
-    let last = segments.last_mut();
-    let seen = last.is_some();
-    let alive = last.filter(|segment| segment.end.is_none());
-    match (event.change, alive) {
-        (Change::Deleted, Some(segment)) => segment.end = Some(event.at),
-        (Change::Deleted, None) => return,
-        (Change::Changed, None) if seen => return,
-        (_, Some(segment)) if *segment.state == event.resource => return,
-        (_, alive) => {
-            if let Some(segment) = alive {
-                segment.end = Some(event.at);
-            }
-            let state = Arc::new(event.resource.clone());
-            segments.push(Segment { start: event.at, end: None, state });
-        }
-    }
-    segments.pop_if(|last| last.end == Some(last.start));
-    // A state replaced at its own first instant was never in force.
-    let replaced = segments
-        .len()
-        .checked_sub(2)
-        .filter(|&previous| segments[previous].end == Some(segments[previous].start));
-    if let Some(previous) = replaced {
-        segments.remove(previous);
     }
 }

@@ -12,8 +12,10 @@ use crate::resource::Resource;
 
 /// Samples of one source, read within one epoch.
 ///
-/// A sample is one observation `(meter, resource, labels, at) → value` of a source, and that is its
-/// identity: storing it twice is a no-op, another value under it is an error.
+/// A sample is one observation `(meter, resource, labels, source, at) → value`, and that is its
+/// identity: storing it twice is a no-op, another value under it is an error. What two sources
+/// say of one meter of one resource are two samples; usage counts those of one source, see
+/// [`Precedence`](crate::Precedence). A source that sees a VM on two nodes is one source.
 ///
 /// Column `i` of each array is sample `i`; `meter` and `resource` are places in `meters` and
 /// `subjects`.

@@ -74,8 +74,9 @@ fn repeats_are_duplicates() {
 
 #[test]
 fn bounds_refuse_what_is_beyond_them_and_let_a_resource_end() {
-    let bounds = HistoryBounds { resources: 1, changes_per_resource: 2 };
-    let mut history = History::bounded(bounds);
+    let bounds =
+        HistoryBounds { resources: 1, changes_per_resource: 2, ..HistoryBounds::default() };
+    let mut history = History::new(bounds, Arc::default());
     let mut other = event(1, Change::Created, "a");
     other.resource.id = "vm-2".to_owned();
     let applied = history.apply_all(vec![
@@ -142,7 +143,8 @@ fn what_may_be_removed_is_what_nothing_later_rests_on() {
         history.apply_all(events.to_vec());
         let digests: Vec<u128> = events.iter().map(LifecycleEvent::digest).collect();
         let may = |digest| !kept.iter().any(|&n| digests[n] == digest);
-        let gone = history.get("vm-1").unwrap().forgettable(Timestamp(horizon), may);
+        let gone =
+            history.get("vm-1").unwrap().forgettable(Timestamp(horizon), history.precedence(), may);
         (0..events.len()).filter(|&n| gone.contains(&digests[n])).collect()
     };
     let ended = [event(1, Change::Created, "a"), event(5, Change::Deleted, "a")];
@@ -258,7 +260,7 @@ proptest! {
         let may = |digest: u128| {
             events.iter().zip(&removable).any(|(event, may)| *may && event.digest() == digest)
         };
-        let gone = lifetime.forgettable(at, may);
+        let gone = lifetime.forgettable(at, whole.precedence(), may);
         prop_assert!(gone.iter().all(|digest| may(*digest)));
         let left = events.into_iter().filter(|event| !gone.contains(&event.digest()));
         let mut rest = History::default();

@@ -35,6 +35,8 @@ pub struct Bounds {
     /// Most events of one resource within the retention of events. Others are refused;
     /// deletions may be twice as many, so that it can still end.
     pub changes_per_resource: usize,
+    /// Most sources that describe one resource. Events of another are refused.
+    pub sources_per_resource: usize,
     /// Most days that the samples of one record may lie in, and those of one commit: those of
     /// further days of a record are refused; a record that would make a commit's days more waits
     /// for the next one.
@@ -51,6 +53,7 @@ impl Default for Bounds {
             learnt_meters: 10_000,
             resources: 1_000_000,
             changes_per_resource: 100_000,
+            sources_per_resource: 8,
             days_per_commit: 32,
         }
     }
@@ -67,8 +70,8 @@ pub(crate) struct Beyond {
 impl Bounds {
     /// Those of lifetimes.
     pub(crate) fn history(&self) -> HistoryBounds {
-        let Bounds { resources, changes_per_resource, .. } = *self;
-        HistoryBounds { resources, changes_per_resource }
+        let Bounds { resources, changes_per_resource, sources_per_resource, .. } = *self;
+        HistoryBounds { resources, changes_per_resource, sources_per_resource }
     }
 
     /// Whether there may be one more series.
@@ -121,6 +124,11 @@ impl Bounds {
                 bound: "changes_per_resource",
                 most: self.changes_per_resource,
                 what: "events of this resource are known, and this is another".into(),
+            }),
+            Applied::TooManySources => Some(Beyond {
+                bound: "sources_per_resource",
+                most: self.sources_per_resource,
+                what: "sources describe this resource, and this is of another".into(),
             }),
         }
     }

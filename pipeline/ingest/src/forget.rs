@@ -9,11 +9,14 @@
 //! theirs: usage of an hour that can still be computed anew has its events.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use nilometer_contract::{History, LifecycleEvent, MICROS_PER_DAY, Timestamp, micros};
+use nilometer_contract::{
+    History, HistoryBounds, LifecycleEvent, MICROS_PER_DAY, Precedence, Timestamp, micros,
+};
 use nilometer_store::{Add, DataFile, Expired, Files, SAMPLES, StoreError, Table, horizon};
 use tokio::time::Instant;
 use tracing::info;
@@ -109,15 +112,22 @@ impl Facts {
 
     /// Digests of the events that nothing since `horizon` needs, whose rows all lie in `files`;
     /// the oldest `most` of them.
-    fn forgettable(self, horizon: Timestamp, files: &HashSet<usize>, most: usize) -> HashSet<u128> {
+    fn forgettable(
+        self,
+        horizon: Timestamp,
+        files: &HashSet<usize>,
+        most: usize,
+        precedence: &Arc<Precedence>,
+    ) -> HashSet<u128> {
         let digests = self.events.iter().map(|(event, place)| (event.digest(), *place));
         let elsewhere: HashSet<u128> =
             digests.filter(|(_, place)| !files.contains(place)).map(|(digest, _)| digest).collect();
-        let mut history = History::default();
+        let mut history = History::new(HistoryBounds::default(), precedence.clone());
         history.apply_all(self.events.into_iter().map(|(event, _)| event).collect());
         let resources = history.iter().filter_map(|(id, lifetime)| {
             let first = lifetime.events().next()?.at;
-            let gone = lifetime.forgettable(horizon, |digest| !elsewhere.contains(&digest));
+            let may = |digest| !elsewhere.contains(&digest);
+            let gone = lifetime.forgettable(horizon, precedence, may);
             (!gone.is_empty()).then_some((first, id, gone))
         });
         let mut resources: Vec<_> = resources.collect();
@@ -135,12 +145,17 @@ impl Facts {
 }
 
 /// Which files had nothing to let go, as of which horizon.
-#[derive(Default)]
 pub(crate) struct Forgetting {
+    precedence: Arc<Precedence>,
     looked_at: HashMap<String, Timestamp>,
 }
 
 impl Forgetting {
+    /// No file was looked at yet; of several sources the order decides what is needed.
+    pub(crate) fn new(precedence: Arc<Precedence>) -> Self {
+        Forgetting { precedence, looked_at: HashMap::new() }
+    }
+
     /// Rows of `events` that may expire, and what is left of the files that they are in, written
     /// and not committed.
     pub(crate) async fn pick(
@@ -171,7 +186,7 @@ impl Forgetting {
                 old.extend(events.map(|event| event.resource.id));
             }
             let facts = Facts::of(table, &old).await?;
-            let gone = facts.forgettable(horizon, &places, most as usize);
+            let gone = facts.forgettable(horizon, &places, most as usize, &self.precedence);
             let picked = split(table, &files, &places, &gone).await?;
             if picked.is_some() {
                 return Ok(picked);

@@ -1,8 +1,8 @@
 //! The series in use: what each id stands for, and which share an identity.
 //!
 //! Labels are interned per column, so a sample's label is a small integer until somebody asks for
-//! text. The identity of a sample is `(meter, resource, labels, at)`; several series share all but
-//! the instant when a VM moved, was transferred, or was seen by two sources.
+//! text. The identity of a sample is `(meter, resource, labels, source, at)`; several series share
+//! all but the instant when a VM moved or was transferred.
 //!
 //! The catalogue is here because a meter that nobody declared is known by its series.
 
@@ -38,7 +38,7 @@ pub struct SeriesIndex {
     ids: Vec<SeriesId>,
     columns: [Column; SeriesColumn::COUNT],
     identity: Vec<u32>,
-    identities: HashMap<[u32; 3], u32>,
+    identities: HashMap<[u32; 4], u32>,
     members: Vec<Vec<u32>>,
     counts: Counts,
 }
@@ -168,8 +168,12 @@ impl SeriesIndex {
             place
         });
         let of = |at: SeriesColumn| key[at as usize];
-        let identity_key =
-            [of(SeriesColumn::Meter), of(SeriesColumn::Resource), of(SeriesColumn::Labels)];
+        let identity_key = [
+            of(SeriesColumn::Meter),
+            of(SeriesColumn::Resource),
+            of(SeriesColumn::Labels),
+            of(SeriesColumn::Source),
+        ];
         let identity = *self.identities.entry(identity_key).or_insert_with(|| {
             self.members.push(Vec::new());
             (self.members.len() - 1) as u32
@@ -275,8 +279,13 @@ mod tests {
         assert_eq!(index.full_label(&labelled(1), 2), None);
         assert_eq!(index.full_label(&labelled(2), 2), Some("device".to_owned()));
         let other = Description { source: "t", ..labelled(2) };
+        assert_eq!(
+            index.insert(3, &Description { source: "t", ..labelled(0) }).unwrap(),
+            (2, true)
+        );
+        assert_ne!(index.identity(0), index.identity(2), "another source is another identity");
         assert_eq!(index.full_label(&other, 2), None);
-        assert_eq!((index.of_project("p"), index.of_project("q")), (2, 0));
+        assert_eq!((index.of_project("p"), index.of_project("q")), (3, 0));
     }
 
     #[test]

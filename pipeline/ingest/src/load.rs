@@ -162,7 +162,11 @@ async fn load_history(
     shared: &Shared,
     bounds: HistoryBounds,
 ) -> Result<(), StoreError> {
-    let loaded = Shared::default();
+    let catalogue = {
+        let index = shared.index.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        index.catalogue().clone()
+    };
+    let loaded = Shared::with(catalogue);
     for table in [&sink.events, &sink.epochs, &sink.gaps] {
         load_table(table, &loaded).await?;
     }

@@ -45,9 +45,9 @@ pub async fn maintain(
         tables.push(storage.table(def).await?);
     }
     let gaps = storage.table(&GAPS).await?;
+    let events = Forgetting::new(config.catalogue.precedence().clone());
     let expired = vec![None; tables.len()];
-    let mut upkeep =
-        Upkeep { tables, expired, events: Forgetting::default(), gaps, config, metrics };
+    let mut upkeep = Upkeep { tables, expired, events, gaps, config, metrics };
     // Listing all files costs, so it is done some times an age only.
     let interval = upkeep.config.maintenance_interval;
     let vacuum_every = (upkeep.config.vacuum_after / 8).max(interval);

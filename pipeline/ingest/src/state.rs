@@ -211,7 +211,8 @@ impl State {
             "node": series.node, "source": series.source, "labels": series.labels, "at": Timestamp(suspect.row.at),
             "value": suspect.row.value, "stored": stored,
         });
-        let reason = "another value is stored under the same meter, resource, labels and instant";
+        let reason =
+            "another value is stored under the same meter, resource, labels, source and instant";
         let at = Timestamp(suspect.appended_at_micros);
         let payload = Bytes::from(payload.to_string());
         self.bury(suspect.origin.clone(), at, suspect.row_in_record as i64, reason.into(), payload);

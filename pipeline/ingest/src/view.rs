@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
 use nilometer_clock::SharedClock;
-use nilometer_contract::{Catalogue, History, ResourceKind, TableDef, Timestamp};
+use nilometer_contract::{Catalogue, History, HistoryBounds, ResourceKind, TableDef, Timestamp};
 use nilometer_store::{Files, SeriesColumn};
 use tokio::sync::watch;
 
@@ -62,7 +62,12 @@ pub struct Shared {
 impl Shared {
     /// Nothing yet but a catalogue of what is declared.
     pub fn with(catalogue: Arc<Catalogue>) -> Self {
-        Shared { index: Arc::new(RwLock::new(SeriesIndex::with(catalogue))), ..Shared::default() }
+        let history = History::new(HistoryBounds::default(), catalogue.precedence().clone());
+        Shared {
+            index: Arc::new(RwLock::new(SeriesIndex::with(catalogue))),
+            history: Arc::new(RwLock::new(history)),
+            ..Shared::default()
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use nilometer_contract::{RowRule, Scope, TableDef};
 use nilometer_ingest::{TableView, Tables, View};
 use nilometer_store::{Missing, Storage};
-use nilometer_usage::USAGE;
+use nilometer_usage::{SOURCE_HOURS, USAGE};
 use tokio::time::Instant;
 
 use crate::answer::Answer;
@@ -34,7 +34,7 @@ use crate::scan::Files;
 use crate::stored::StoredTable;
 use crate::tenancy::scoped;
 use crate::truncate::BinFixedWidths;
-use crate::usage::UsageTable;
+use crate::usage::{Told, UsageTable};
 
 /// Bounds of one query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,8 +304,10 @@ impl Engine {
             let table = CatalogueTable { of, tables: self.tables.clone(), scope: scope.clone() };
             add(name, RowRule::Scoped, None, Arc::new(table));
         }
-        let usage = UsageTable { meter: self.meter.clone() };
-        add("usage", USAGE.rule, Some(&USAGE), Arc::new(usage));
+        for (def, told) in [(&USAGE, Told::Usage), (&SOURCE_HOURS, Told::SourceHours)] {
+            let table = UsageTable { meter: self.meter.clone(), told };
+            add(def.name, def.rule, Some(def), Arc::new(table));
+        }
         let extra = self.extra.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         // Who provides a table further right knows better than the one here.
         tables.extend(extra.iter().map(|(name, table)| (*name, table.clone())));

@@ -22,6 +22,7 @@ use nilometer_usage::{
 use crate::missing::{LIFETIMES, missing_of, samples_of};
 use crate::plan::{Out, Plan, Selection, Subject};
 use crate::points::chunks;
+use crate::rivals::{Contested, Pause};
 use crate::scan::Files;
 
 /// Why usage could not be told.
@@ -113,10 +114,20 @@ impl Meter {
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, MeterError> {
-        let mut rows = self.rows(&self.tables.now(), window, selection, true).await?;
+        let (mut rows, _) = self.usage_to_settle(window, selection).await?;
         rows.retain(|row| scope.admits(&row.project, row.start));
-        rows.sort_unstable();
         Ok(rows)
+    }
+
+    /// The same for all, with the pauses of sources that bear on hours outside the window.
+    pub async fn usage_to_settle(
+        &self,
+        window: Window,
+        selection: &Selection,
+    ) -> Result<(Vec<UsageRow>, Vec<Pause>), MeterError> {
+        let mut out = self.told(&self.tables.now(), window, selection, true).await?;
+        out.rows.sort_unstable();
+        Ok((out.rows, out.pauses))
     }
 
     /// [`usage`](Self::usage) as a view of another moment tells it.
@@ -126,16 +137,16 @@ impl Meter {
         window: Window,
         selection: &Selection,
     ) -> Result<Vec<UsageRow>, MeterError> {
-        self.rows(view, window, selection, false).await.map(merge)
+        self.told(view, window, selection, false).await.map(|out| merge(out.rows))
     }
 
-    async fn rows(
+    async fn told(
         &self,
         view: &View,
         window: Window,
         selection: &Selection,
         by_state: bool,
-    ) -> Result<Vec<UsageRow>, MeterError> {
+    ) -> Result<Out, MeterError> {
         let plan = Plan { by_state, ..Plan::of(&self.tables.shared, window, selection) };
         let plan = Arc::new(plan);
         let mut out = Out::default();
@@ -144,7 +155,32 @@ impl Meter {
         }
         plan.allocations(window, view.newest, &mut out.rows);
         out.rows.retain(|row| selection.takes(row));
-        Ok(out.rows)
+        Ok(out)
+    }
+
+    /// Which sources sampled the same in which hours, and whose samples count, as a view tells it.
+    pub(crate) async fn contested_at(
+        &self,
+        view: &View,
+        window: Window,
+        selection: &Selection,
+    ) -> Result<Vec<Contested>, MeterError> {
+        let plan = Arc::new(Plan::of(&self.tables.shared, window, selection).of_rivals());
+        let mut out = Out::default();
+        for chunk in chunks(view, window) {
+            out = self.chunk(view, &plan, chunk, false, out).await.map_err(MeterError::Read)?;
+            out.rows.clear();
+        }
+        let Selection { project, kind, .. } = selection;
+        out.contested.retain(|row| {
+            project.as_deref().is_none_or(|project| *row.project == *project)
+                && kind.as_ref().is_none_or(|kind| *kind == row.kind)
+        });
+        out.contested.sort_by(|one, other| {
+            let of = |row: &Contested| (row.hour, row.resource.clone(), row.meter.clone());
+            of(one).cmp(&of(other)).then_with(|| one.source.cmp(&other.source))
+        });
+        Ok(out.contested)
     }
 
     /// How each node's hour splits into children, overhead and idle (invariant 11). It tells of all

@@ -7,13 +7,14 @@ use nilometer_contract::{
     Labels, Lifetime, Meter, MeterKind, ResourceKind, Scope, Segment, Timestamp,
 };
 use nilometer_ingest::{Shared, Tables};
-use nilometer_store::Description;
+use nilometer_store::{Description, SeriesColumn};
 use nilometer_usage::{
     Names, Neighbours, ParentUsage, Points, Reach, Sample, Series, Tenure, UsageRow, Window,
-    allocation_usage, neighbours, series_usage, series_usage_by_parent,
+    allocation_usage, neighbours, series_usage, series_usage_by_parent, whole_hours,
 };
 
 use crate::points::Point;
+use crate::rivals::{Contested, Pause, Rivals};
 
 /// Whose usage of what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(crate) struct Subject {
     pub(crate) tenure: Option<Tenure>,
     pub(crate) resource: Arc<str>,
     pub(crate) kind: ResourceKind,
-    project: Arc<str>,
+    pub(crate) project: Arc<str>,
     /// First and last instant at which it may have been, as far as it was announced.
     birth: i64,
     death: i64,
@@ -43,6 +44,8 @@ pub(crate) struct Subject {
     gaps: Vec<i64>,
     /// Nodes on which its samples were read.
     nodes: HashSet<String>,
+    /// By whom, as the index of series numbers sources.
+    sources: Vec<u32>,
 }
 
 /// The series that a selection wants, by identity.
@@ -54,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) allocations: Vec<Arc<Meter>>,
     /// Series to place.
     pub(crate) series: HashMap<i64, u32>,
+    /// Meters of resources that several sources sample.
+    pub(crate) rivals: Vec<Rivals>,
     /// Whether rows end where attributes change.
     pub(crate) by_state: bool,
 }
@@ -64,6 +69,17 @@ pub(crate) struct Place {
     pub(crate) subject: usize,
     pub(crate) meter: Arc<Meter>,
     labels: Labels,
+    pub(crate) source: Arc<str>,
+    /// Whether other sources sample the same.
+    pub(crate) has_rival: bool,
+}
+
+/// The points of one place, with when their resource lived.
+pub(crate) struct Observed<'a> {
+    place: &'a Place,
+    pub(crate) subject: &'a Subject,
+    points: Points,
+    sighted: Option<Tenure>,
 }
 
 /// Rows by project and, for conservation, by parent.
@@ -71,6 +87,10 @@ pub(crate) struct Place {
 pub(crate) struct Out {
     pub(crate) rows: Vec<UsageRow>,
     pub(crate) by_parent: Vec<ParentUsage>,
+    /// Hours in which several sources sampled one meter of a resource.
+    pub(crate) contested: Vec<Contested>,
+    /// Pauses of sources that have rivals.
+    pub(crate) pauses: Vec<Pause>,
 }
 
 impl Plan {
@@ -95,6 +115,7 @@ impl Plan {
                 cuts: cuts(lifetime),
                 gaps: Vec::new(),
                 nodes: HashSet::new(),
+                sources: Vec::new(),
             });
         }
         let mut by_identity: HashMap<u32, u32> = HashMap::new();
@@ -119,15 +140,21 @@ impl Plan {
             };
             let place = *by_identity.entry(index.identity(slot)).or_insert_with(|| {
                 let labels = Labels::parse(series.labels).unwrap_or_default();
-                plan.places.push(Place { subject, meter: meter.clone(), labels });
+                let (meter, source) = (meter.clone(), names.get(series.source));
+                plan.places.push(Place { subject, meter, labels, source, has_rival: false });
                 (plan.places.len() - 1) as u32
             });
             plan.series.insert(index.id(slot), place);
-            let nodes = &mut plan.subjects[subject].nodes;
+            let Subject { nodes, sources, .. } = &mut plan.subjects[subject];
             if !nodes.contains(series.node) {
                 nodes.insert(series.node.to_owned());
             }
+            let source = index.keys(SeriesColumn::Source)[slot as usize];
+            if !sources.contains(&source) {
+                sources.push(source);
+            }
         }
+        plan.find_rivals(index.catalogue().precedence());
         let allocated = |meter: &&Arc<Meter>| matches!(meter.kind, MeterKind::Allocation { .. });
         let wanted = index.catalogue().meters().filter(|meter| selection.wants_meter(&meter.name));
         plan.allocations = wanted.filter(allocated).cloned().collect();
@@ -143,9 +170,17 @@ impl Plan {
         }
     }
 
+    /// What of time to read for a window: it, a margin around it, and, where sources are to be
+    /// chosen from, its whole hours.
+    pub(crate) fn reading(&self, window: Window) -> (i64, i64) {
+        let around = if self.rivals.is_empty() { window } else { whole_hours(window) };
+        let margin = self.margin_micros();
+        (around.start.0.saturating_sub(margin), around.end.0.saturating_add(margin))
+    }
+
     /// How far around a window to read without asking whether it is needed: the longest time for
     /// which one observation of these meters speaks.
-    pub(crate) fn margin_micros(&self) -> i64 {
+    fn margin_micros(&self) -> i64 {
         self.places.iter().map(|place| place.meter.hold_micros).max().unwrap_or(0) + 1
     }
 
@@ -165,6 +200,26 @@ impl Plan {
         (before, after)
     }
 
+    /// What the points of one place are of.
+    pub(crate) fn observed(&self, place: u32, points: &[Point]) -> Observed<'_> {
+        let place = &self.places[place as usize];
+        let subject = &self.subjects[place.subject];
+        let samples =
+            points.iter().map(|&Point { at, value, clock, .. }| Sample { at, value, clock });
+        let points = match Points::collect(samples) {
+            Ok(points) => points,
+            Err(error) => panic!("invariant 3: one value per identity: {error}"),
+        };
+        let mut observed = Observed { place, subject, points, sighted: None };
+        if subject.tenure.is_none() {
+            let (resource, project) = (subject.resource.clone(), subject.project.clone());
+            let kind = subject.kind.clone();
+            let sighted = Tenure::sighted(resource, kind, project, &observed.series());
+            observed.sighted = Some(sighted);
+        }
+        observed
+    }
+
     /// Adds the usage that the points of one place tell of.
     pub(crate) fn series_usage(
         &self,
@@ -175,29 +230,23 @@ impl Plan {
         by_parent: bool,
         out: &mut Out,
     ) {
-        let Place { subject, meter, labels } = &self.places[place as usize];
-        let subject = &self.subjects[*subject];
-        if matches!(meter.kind, MeterKind::Allocation { .. }) {
-            return;
+        if !matches!(self.places[place as usize].meter.kind, MeterKind::Allocation { .. }) {
+            let observed = self.observed(place, points);
+            self.usage_of(&observed, window, as_of, by_parent, out);
         }
-        let samples =
-            points.iter().map(|&Point { at, value, clock, .. }| Sample { at, value, clock });
-        let collected = Points::collect(samples);
-        let collected = match collected {
-            Ok(collected) => collected,
-            Err(error) => panic!("invariant 3: one value per identity: {error}"),
-        };
-        let series = Series { gaps: &subject.gaps, labels, ..collected.series(meter) };
-        let sighted;
-        let tenure = match &subject.tenure {
-            Some(tenure) => tenure,
-            None => {
-                let (resource, project) = (subject.resource.clone(), subject.project.clone());
-                sighted = Tenure::sighted(resource, subject.kind.clone(), project, &series);
-                &sighted
-            }
-        };
-        for part in self.parts(subject, window) {
+    }
+
+    /// Adds the usage of what was observed.
+    pub(crate) fn usage_of(
+        &self,
+        observed: &Observed<'_>,
+        window: Window,
+        as_of: Timestamp,
+        by_parent: bool,
+        out: &mut Out,
+    ) {
+        let (series, tenure) = (observed.series(), observed.tenure());
+        for part in self.parts(observed.subject, window) {
             series_usage(&series, tenure, part, as_of, &mut out.rows);
         }
         if by_parent {
@@ -224,6 +273,29 @@ impl Plan {
         edges.extend(subject.cuts.iter().filter(inside).map(|&at| Timestamp(at)));
         edges.push(window.end);
         edges.windows(2).map(|edge| Window { start: edge[0], end: edge[1] }).collect()
+    }
+}
+
+impl Observed<'_> {
+    /// Its series.
+    pub(crate) fn series(&self) -> Series<'_> {
+        let Place { meter, labels, .. } = self.place;
+        Series { gaps: &self.subject.gaps, labels, ..self.points.series(meter) }
+    }
+
+    /// When its resource lived.
+    pub(crate) fn tenure(&self) -> &Tenure {
+        match self.subject.tenure.as_ref().or(self.sighted.as_ref()) {
+            Some(tenure) => tenure,
+            None => panic!("what was not announced was sighted"),
+        }
+    }
+}
+
+impl Subject {
+    /// Whether several sources sample it.
+    pub(crate) fn has_several_sources(&self) -> bool {
+        self.sources.len() > 1
     }
 }
 
@@ -301,6 +373,7 @@ impl Subject {
             cuts: Vec::new(),
             gaps: Vec::new(),
             nodes: HashSet::new(),
+            sources: Vec::new(),
         })
     }
 }

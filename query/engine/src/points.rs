@@ -56,9 +56,7 @@ impl Meter {
         mut out: Out,
     ) -> Result<Out, DataFusionError> {
         let Some(samples) = view.tables.get("samples") else { return Ok(out) };
-        let margin = plan.margin_micros();
-        let low = window.start.0.saturating_sub(margin);
-        let high = window.end.0.saturating_add(margin);
+        let (low, high) = plan.reading(window);
         let mut points = self.points(samples, plan, None, low, high).await?;
         self.reach_out(samples, plan, window, (low, high), &mut points).await?;
         let (plan, as_of) = (plan.clone(), view.newest);
@@ -66,10 +64,20 @@ impl Meter {
         let computed = tokio::task::spawn_blocking(move || {
             points.sort_unstable_by_key(|point| (point.place, point.at));
             let mut from = 0;
-            for place in 0..plan.places.len() as u32 {
+            for (place, of) in (0..).zip(&plan.places) {
                 let upto = from + points[from..].partition_point(|point| point.place <= place);
-                plan.series_usage(place, &points[from..upto], window, as_of, by_parent, &mut out);
+                if !of.has_rival {
+                    let points = &points[from..upto];
+                    plan.series_usage(place, points, window, as_of, by_parent, &mut out);
+                }
                 from = upto;
+            }
+            let points_of = |place: u32| {
+                let from = points.partition_point(|point| point.place < place);
+                &points[from..points.partition_point(|point| point.place <= place)]
+            };
+            for rivals in &plan.rivals {
+                plan.rival_usage(rivals, points_of, window, as_of, by_parent, &mut out);
             }
             out
         });

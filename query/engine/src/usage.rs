@@ -1,4 +1,4 @@
-//! The table `usage`: computed for the window that a query asks about.
+//! The tables `usage` and `source_hours`: computed for the window that a query asks about.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,12 +17,13 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream::{self, StreamExt};
 use nilometer_contract::{MICROS_PER_DAY, MICROS_PER_HOUR, Timestamp};
 use nilometer_ingest::View;
-use nilometer_usage::{UsageRow, Window};
+use nilometer_usage::{SOURCE_HOURS, UsageRow, Window};
 
 use crate::filter::{bounds, equals};
 use crate::meter::Meter;
 use crate::missing::{LIFETIMES, needs, samples_of};
 use crate::plan::Selection;
+use crate::rivals::contested_batch;
 
 const BATCH_ROWS: usize = 8_192;
 const QUANTITY_SCALE: i8 = 12;
@@ -75,21 +76,41 @@ pub fn usage_batch(rows: &[UsageRow]) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(USAGE_SCHEMA.clone(), columns)?)
 }
 
-/// `usage` for queries.
+/// What is told of each hour.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Told {
+    /// Rows of `usage`.
+    Usage,
+    /// Rows of `source_hours`.
+    SourceHours,
+}
+
+/// A table of what is told of hours, for queries.
 pub(crate) struct UsageTable {
     pub(crate) meter: Meter,
+    pub(crate) told: Told,
 }
 
 impl std::fmt::Debug for UsageTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("usage")
+        write!(f, "{:?}", self.told)
+    }
+}
+
+impl Told {
+    fn schema(self) -> SchemaRef {
+        static SOURCES_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| SOURCE_HOURS.file_schema());
+        match self {
+            Told::Usage => USAGE_SCHEMA.clone(),
+            Told::SourceHours => SOURCES_SCHEMA.clone(),
+        }
     }
 }
 
 #[async_trait]
 impl TableProvider for UsageTable {
     fn schema(&self) -> SchemaRef {
-        USAGE_SCHEMA.clone()
+        self.told.schema()
     }
 
     fn table_type(&self) -> TableType {
@@ -120,8 +141,15 @@ impl TableProvider for UsageTable {
         let window = self.window(filters, view.newest);
         needs(state, &samples_of((window.start.0, window.end.0)));
         needs(state, &LIFETIMES);
-        let days = Days { meter: self.meter.clone(), view, window, selection };
-        let schema = USAGE_SCHEMA.clone();
+        let (schema, told) = (self.schema(), self.told);
+        let days = Days {
+            meter: self.meter.clone(),
+            view,
+            window,
+            selection,
+            told,
+            schema: schema.clone(),
+        };
         let days: Vec<Arc<dyn PartitionStream>> = vec![Arc::new(days)];
         let rows = StreamingTableExec::try_new(schema, days, projection, None, false, limit)?;
         Ok(Arc::new(rows))
@@ -147,35 +175,45 @@ struct Days {
     view: Arc<View>,
     window: Window,
     selection: Selection,
+    told: Told,
+    schema: SchemaRef,
 }
 
 impl std::fmt::Debug for Days {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "usage of {:?}", self.window)
+        write!(f, "{:?} of {:?}", self.told, self.window)
     }
 }
 
 impl PartitionStream for Days {
     fn schema(&self) -> &SchemaRef {
-        &USAGE_SCHEMA
+        &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let Days { meter, view, selection, .. } = self;
+        let Days { meter, view, selection, told, .. } = self;
         let asked = Arc::new((meter.clone(), view.clone(), selection.clone()));
+        let told = *told;
         let days = days(self.window).map(move |day| {
             let asked = asked.clone();
             async move {
                 let (meter, view, selection) = asked.as_ref();
-                let rows = meter.usage_at(view, day, selection).await;
-                match rows {
-                    Ok(rows) => rows.chunks(BATCH_ROWS).map(usage_batch).collect(),
-                    Err(error) => vec![Err(DataFusionError::External(Box::new(error)))],
-                }
+                let batches: Result<Vec<Result<RecordBatch>>, _> = match told {
+                    Told::Usage => meter
+                        .usage_at(view, day, selection)
+                        .await
+                        .map(|rows| rows.chunks(BATCH_ROWS).map(usage_batch).collect()),
+                    Told::SourceHours => meter
+                        .contested_at(view, day, selection)
+                        .await
+                        .map(|rows| vec![Ok(contested_batch(&rows))]),
+                };
+                batches
+                    .unwrap_or_else(|error| vec![Err(DataFusionError::External(Box::new(error)))])
             }
         });
         let batches = stream::iter(days).then(|day| day).flat_map(stream::iter);
-        Box::pin(RecordBatchStreamAdapter::new(USAGE_SCHEMA.clone(), batches))
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }
 }
 

@@ -76,7 +76,7 @@ const SAMPLES_COLUMNS: [(&str, &str); 10] = [
     ("", "Kind of the resource."),
     ("", "Project that the resource belonged to."),
     ("", "Node that it ran on."),
-    ("", "Source that saw it."),
+    ("", "Source that saw it; where several did, source_hours says whose samples count."),
     ("JSON", "Further labels of the series; empty for none."),
     ("meter's unit", "What was observed."),
     ("", "Epoch in which it was read, see the table `epochs`; 0 is none."),

@@ -16,6 +16,9 @@
 //! Rows are stated for the whole life of the resource within the window, read or not: an hour
 //! without a reading is a row of quantity 0 that was observed for 0 µs, never a missing row. So
 //! ask for every series that a living resource has, not only for those with samples lately.
+//!
+//! A series is of one source. Where several sources sample one meter of a resource, rows of all of
+//! them are computed and those of one stay, hour by hour, as [`SourceChoice`] says.
 
 mod allocated;
 mod claims;
@@ -26,6 +29,7 @@ mod points;
 mod quantity;
 mod row;
 mod sampled;
+mod sources;
 mod table;
 mod tenure;
 mod walk;
@@ -39,5 +43,6 @@ pub use points::{
 pub use quantity::{InvalidQuantity, Quantity};
 pub use row::{ParentUsage, UsageRow};
 pub use sampled::{series_usage, series_usage_by_parent};
-pub use table::USAGE;
+pub use sources::{SourceChoice, SourceHour, whole_hours};
+pub use table::{SOURCE_HOURS, USAGE};
 pub use tenure::{Names, Tenure, Window};

@@ -8,8 +8,8 @@ use crate::fixed::{NANO, fixed};
 
 static NO_LABELS: Labels = Labels::none();
 
-/// The samples of one meter of one resource with the same further labels, in order of time, each
-/// instant once.
+/// The samples of one meter of one resource by one source with the same further labels, in order of
+/// time, each instant once.
 ///
 /// It may reach beyond the window asked about; [`neighbours`] says how far it must. What
 /// [`is_reading`] refuses, and instants that the contract refuses, count as not sampled.

@@ -90,6 +90,17 @@ pub fn series_usage_by_parent(
     });
 }
 
+/// The pieces of a series by hour and project, in order of time.
+pub(crate) fn for_each_piece<'a>(
+    series: &Series<'_>,
+    tenure: &'a Tenure,
+    window: Window,
+    as_of: Timestamp,
+    visit: impl FnMut(Piece<'a>),
+) {
+    meter(series, &tenure.lives, &tenure.owners, window.until(as_of), visit);
+}
+
 fn meter<'a>(
     series: &Series<'_>,
     lives: &[Life],

@@ -28,3 +28,28 @@ pub const USAGE: TableDef = TableDef {
     rule: RowRule::Project { project: "project", at: "start", until: None },
     from: RowSource::Computed,
 };
+
+/// Whose samples count.
+pub const SOURCE_HOURS: TableDef = TableDef {
+    name: "source_hours",
+    doc: "Hours in which several sources sampled one meter of a resource: the samples of one of \
+          them count for usage, by the precedence of sources; those of the others are kept and add \
+          to nothing.",
+    columns: &[
+        columns::START,
+        columns::END,
+        columns::RESOURCE,
+        columns::KIND,
+        columns::METER,
+        column("project", Text, "", "Project that had the resource first in the hour."),
+        columns::SOURCE,
+        column("samples", Int, "", "Samples of the source in the hour."),
+        column("counted", Int, "", "How many of them count: all, or none."),
+    ],
+    partition: None,
+    order: &["start", "resource"],
+    time: Some("start"),
+    retention_days: 0,
+    rule: RowRule::Project { project: "project", at: "start", until: None },
+    from: RowSource::Computed,
+};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use nilometer_contract::{Change, Lifetime, ResourceKind, Segment, Timestamp};
+use nilometer_contract::{Change, Lifetime, MICROS_PER_HOUR, ResourceKind, Segment, Timestamp};
 
 use crate::points::Series;
 
@@ -124,6 +124,16 @@ impl Tenure {
             owners: span(project),
             parents: span("".into()),
         }
+    }
+}
+
+impl Tenure {
+    /// The project that owned the resource first in an hour, if it lived then.
+    pub fn project_in(&self, hour: Timestamp) -> Option<&Arc<str>> {
+        let end = hour.plus_micros(MICROS_PER_HOUR);
+        let mut owners = self.owners.iter();
+        let owner = owners.find(|owner| owner.end > hour.0 && owner.start < end.0);
+        owner.map(|owner| &owner.key)
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Piece<'a> {
     pub(crate) end: i64,
     pub(crate) quantity: Quantity,
     pub(crate) observed_micros: i64,
+    /// Whether anything was added, if only zero.
+    pub(crate) is_reached: bool,
 }
 
 /// The walk. Every piece is emitted once, in order, whether or not anything was added to it.
@@ -28,6 +30,7 @@ pub(crate) struct Walk<'a, E> {
     end: i64,
     quantity: i128,
     observed_micros: i64,
+    is_reached: bool,
 }
 
 /// First instant of the next clock hour.
@@ -39,9 +42,16 @@ impl<'a, E: FnMut(Piece<'a>)> Walk<'a, E> {
     /// A walk over `spans`, which are in order and do not overlap, within `window`.
     pub(crate) fn new(spans: &'a [Span], window: (i64, i64), emit: E) -> Self {
         let first = spans.partition_point(|span| span.end <= window.0);
-        let (start, end, observed_micros) = (window.0, window.0, 0);
-        let mut walk =
-            Walk { spans: &spans[first..], window, emit, start, end, quantity: 0, observed_micros };
+        let mut walk = Walk {
+            spans: &spans[first..],
+            window,
+            emit,
+            start: window.0,
+            end: window.0,
+            quantity: 0,
+            observed_micros: 0,
+            is_reached: false,
+        };
         walk.open();
         walk
     }
@@ -52,6 +62,7 @@ impl<'a, E: FnMut(Piece<'a>)> Walk<'a, E> {
         if self.start <= from && to <= self.end {
             self.quantity = fits(self.quantity.checked_add(whole));
             self.observed_micros += seen - from;
+            self.is_reached = true;
         } else {
             self.cut((from, to), (from, to), seen, whole);
         }
@@ -76,6 +87,7 @@ impl<'a, E: FnMut(Piece<'a>)> Walk<'a, E> {
         }
         if self.start <= instant && instant < self.end {
             self.quantity = fits(self.quantity.checked_add(amount));
+            self.is_reached = true;
         }
     }
 
@@ -94,6 +106,7 @@ impl<'a, E: FnMut(Piece<'a>)> Walk<'a, E> {
                 let until = |at: i64| share(whole, at - from, to - from);
                 self.quantity = fits(self.quantity.checked_add(until(b) - until(a)));
                 self.observed_micros += (seen.min(b) - a).max(0);
+                self.is_reached = true;
             }
             if part.1 <= self.end {
                 return;
@@ -114,8 +127,9 @@ impl<'a, E: FnMut(Piece<'a>)> Walk<'a, E> {
             end: self.end,
             quantity: Quantity(self.quantity),
             observed_micros: self.observed_micros,
+            is_reached: self.is_reached,
         });
-        (self.quantity, self.observed_micros) = (0, 0);
+        (self.quantity, self.observed_micros, self.is_reached) = (0, 0, false);
         self.open();
     }
 

@@ -8,10 +8,11 @@
 //! its requests.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nilometer_contract::{
-    Change, History, LifecycleEvent, Lifetime, MICROS_PER_SECOND, Resource, ResourceKind,
-    SampleBatch, Timestamp,
+    Change, History, HistoryBounds, LifecycleEvent, Lifetime, MICROS_PER_SECOND, Precedence,
+    Resource, ResourceKind, SampleBatch, Timestamp,
 };
 
 use crate::policy::Policy;
@@ -90,12 +91,21 @@ impl ClusterState {
         ClusterState { bounds, ..ClusterState::default() }
     }
 
+    /// The same with sources in an order of the operator's.
+    pub fn with_precedence(bounds: Bounds, precedence: &Arc<Precedence>) -> Self {
+        ClusterState {
+            history: History::new(HistoryBounds::default(), precedence.clone()),
+            usage: UsageByResource::new(precedence.clone()),
+            ..ClusterState::with_bounds(bounds)
+        }
+    }
+
     /// Folds a lifecycle event in. Repeats change nothing.
     pub fn apply(&mut self, event: LifecycleEvent) {
         if !is_followed(&event.resource.kind) {
             return;
         }
-        let known = self.history.get(&event.resource.id).map(|lifetime| lifetime.events().len());
+        let known = self.history.get(&event.resource.id).map(Lifetime::event_count);
         let full = match known {
             None => self.history.len() >= self.bounds.resources,
             Some(count) => count >= self.bounds.events_each && event.change == Change::Changed,

@@ -2,17 +2,25 @@
 //!
 //! The usage of a resource depends on its own samples alone, and one resource lies in one partition,
 //! in order; so the order in which partitions are read changes nothing.
+//!
+//! Of several sources that sample one meter of a resource, the first by precedence is followed. Its
+//! samples speak for the meter's hold time; when it is silent for longer, the next one that reads
+//! is followed until it is back. Samples of the others are never added.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nilometer_contract::{
-    MICROS_PER_HOUR, MICROS_PER_SECOND, ResourceKind, SampleBatch, Timestamp, catalogue,
+    MICROS_PER_HOUR, MICROS_PER_SECOND, Precedence, ResourceKind, SampleBatch, Timestamp, catalogue,
 };
 
 use crate::histogram::{self, Shape, UsageHistogram};
 
 /// A sample this much older than the last means that the source's clock was wrong: start again.
 const REBASE_MICROS: i64 = MICROS_PER_HOUR;
+
+/// Most sources that are told apart; samples of others are left out.
+const MAX_SOURCES: usize = 1_024;
 
 /// One resource's usage of one meter: 232 bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +31,27 @@ pub(crate) struct MeterUsage {
     counter: f64,
     /// Cores or bytes, as last seen; negative: not known yet.
     level: f64,
+    /// The source that is followed.
+    source: SourceId,
+}
+
+/// A source, by its place among those that were met.
+type SourceId = u16;
+
+/// Sources in the order in which they were met.
+#[derive(Clone, Debug)]
+struct Sources {
+    names: Vec<String>,
+    precedence: Arc<Precedence>,
+}
+
+/// One sample of a meter.
+#[derive(Clone, Copy)]
+struct Reading {
+    at: Timestamp,
+    value: f64,
+    source: SourceId,
+    hold_micros: i64,
 }
 
 /// What is known of the usage of one meter at one instant.
@@ -56,9 +85,10 @@ pub(crate) struct ResourceUsage {
 }
 
 /// The usage of all resources.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct UsageByResource {
     by_id: HashMap<String, ResourceUsage>,
+    sources: Sources,
     newest: Option<Timestamp>,
     left_out: u64,
 }
@@ -70,9 +100,35 @@ enum TrackedMeter {
     Other,
 }
 
+impl Sources {
+    fn id(&mut self, name: &str) -> Option<SourceId> {
+        let known = self.names.iter().position(|known| known == name);
+        let place = known.or_else(|| {
+            let place = self.names.len();
+            (place < MAX_SOURCES).then(|| {
+                self.names.push(name.to_owned());
+                place
+            })
+        });
+        SourceId::try_from(place?).ok()
+    }
+
+    /// Whether one of two sources of a meter comes before the other.
+    fn precedes(&self, meter: &str, one: SourceId, other: SourceId) -> bool {
+        let name = |id: SourceId| self.names.get(usize::from(id)).map_or("", String::as_str);
+        self.precedence.compare_for_meter(meter, name(one), name(other)).is_lt()
+    }
+}
+
 impl MeterUsage {
-    fn counter(usage: &mut Option<Box<MeterUsage>>, at: Timestamp, value: f64, hold_micros: i64) {
-        let Some(known) = MeterUsage::open(usage, at, value) else { return };
+    fn counter(usage: &mut Option<Box<MeterUsage>>, sources: &Sources, reading: Reading) {
+        let Some(known) = MeterUsage::open(usage, sources, "cpu.time", reading) else { return };
+        let Reading { at, value, source, hold_micros } = reading;
+        if known.source != source {
+            // What another source counted says nothing of what this one did.
+            (known.source, known.last_at, known.counter) = (source, at, value);
+            return;
+        }
         let micros = at.0 - known.last_at.0;
         // A fall means that the source restarted from zero (invariant 10).
         let increase = if value < known.counter { value } else { value - known.counter };
@@ -81,30 +137,43 @@ impl MeterUsage {
         known.counter = value;
     }
 
-    fn gauge(usage: &mut Option<Box<MeterUsage>>, at: Timestamp, value: f64, hold_micros: i64) {
-        if let Some(known) = MeterUsage::open(usage, at, value) {
-            known.level = value;
+    fn gauge(usage: &mut Option<Box<MeterUsage>>, sources: &Sources, reading: Reading) {
+        let Reading { at, value, source, hold_micros } = reading;
+        if let Some(known) = MeterUsage::open(usage, sources, "memory.usage", reading) {
+            (known.source, known.level) = (source, value);
             let micros = (at.0 - known.last_at.0).min(hold_micros);
             known.observe(histogram::MEMORY, at, micros);
-        } else if let Some(first) = usage.as_mut().filter(|first| first.last_at == at) {
+        } else if let Some(first) = usage.as_mut()
+            && first.last_at == at
+            && first.source == source
+        {
             first.level = value;
         }
     }
 
-    /// The usage to extend; `None` if the sample starts it, or is a repeat or a straggler.
-    fn open(
-        usage: &mut Option<Box<MeterUsage>>,
-        at: Timestamp,
-        value: f64,
-    ) -> Option<&mut MeterUsage> {
+    /// The usage to extend; `None` if the sample starts it, is a repeat or a straggler, or is of a
+    /// source that is not followed.
+    fn open<'u>(
+        usage: &'u mut Option<Box<MeterUsage>>,
+        sources: &Sources,
+        meter: &str,
+        Reading { at, value, source, hold_micros }: Reading,
+    ) -> Option<&'u mut MeterUsage> {
+        if let Some(known) = usage.as_deref_mut()
+            && known.source != source
+            && !sources.precedes(meter, source, known.source)
+            && at.0 - known.last_at.0 <= hold_micros
+        {
+            return None;
+        }
         let fresh = match usage {
             None => true,
             Some(known) => at.0 < known.last_at.0 - REBASE_MICROS,
         };
         if fresh {
             let histogram = UsageHistogram::new(at);
-            *usage =
-                Some(Box::new(MeterUsage { histogram, last_at: at, counter: value, level: -1.0 }));
+            let first = MeterUsage { histogram, last_at: at, counter: value, level: -1.0, source };
+            *usage = Some(Box::new(first));
             return None;
         }
         usage.as_deref_mut().filter(|known| at > known.last_at)
@@ -142,7 +211,20 @@ impl ResourceUsage {
     }
 }
 
+impl Default for UsageByResource {
+    /// None, with sources in the order of the built-in catalogue.
+    fn default() -> Self {
+        UsageByResource::new(catalogue().precedence().clone())
+    }
+}
+
 impl UsageByResource {
+    /// None yet.
+    pub(crate) fn new(precedence: Arc<Precedence>) -> Self {
+        let sources = Sources { names: Vec::new(), precedence };
+        UsageByResource { by_id: HashMap::new(), sources, newest: None, left_out: 0 }
+    }
+
     /// Folds a batch in. Repeats and stragglers change nothing. The samples of more than `most`
     /// resources are left out, and the requests of the others stand in for their usage.
     pub(crate) fn fold(&mut self, batch: &SampleBatch, most: usize) {
@@ -154,6 +236,10 @@ impl UsageByResource {
             return;
         }
         let kinds: Vec<Option<ResourceKind>> = batch.subjects.kind.iter().map(followed).collect();
+        let Some(source) = self.sources.id(&batch.source) else {
+            self.left_out += batch.len() as u64;
+            return;
+        };
         for row in 0..batch.len() {
             let meter =
                 meters.get(usize::from(batch.meter[row])).copied().unwrap_or(TrackedMeter::Other);
@@ -164,30 +250,40 @@ impl UsageByResource {
             let (true, Some(kind), true) = (meter != TrackedMeter::Other, kind, sound) else {
                 continue;
             };
-            let Some(usage) = self.entry(batch, index, kind, most, at) else { continue };
+            if !self.enter(batch, index, kind, most, at) {
+                continue;
+            }
+            let UsageByResource { by_id, sources, .. } = self;
+            let Some(usage) = by_id.get_mut(batch.subjects.id.value(index)) else { continue };
+            let reading = |hold_micros| Reading { at, value, source, hold_micros };
             match meter {
-                TrackedMeter::Cpu => MeterUsage::counter(&mut usage.cpu, at, value, holds.0),
-                TrackedMeter::Memory => MeterUsage::gauge(&mut usage.memory, at, value, holds.1),
+                TrackedMeter::Cpu => {
+                    MeterUsage::counter(&mut usage.cpu, sources, reading(holds.0));
+                }
+                TrackedMeter::Memory => {
+                    MeterUsage::gauge(&mut usage.memory, sources, reading(holds.1));
+                }
                 TrackedMeter::Other => {}
             }
         }
     }
 
-    fn entry(
+    /// Takes note of a resource; whether there is room for it.
+    fn enter(
         &mut self,
         batch: &SampleBatch,
         index: usize,
         kind: &ResourceKind,
         most: usize,
         at: Timestamp,
-    ) -> Option<&mut ResourceUsage> {
+    ) -> bool {
         let subjects = &batch.subjects;
         let id = subjects.id.value(index);
         self.newest = self.newest.max(Some(at));
         if !self.by_id.contains_key(id) {
             if self.by_id.len() >= most {
                 self.left_out += 1;
-                return None;
+                return false;
             }
             let (node, project) = (String::new(), String::new());
             let (first_at, last_at) = (at, Timestamp::MIN);
@@ -196,7 +292,7 @@ impl UsageByResource {
                 ResourceUsage { kind, node, project, first_at, last_at, cpu: None, memory: None };
             self.by_id.insert(id.to_owned(), usage);
         }
-        let usage = self.by_id.get_mut(id)?;
+        let Some(usage) = self.by_id.get_mut(id) else { return false };
         if at > usage.last_at || at.0 < usage.last_at.0 - REBASE_MICROS {
             usage.last_at = at;
             let (node, project) = (subjects.node.value(index), subjects.project.value(index));
@@ -207,7 +303,7 @@ impl UsageByResource {
                 project.clone_into(&mut usage.project);
             }
         }
-        Some(usage)
+        true
     }
 
     /// The usage of a resource.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nilometer_contract::{Catalogue, Resource, Timestamp};
+use nilometer_contract::{Catalogue, Precedence, Resource, Timestamp};
 use nilometer_rating::{PriceBook, SHOWN_DIGITS};
 
 /// Prices of nodes: what the price book asks for their allocations.
@@ -16,6 +16,11 @@ impl NodePrices {
     /// The prices of this book for meters of a catalogue.
     pub fn new(book: PriceBook, catalogue: Arc<Catalogue>) -> Self {
         NodePrices { book: Arc::new(book), catalogue }
+    }
+
+    /// The catalogue's order of sources.
+    pub(crate) fn precedence(&self) -> &Arc<Precedence> {
+        self.catalogue.precedence()
     }
 
     /// Price of a node per hour at an instant, a decimal number in the book's currency; `None`

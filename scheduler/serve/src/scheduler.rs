@@ -33,7 +33,7 @@ use nilometer_placement::record::{
 use nilometer_placement::request::{self, InvalidRequest, Request};
 use nilometer_placement::score::{Load, Score, evaluate};
 use nilometer_placement::snapshot::{NodeState, Snapshot};
-use nilometer_placement::state::ClusterState;
+use nilometer_placement::state::{Bounds, ClusterState};
 
 /// Most answers waiting to be recorded.
 const MAX_UNWRITTEN: usize = 4_096;
@@ -99,7 +99,10 @@ impl Scheduler {
             log,
             config,
             metrics: Metrics::new(registry).map_err(SchedulerError::Metrics)?,
-            state: RwLock::default(),
+            state: RwLock::new(ClusterState::with_precedence(
+                Bounds::default(),
+                prices.precedence(),
+            )),
             positions: Mutex::default(),
             unwritten: Mutex::new(Some(unwritten)),
             snapshot: Mutex::default(),

@@ -70,6 +70,12 @@ impl Changes {
         self.dirty.remove(&hour);
     }
 
+    /// Marks hours that were not computed as of a version of the samples yet.
+    pub(crate) fn take_up(&mut self, hours: impl Iterator<Item = i64>, version: i64) {
+        let older = hours.filter(|hour| self.basis.get(hour).is_none_or(|basis| *basis < version));
+        self.dirty.extend(older);
+    }
+
     /// The hours are not settled.
     pub(crate) fn undone(&mut self, hours: &BTreeSet<i64>) {
         for hour in hours {
@@ -105,7 +111,8 @@ pub(crate) fn hours_in_memory(view: &View) -> BTreeSet<i64> {
     spans.flat_map(|(low, high)| hours(low, high)).collect()
 }
 
-fn hours(low: i64, high: i64) -> impl Iterator<Item = i64> {
+/// The hours that a span touches.
+pub(crate) fn hours(low: i64, high: i64) -> impl Iterator<Item = i64> {
     let hour = |at: i64| at.div_euclid(MICROS_PER_HOUR);
     (hour(low)..=hour(high)).map(|hour| hour * MICROS_PER_HOUR)
 }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use nilometer_contract::{Labels, MICROS_PER_HOUR, Meter, MeterKind, Scope, Timestamp};
+use nilometer_contract::{Labels, MICROS_PER_HOUR, Meter, MeterKind, Timestamp};
 use nilometer_engine::Selection;
 use nilometer_rating::Charge;
 use nilometer_store::{Add, Position, Table};
@@ -26,7 +26,7 @@ use tracing::{debug, info};
 
 use crate::error::LedgerError;
 use crate::settlement::Settlement;
-use crate::settlement::changes::hours_in_memory;
+use crate::settlement::changes::{self, hours_in_memory};
 use crate::settlement::owned_by;
 use crate::settlement::writer::Writer;
 use crate::stored::read::view_of;
@@ -156,17 +156,13 @@ impl Settlement {
         let started = Instant::now();
         let (stored, all) = (self.core.stored(), Selection::default());
         let before = self.rating.stored_usage(&stored, run, AsOf::Newest, &all).await?;
-        let computed = match why {
+        let meter = self.core.engine.meter();
+        let (computed, pauses) = match why {
             Why::Compute => {
-                let meter = self.core.engine.meter();
-                Some(
-                    meter
-                        .usage_by_state(&Scope::system(), run, &all)
-                        .await
-                        .map_err(LedgerError::Meter)?,
-                )
+                let found = meter.usage_to_settle(run, &all).await.map_err(LedgerError::Meter)?;
+                (Some(found.0), found.1)
             }
-            Why::Rate => None,
+            Why::Rate => (None, Vec::new()),
         };
         let usage = computed.as_deref().unwrap_or(&before);
         let charges = self.rating.rated(usage, self.core.books.in_force())?;
@@ -195,6 +191,11 @@ impl Settlement {
                 self.follow_pauses(writer, edge, step, turned).await?;
             }
             found.iter().for_each(|found| writer.changes.done(found.hour, version));
+            let stated = self.core.stored();
+            let hours = pauses.iter().flat_map(|pause| changes::hours(pause.start.0, pause.end.0));
+            writer
+                .changes
+                .take_up(hours.filter(|hour| stated.usage.has(*hour, AsOf::Newest)), version);
         }
         self.count(&stored.usage, &found, usage.len(), started);
         Ok(found.len())

@@ -16,3 +16,4 @@ mod orders;
 mod readers;
 mod restated;
 mod script;
+mod sources;

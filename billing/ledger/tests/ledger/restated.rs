@@ -13,7 +13,7 @@ const NODE: ResourceKind = ResourceKind::NODE;
 const VM: ResourceKind = ResourceKind::VM;
 
 /// What is settled is what the samples of this moment tell.
-async fn is_exact(site: &Site, of: Window) {
+pub(crate) async fn is_exact(site: &Site, of: Window) {
     let stored = site.ledger.rating.usage(&Scope::system(), of, &Default::default()).await.unwrap();
     assert_eq!(stored, site.true_usage(of).await);
 }

@@ -108,12 +108,24 @@ pub(crate) fn event(
     kind: ResourceKind,
     attributes: &[(&str, &str)],
 ) -> Record {
+    event_by("hand", change, at, id, kind, attributes)
+}
+
+/// The same by a source.
+pub(crate) fn event_by(
+    source: &str,
+    change: Change,
+    at: Timestamp,
+    id: &str,
+    kind: ResourceKind,
+    attributes: &[(&str, &str)],
+) -> Record {
     let mut resource = Resource::new(id, kind);
     resource.project = "acme".to_owned();
     resource.node = "node-1".to_owned();
     let attributes = attributes.iter().map(|(key, value)| (key.to_string(), value.to_string()));
     resource.attributes = attributes.collect::<BTreeMap<_, _>>();
-    told(&LifecycleEvent { change, at, resource, source: "hand".to_owned() })
+    told(&LifecycleEvent { change, at, resource, source: source.to_owned() })
 }
 
 /// Samples of one meter of one resource.
@@ -123,7 +135,18 @@ pub(crate) fn samples(
     meter: &str,
     values: impl IntoIterator<Item = (Timestamp, f64)>,
 ) -> Record {
-    let mut builder = BatchBuilder::new("hand");
+    samples_by("hand", id, kind, meter, values)
+}
+
+/// The same by a source.
+pub(crate) fn samples_by(
+    source: &str,
+    id: &str,
+    kind: ResourceKind,
+    meter: &str,
+    values: impl IntoIterator<Item = (Timestamp, f64)>,
+) -> Record {
+    let mut builder = BatchBuilder::new(source);
     let project = if kind == ResourceKind::NODE { "" } else { "acme" };
     let mut subject = Subject::from(&Resource::new(id, kind));
     (subject.project, subject.node) = (project.to_owned(), "node-1".to_owned());

@@ -129,7 +129,7 @@ pub(super) fn origin(
     }
 }
 
-fn instant(at: Timestamp) -> String {
+pub(super) fn instant(at: Timestamp) -> String {
     format!("TIMESTAMP '{at}'")
 }
 

@@ -29,6 +29,7 @@ pub(crate) const TABLES: TableNames = TableNames {
     invoices: "invoices",
     samples: "samples",
     events: "events",
+    source_hours: "source_hours",
 };
 
 const SECOND: i64 = 1_000_000;

@@ -7,7 +7,7 @@ use nilometer_ingest::IngestConfig;
 
 use crate::bucket::everywhere;
 use crate::faults::Faults;
-use crate::place::{Place, Sample, T0, batch, eventually, hasty, line, lines, patient};
+use crate::place::{Place, Sample, T0, batch, eventually, hasty, line, line_of, lines, patient};
 
 const A: Sample<'static> = ("cpu.time", "vm-a", 10, 1.5);
 const B: Sample<'static> = ("cpu.time", "vm-b", 10, 2.0);
@@ -112,7 +112,8 @@ async fn another_value_under_the_same_identity_is_a_dead_letter() {
     place.ingest(patient()).await;
     place.samples(0, &[C, other]).await;
     place.ingest(patient()).await;
-    let reason = "another value is stored under the same meter, resource, labels and instant";
+    let reason =
+        "another value is stored under the same meter, resource, labels, source and instant";
     let mut expected = lines(&[A, C]);
     expected.push(format!("dead_letters {SAMPLES} 0 1 0 {reason}"));
     expected.push(format!("dead_letters {SAMPLES} 0 2 1 {reason}"));
@@ -120,17 +121,22 @@ async fn another_value_under_the_same_identity_is_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_sample_of_another_source_is_a_repeat() {
+async fn the_samples_of_another_source_are_kept_beside() {
     let place = Place::new();
     place.samples(0, &[A]).await;
-    let mut other = batch(&[A]);
-    other.source = "other".to_owned();
-    for record in encode(&other).unwrap() {
-        place.append(SAMPLES, 0, record).await;
+    let others = ("cpu.time", "vm-a", 10, 9.0);
+    for (sample, source) in [(A, "other"), (others, "third"), (others, "third")] {
+        let mut batch = batch(&[sample]);
+        batch.source = source.to_owned();
+        for record in encode(&batch).unwrap() {
+            place.append(SAMPLES, 0, record).await;
+        }
     }
     let metrics = place.ingest(patient()).await;
-    assert_eq!((metrics.samples.get(), metrics.repeats.get()), (1, 1));
-    assert_eq!(place.stored().await, [line(A)]);
+    assert_eq!((metrics.samples.get(), metrics.repeats.get()), (3, 1));
+    let mut expected = vec![line(A), line_of("other", A), line_of("third", others)];
+    expected.sort();
+    assert_eq!(place.stored().await, expected, "no conflict, nothing lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,6 +89,11 @@ impl Estate {
         Engine::new(&self.storage, tables, Limits::default()).unwrap()
     }
 
+    /// The log that is ingested.
+    pub(crate) fn log(&self) -> Arc<dyn Log> {
+        Arc::new(self.log.clone())
+    }
+
     pub(crate) async fn append(&mut self, topic: &str, partition: u32, payloads: Vec<Bytes>) {
         self.appended += payloads.len() as u64;
         let to = TopicPartition { topic: topic.to_owned(), partition };

@@ -13,4 +13,5 @@ mod known;
 mod limits;
 mod pruning;
 mod routes;
+mod sources;
 mod stream;

@@ -7,3 +7,4 @@ mod cases;
 mod clocks;
 mod properties;
 mod script;
+mod sources;

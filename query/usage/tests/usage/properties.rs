@@ -16,9 +16,9 @@ use proptest::prelude::*;
 use crate::script::{Script, event, instant, meter, vm};
 
 const GRID: i64 = 100 * MICROS_PER_SECOND;
-const SAMPLED: [&str; 3] = ["counter", "gauge", "delta"];
+pub(crate) const SAMPLED: [&str; 3] = ["counter", "gauge", "delta"];
 
-fn time() -> impl Strategy<Value = Timestamp> {
+pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
     // Half of it close around an hour's edge, so that much happens within one hold time.
     let cell = prop_oneof![0..140_i64, 30..42_i64];
     (cell, prop_oneof![4 => Just(0), 1 => -3..4_i64])
@@ -37,7 +37,7 @@ fn value() -> impl Strategy<Value = f64> {
 }
 
 prop_compose! {
-    fn scenario()(
+    pub(crate) fn scenario()(
         events in proptest::collection::vec((time(), 0..5_usize, 0..3_u8, 0..3_u8, 0..3_u8), 0..8),
         samples in proptest::collection::btree_map(time(), value(), 0..40),
         end in time(),
@@ -58,7 +58,7 @@ prop_compose! {
 }
 
 /// The fewest samples that a window may be computed from.
-fn fewest(script: &Script, name: &str, window: Window) -> Points {
+pub(crate) fn fewest(script: &Script, name: &str, window: Window) -> Points {
     let meter = meter(name);
     let reach = neighbours(meter, script.lifetime().is_some());
     let readings = || script.samples.iter().filter(|sample| is_reading(&meter.kind, sample.1));

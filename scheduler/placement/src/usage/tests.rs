@@ -194,3 +194,66 @@ fn node_and_project_are_those_of_the_newest_sample() {
     assert_eq!(fold(20, "n3", "p3"), names("n2", "p2"), "older");
     assert_eq!(fold(30, "n3", "p3"), names("n2", "p2"), "as old");
 }
+
+/// Samples of `cpu.time` and `memory.usage` of one VM by two sources, the first one preceding.
+fn followed_of(samples: &[(&str, i64, f64)], meter: &str) -> UsageByResource {
+    let mut usage = UsageByResource::new(Arc::new(Precedence::of(["first", "second"])));
+    for &(source, second, value) in samples {
+        let mut one =
+            batch(subject("v", ResourceKind::VM, "n", "p"), meter, &[(at(second), value)]);
+        one.source = source.to_owned();
+        usage.fold(&one, 10);
+    }
+    usage
+}
+
+#[test]
+fn of_two_sources_one_is_followed() {
+    let cores = |samples: &[(&str, i64, f64)]| {
+        followed_of(samples, "cpu.time").get("v")?.cpu(at(0)).map(|cpu| cpu.level)
+    };
+    let bytes = |samples: &[(&str, i64, f64)]| {
+        followed_of(samples, "memory.usage").get("v")?.memory(at(0)).map(|memory| memory.level)
+    };
+    let both = [
+        ("first", 0, 100.0),
+        ("second", 1, 9_000.0),
+        ("first", 10, 110.0),
+        ("second", 11, 9_900.0),
+        ("first", 20, 140.0),
+        ("second", 21, 9_999.0),
+    ];
+    assert_eq!(cores(&both), Some(3.0), "as if there were only the first");
+    assert_eq!(bytes(&both), Some(140.0));
+    let alone: Vec<_> = both.iter().copied().filter(|sample| sample.0 == "first").collect();
+    let usage = |samples: &[_]| followed_of(samples, "cpu.time").get("v").unwrap().cpu(at(30));
+    assert_eq!(usage(&both), usage(&alone));
+    // The first one falls silent, is replaced after the hold time, and comes back.
+    let handed = [
+        ("second", 0, 50.0),
+        ("second", 10, 60.0),
+        ("first", 20, 100.0),
+        ("first", 30, 120.0),
+        ("second", 330, 5_000.0),
+    ];
+    assert_eq!(cores(&handed[..2]), Some(1.0));
+    assert_eq!(cores(&handed[..3]), Some(1.0), "its first reading tells nothing");
+    assert_eq!(cores(&handed[..4]), Some(2.0));
+    assert_eq!(cores(&handed), Some(2.0), "300 s are within the hold time");
+    let silent = [("second", 331, 5_000.0), ("second", 341, 5_050.0)];
+    let replaced = [&handed[..4], &silent].concat();
+    assert_eq!((cores(&replaced), bytes(&replaced)), (Some(5.0), Some(5_050.0)));
+    let back = [&replaced[..], &[("first", 351, 200.0), ("first", 361, 210.0)]].concat();
+    assert_eq!((cores(&back), bytes(&back)), (Some(1.0), Some(210.0)));
+}
+
+#[test]
+fn sources_that_are_told_apart_are_bounded() {
+    let mut usage = UsageByResource::default();
+    for n in 0..=MAX_SOURCES {
+        let mut one = batch(subject("v", ResourceKind::VM, "n", "p"), "cpu.time", &[(at(0), 1.0)]);
+        one.source = n.to_string();
+        usage.fold(&one, 10);
+    }
+    assert_eq!((usage.left_out(), usage.sources.names.len()), (1, MAX_SOURCES));
+}
