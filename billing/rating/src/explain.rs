@@ -7,7 +7,7 @@ use nilometer_contract::{Catalogue, MeterKind};
 use nilometer_usage::Quantity;
 use serde::Serialize;
 
-use crate::explain::sql::{Steps, corrected_query, origin, quoted};
+use crate::explain::sql::{Steps, corrected_query, instant, origin, quoted};
 use crate::invoice::{Invoice, Line};
 use crate::rate::{Charge, ChargeRow, RateError, SHOWN_DIGITS, in_order};
 

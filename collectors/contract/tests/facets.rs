@@ -1,5 +1,7 @@
 //! What several sources say of one resource is put together by their order, and by nothing else.
 
+#![allow(clippy::unwrap_used)] // test code throughout, helpers too
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

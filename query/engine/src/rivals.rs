@@ -154,9 +154,11 @@ impl Plan {
         }
         let Some((_, first)) = observed.first() else { return };
         let (subject, meter) = (first.subject, first.series().meter.clone());
-        let project = |hour| {
-            let mut owners = observed.iter().filter_map(|(_, one)| one.tenure().project_in(hour));
-            owners.next().unwrap_or(&subject.project).clone()
+        // Of an hour that several shared, the counts are nobody's but the operator's.
+        let project = |hour| -> Arc<str> {
+            let mut owners = observed.iter().flat_map(|(_, one)| one.tenure().projects_in(hour));
+            let owner = owners.next().filter(|first| owners.all(|other| other == *first));
+            owner.cloned().unwrap_or_default()
         };
         out.contested.extend(choice.contested().map(|found| Contested {
             hour: found.hour,

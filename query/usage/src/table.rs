@@ -41,7 +41,7 @@ pub const SOURCE_HOURS: TableDef = TableDef {
         columns::RESOURCE,
         columns::KIND,
         columns::METER,
-        column("project", Text, "", "Project that had the resource first in the hour."),
+        column("project", Text, "", "Project that had the resource; empty if several had it."),
         columns::SOURCE,
         column("samples", Int, "", "Samples of the source in the hour."),
         column("counted", Int, "", "How many of them count: all, or none."),

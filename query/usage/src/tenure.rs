@@ -128,12 +128,11 @@ impl Tenure {
 }
 
 impl Tenure {
-    /// The project that owned the resource first in an hour, if it lived then.
-    pub fn project_in(&self, hour: Timestamp) -> Option<&Arc<str>> {
+    /// The projects that owned the resource in an hour.
+    pub fn projects_in(&self, hour: Timestamp) -> impl Iterator<Item = &Arc<str>> {
         let end = hour.plus_micros(MICROS_PER_HOUR);
-        let mut owners = self.owners.iter();
-        let owner = owners.find(|owner| owner.end > hour.0 && owner.start < end.0);
-        owner.map(|owner| &owner.key)
+        let in_hour = move |owner: &&Span| owner.end > hour.0 && owner.start < end.0;
+        self.owners.iter().filter(in_hour).map(|owner| &owner.key)
     }
 }
 

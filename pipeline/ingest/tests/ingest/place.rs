@@ -362,19 +362,14 @@ pub(crate) fn event(change: Change, resource: &str, second: i64) -> LifecycleEve
 }
 
 /// The line of a stored sample.
-pub(crate) fn line(sample: Sample<'_>) -> String {
-    line_of("test", sample)
-}
-
-/// The same of another source.
-pub(crate) fn line_of(source: &str, (meter, resource, second, value): Sample<'_>) -> String {
+pub(crate) fn line((meter, resource, second, value): Sample<'_>) -> String {
     let series = nilometer_store::Description {
         meter,
         resource,
         kind: "vm",
         project: "p",
         node: "n",
-        source,
+        source: "test",
         labels: "",
     };
     let at = Timestamp::from_seconds(T0 + second);

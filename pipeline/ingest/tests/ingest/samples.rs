@@ -7,7 +7,7 @@ use nilometer_ingest::IngestConfig;
 
 use crate::bucket::everywhere;
 use crate::faults::Faults;
-use crate::place::{Place, Sample, T0, batch, eventually, hasty, line, line_of, lines, patient};
+use crate::place::{Place, Sample, T0, batch, eventually, hasty, line, lines, patient};
 
 const A: Sample<'static> = ("cpu.time", "vm-a", 10, 1.5);
 const B: Sample<'static> = ("cpu.time", "vm-b", 10, 2.0);
@@ -118,6 +118,14 @@ async fn another_value_under_the_same_identity_is_a_dead_letter() {
     expected.push(format!("dead_letters {SAMPLES} 0 1 0 {reason}"));
     expected.push(format!("dead_letters {SAMPLES} 0 2 1 {reason}"));
     assert_eq!(place.stored().await, expected);
+}
+
+/// The line of a stored sample of another source than those of [`line`].
+fn line_of(source: &str, (meter, resource, second, value): Sample<'_>) -> String {
+    let (kind, project, node, labels) = ("vm", "p", "n", "");
+    let series =
+        nilometer_store::Description { meter, resource, kind, project, node, source, labels };
+    format!("samples {} {} {value:?}", series.id(), Timestamp::from_seconds(T0 + second))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nilometer_agent::{Agent, AgentConfig};
-use nilometer_contract::{Change, LifecycleEvent, MICROS_PER_SECOND, Resource, ResourceKind};
+use nilometer_clock::{EpochClock, SystemClock};
+use nilometer_contract::{
+    Change, LifecycleEvent, MICROS_PER_SECOND, Resource, ResourceKind, Scope, Timestamp, Validity,
+};
 use nilometer_engine::Limits;
-use nilometer_source::{EpochClock, Observation, SystemClock};
+use nilometer_source::Observation;
 use prometheus::Registry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,11 +19,7 @@ use crate::estate::{Estate, at};
 const MINUTES: i64 = 150;
 
 /// What a source sees of the VM in a minute: its own name for it, and another counter.
-fn seen(
-    source: &str,
-    minute: i64,
-    now: impl Fn(i64) -> nilometer_contract::Timestamp,
-) -> Observation {
+fn seen(source: &str, minute: i64, now: impl Fn(i64) -> Timestamp) -> Observation {
     let mut vm = Resource::new("vm-1", ResourceKind::VM);
     (vm.project, vm.node) = ("blue".to_owned(), "n1".to_owned());
     let (factor, past) = match source {
@@ -104,4 +103,10 @@ async fn two_sources_of_a_vm_are_one_life_and_one_usage() {
     let hours = "SELECT source, samples, counted FROM source_hours ORDER BY start, source";
     let hours = answers(hours).await;
     assert_eq!(hours, ["guest 60 0", "libvirt 59 59", "guest 30 0", "libvirt 25 25"]);
+    for (project, rows) in [("blue", 4), ("red", 0)] {
+        let scope = Scope::projects([(project.into(), Validity::ALWAYS)]);
+        let found = estate.engine.query(&scope, "SELECT * FROM source_hours").await.unwrap();
+        let found: usize = found.batches.iter().map(|batch| batch.num_rows()).sum();
+        assert_eq!(found, rows, "{project}");
+    }
 }
