@@ -10,7 +10,7 @@ use crate::screen::say;
 
 /// Says how it goes on; fails if rows are lost that the log does not have any more.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    let (log, storage) = (config.open_log()?, config.open_storage()?);
+    let (log, storage) = (config.settings().open_log()?, config.open_storage()?);
     let done =
         repair(&storage, log, &config.ingest()?, |line| drop(say(&format!("{line}\n")))).await;
     let done = done.context("the tables cannot be repaired")?;

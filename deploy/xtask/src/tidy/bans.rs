@@ -79,7 +79,7 @@ const WALL_CLOCKS: &[&str] = &[
 /// Shells: they wait, retry and measure how long others took, so they may read the steady clock.
 const SHELLS: &[&str] = &[
     "billing/ledger/src/settlement/",
-    "collectors/agent/src/",
+    "collectors/collect/src/",
     "collectors/cri/src/source.rs",
     "collectors/libvirt/src/watcher.rs",
     "collectors/log/src/",
@@ -173,7 +173,7 @@ mod tests {
                     env::vars();\n\
                     tokio::time::Instant::now();\n";
         assert_eq!(lines("query/engine/src/a.rs", text), [1, 3, 5, 6, 7, 8]);
-        assert_eq!(lines("collectors/agent/src/a.rs", text), [1, 3, 5, 6, 7]);
+        assert_eq!(lines("collectors/collect/src/a.rs", text), [1, 3, 5, 6, 7]);
         assert_eq!(lines("deploy/nilometer/src/a.rs", text), [1]);
         assert!(lines("query/engine/tests/a.rs", text).is_empty());
     }
