@@ -91,6 +91,15 @@ impl Metered {
     }
 }
 
+/// Processes of a container, by the kernel; none where its cgroup is gone.
+fn processes(containerd: &Containerd, id: &str) -> String {
+    let root = Path::new("/sys/fs/cgroup");
+    let parent = containerd.cgroup_parent().trim_start_matches('/');
+    let dir = find_dir(&root.join("cpuacct").join(parent), id)
+        .or_else(|| find_dir(&root.join(parent), id));
+    dir.and_then(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok()).unwrap_or_default()
+}
+
 /// The kernel's CPU counter of a container, in seconds.
 fn kernel_seconds(containerd: &Containerd, id: &str) -> f64 {
     let root = Path::new("/sys/fs/cgroup");
@@ -116,6 +125,24 @@ fn find_dir(below: &Path, name: &str) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// Waits until a container has used so many seconds of a processor more.
+async fn used_more(containerd: &Containerd, id: &str, seconds: f64) {
+    let (started, before) = (Instant::now(), kernel_seconds(containerd, id));
+    while kernel_seconds(containerd, id) < before + seconds {
+        assert!(started.elapsed() < PATIENCE * 6, "the container is busy");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until no process of a container is left, by the kernel.
+async fn is_over(containerd: &Containerd, id: &str) {
+    let started = Instant::now();
+    while !processes(containerd, id).is_empty() {
+        assert!(started.elapsed() < PATIENCE, "the container ends");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Waits for a container's exit; the runtime's own instants of its start and end, in microseconds.
@@ -145,8 +172,8 @@ async fn busy_container_agrees_with_the_kernel() {
     assert!(metered.what.contains("1 pod, 1 container, events from containerd"));
 
     let mut kernel = Vec::new();
-    for wait in [0, 10] {
-        sleep(Duration::from_secs(wait)).await;
+    for more in [0.0, 5.0] {
+        used_more(&containerd, &id, more).await;
         let before = kernel_seconds(&containerd, &id);
         metered.poll().await;
         kernel.push((before, kernel_seconds(&containerd, &id)));
@@ -269,7 +296,7 @@ async fn runtime_restart_loses_and_doubles_nothing() {
 
     containerd.kill_daemon().unwrap();
     assert!(metered.source.observe().await.is_err(), "a dead runtime is an error, not empty");
-    sleep(Duration::from_secs(3)).await;
+    is_over(&containerd, &ends).await;
     containerd.start_daemon().await.unwrap();
     let deleted = metered.pushed(Change::Deleted, &ends).await;
     let lived = deleted.at.0 - metered.find(Change::Created, &ends).unwrap().at.0;

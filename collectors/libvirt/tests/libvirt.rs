@@ -76,6 +76,18 @@ impl Agent {
         }
     }
 
+    /// Waits until so many events of a resource were pushed, without observing.
+    async fn wait_for_changes(&mut self, id: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.changes_of(id).len() < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(left, self.pushed.recv()).await {
+                Ok(Some(seen)) => self.take(seen),
+                other => panic!("{count} events of {id} were not pushed: {}", other.is_err()),
+            }
+        }
+    }
+
     /// Samples of one meter of one resource in order of arrival.
     fn samples(&self, id: &str, meter: &str) -> Vec<(Timestamp, f64)> {
         let rows =
@@ -112,6 +124,15 @@ fn kernel(pid: u32) -> (f64, Timestamp) {
     let start = Timestamp::from_seconds(boot.parse().unwrap());
     let start = start.plus_micros(ticks(19) * MICROS_PER_SECOND / 100);
     ((ticks(11) + ticks(12)) as f64 / 100.0, start)
+}
+
+/// Waits until a process has used so many seconds of a processor more.
+async fn used_more(pid: u32, seconds: f64) {
+    let (deadline, before) = (Instant::now() + 4 * PATIENCE, kernel(pid).0);
+    while kernel(pid).0 < before + seconds {
+        assert!(Instant::now() < deadline, "the process is busy");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn directory() -> tempfile::TempDir {
@@ -156,12 +177,12 @@ async fn a_busy_nova_guest_agrees_with_the_kernel() {
     assert_eq!(agent.samples(SPINNER, "cpu.time")[0], (created.at, 0.0));
 
     let mut readings = Vec::new();
-    for pause in [Duration::from_secs(10), Duration::ZERO] {
+    for more in [0.0, 5.0] {
+        used_more(pid, more).await;
         let before = kernel(pid).0;
         agent.observe().await;
         let reading = *agent.samples(SPINNER, "cpu.time").last().unwrap();
         readings.push((before, reading, kernel(pid).0));
-        tokio::time::sleep(pause).await;
     }
     let [(low_1, first, high_1), (low_2, second, high_2)] = readings[..] else { panic!() };
     let ours = second.1 - first.1;
@@ -191,7 +212,7 @@ async fn a_short_life_has_exact_edges_without_any_poll() {
     let after_kernel = created.at.0 - kernel(pid).1.0;
     libvirt.virsh(&["suspend", "short"]).unwrap();
     libvirt.virsh(&["resume", "short"]).unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    agent.wait_for_changes(HALTED, 3).await;
     let asked = clock.now();
     libvirt.destroy("short").unwrap();
     let answered = clock.now();

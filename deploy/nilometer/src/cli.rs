@@ -1,9 +1,9 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nilometer_process::{CommonOptions, NodeCommand};
 
 use crate::accounts::args::{AccountCommand, KeyCommand, UserCommand};
 
@@ -11,15 +11,8 @@ use crate::accounts::args::{AccountCommand, KeyCommand, UserCommand};
 #[derive(Debug, Parser)]
 #[command(name = "nilometer", version, about, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// Configuration file; `nilometer config` prints one with every key documented.
-    #[arg(long, short, global = true, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Folder of the data, before the configuration's.
-    #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// Address of HTTP, before the configuration's; for clients, the server to ask.
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    pub(crate) http: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) options: CommonOptions,
     /// Server to ask, such as https://billing.example:8600, before the configuration's.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
@@ -30,9 +23,6 @@ pub(crate) struct Cli {
     /// listen.token of the configuration.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// More log lines; twice for everything.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -41,8 +31,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run everything on this machine in one process.
     Up(Up),
-    /// Run the agent alone: observe this machine and append to the log.
-    Collect,
+    #[command(flatten)]
+    Node(NodeCommand),
     /// Run the ingester alone: from the log into the tables; serves queries of what it holds.
     Ingest,
     /// Run a query node alone, over tables that an ingester elsewhere keeps.
@@ -59,8 +49,6 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Print the controller's dry-run plan of a running server.
     Plan,
-    /// Say what this machine has to observe, and what not.
-    Sources,
     /// Read every file of the tables, and restore from the log what is damaged.
     Repair,
     /// Manage accounts and the projects that they own; back up and restore.
@@ -72,12 +60,6 @@ pub(crate) enum Command {
     /// Manage API keys.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Print the configuration with every key documented; with --check, check a file.
-    Config {
-        /// Check the file given by --config instead.
-        #[arg(long)]
-        check: bool,
-    },
 }
 
 #[derive(Clone, Debug, Args)]

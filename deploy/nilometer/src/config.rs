@@ -1,26 +1,27 @@
 //! The configuration: one TOML file, every key documented, unknown keys refused.
 //!
-//! `nilometer.toml` beside this crate is the documentation and the defaults at once: it is parsed
-//! at start and the user's file is laid over it, so the two cannot differ.
+//! `nilometer.toml` beside this crate, after `node.toml` of `deploy/process`, is the documentation and
+//! the defaults at once: both are parsed at start and the user's file is laid over them, so that they
+//! cannot differ.
 
 mod retention;
-mod values;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use nilometer_contract::Timestamp;
+use nilometer_process::values::{duration, instant, size};
+use nilometer_process::{
+    Collect, Data, Kafka, Listen, Log, NODE_DEFAULTS, Settings, Simulated, layers,
+};
 use serde::Deserialize;
 
 use self::retention::Retention;
-use self::values::{duration, fsync, instant, size};
+use crate::listen::ClientSettings;
 
-use crate::listen::{ClientSettings, Listen};
-
-/// Every key with its default, documented.
-pub(crate) const DEFAULTS: &str = include_str!("../nilometer.toml");
+/// Every key that an agent has not, with its default, documented.
+pub(crate) const OWN_DEFAULTS: &str = include_str!("../nilometer.toml");
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,39 +45,8 @@ pub(crate) struct Config {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Data {
-    pub(crate) dir: PathBuf,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct CatalogueFiles {
     pub(crate) files: Vec<PathBuf>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Kafka {
-    pub(crate) bootstrap: String,
-    pub(crate) replication: i32,
-    #[serde(default)]
-    pub(crate) security: nilometer_log::Security,
-    #[serde(default)]
-    pub(crate) extra: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Log {
-    pub(crate) partitions: u32,
-    #[serde(deserialize_with = "duration")]
-    pub(crate) retention: Duration,
-    #[serde(deserialize_with = "fsync")]
-    pub(crate) fsync: nilometer_log::Fsync,
-    #[serde(deserialize_with = "size")]
-    pub(crate) segment: u64,
-    #[serde(deserialize_with = "size")]
-    pub(crate) max_size: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -103,48 +73,6 @@ pub(crate) struct Lease {
 pub(crate) enum Second {
     Wait,
     Refuse,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Collect {
-    #[serde(deserialize_with = "duration")]
-    pub(crate) interval: Duration,
-    pub(crate) node: String,
-    pub(crate) sources: Vec<SourceName>,
-    pub(crate) cri_sockets: Vec<PathBuf>,
-    pub(crate) libvirt_sockets: Vec<PathBuf>,
-    pub(crate) libvirt_state_dirs: Vec<PathBuf>,
-    #[serde(deserialize_with = "size")]
-    pub(crate) spool: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum SourceName {
-    Host,
-    Cgroup,
-    Cri,
-    Libvirt,
-    Simulated,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Simulated {
-    pub(crate) seed: u64,
-    pub(crate) nodes: u32,
-    pub(crate) workloads: u32,
-    pub(crate) projects: u32,
-    #[serde(deserialize_with = "duration")]
-    pub(crate) step: Duration,
-    #[serde(deserialize_with = "instant")]
-    pub(crate) start: Option<Timestamp>,
-    #[serde(deserialize_with = "instant")]
-    pub(crate) epoch: Option<Timestamp>,
-    pub(crate) factor: u32,
-    #[serde(deserialize_with = "instant")]
-    pub(crate) end: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -201,32 +129,31 @@ pub(crate) struct Control {
 impl Config {
     /// The defaults with a file laid over them, checked.
     pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Self> {
-        let text = match file {
-            Some(path) => std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the configuration {}", path.display()))?,
-            None => String::new(),
-        };
-        let name = file.map_or("the configuration".to_owned(), |path| path.display().to_string());
-        Self::parse(&text).with_context(|| format!("{name} is refused"))
+        layers::load(file, Self::parse)
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let mut table: toml::Table = DEFAULTS.parse().context("the built-in defaults")?;
-        let user: toml::Table = text.parse()?;
-        lay_over(&mut table, user);
-        let config: Config = table.try_into().map_err(|error: toml::de::Error| {
-            anyhow::anyhow!("{}", with_suggestion(error.message()))
-        })?;
+        let defaults = [NODE_DEFAULTS, OWN_DEFAULTS].concat();
+        let config: Config = layers::lay_over(&defaults, text.parse()?)?;
         config.check()?;
         Ok(config)
     }
 
+    /// Those that an agent has too.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            listen: self.listen.clone(),
+            data: self.data.clone(),
+            kafka: self.kafka.clone(),
+            log: self.log.clone(),
+            collect: self.collect.clone(),
+            simulated: self.simulated.clone(),
+        }
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         self.accounts.check()?;
-        self.listen.check()?;
-        if !(1..=1_024).contains(&self.log.partitions) {
-            bail!("log.partitions is 1 to 1024, not {}", self.log.partitions);
-        }
+        self.settings().check()?;
         if !(Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(&self.store.lease.term) {
             bail!("store.lease.term is 1s to 1h, not {:?}", self.store.lease.term);
         }
@@ -234,40 +161,6 @@ impl Config {
             bail!("ingest.memory_rows is less than ingest.commit_rows");
         }
         Ok(())
-    }
-
-    /// Name of this node.
-    pub(crate) fn node(&self) -> String {
-        match self.collect.node.as_str() {
-            "" => nilometer_host::node_name(),
-            name => name.to_owned(),
-        }
-    }
-}
-
-/// Lays one table over another, key by key; what is no table replaces.
-fn lay_over(under: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (under.get_mut(&key), value) {
-            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => lay_over(under, over),
-            (_, value) => {
-                under.insert(key, value);
-            }
-        }
-    }
-}
-
-/// Adds the nearest known key to the message about an unknown one.
-fn with_suggestion(message: &str) -> String {
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((unknown, known)) = quoted.split_first() else { return message.to_owned() };
-    if !message.starts_with("unknown ") {
-        return message.to_owned();
-    }
-    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, unknown));
-    match nearest.filter(|name| strsim::damerau_levenshtein(name, unknown) <= 3) {
-        Some(name) => format!("{message}; did you mean `{name}`?"),
-        None => message.to_owned(),
     }
 }
 
@@ -298,6 +191,13 @@ mod tests {
         assert_eq!(config.ingest().unwrap().busy_rows, usual.busy_rows);
         assert_eq!(config.lease(), usual.lease);
         assert_eq!(config.ingest().unwrap().bounds, usual.bounds);
+    }
+
+    #[test]
+    fn an_agent_lets_be_what_is_for_others_alone() {
+        let own: toml::Table = OWN_DEFAULTS.parse().unwrap();
+        let own: Vec<&str> = own.keys().map(String::as_str).collect();
+        assert_eq!(own, nilometer_process::OTHER_SECTIONS);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
-use nilometer_agent::{Agent, Watched};
 use nilometer_clock::{EpochClock, SharedClock};
+use nilometer_collect::{Agent, Watched};
 use nilometer_contract::{Causes, MICROS_PER_SECOND, Timestamp};
 use nilometer_log::{Log, LogError};
+use nilometer_process::Noting;
 use nilometer_producer::{Producer, Topics, Unappended};
 use nilometer_simulated::{FleetConfig, SOURCE, SimulatedSource};
 use nilometer_source::Observation;
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Up;
 use crate::config::Config;
-use crate::simulated::Noting;
 
 /// Resolution of the past.
 const PAST_STEP_MICROS: i64 = 60 * MICROS_PER_SECOND;
@@ -167,8 +167,14 @@ impl Demo {
         let found = format!("{} nodes, {} VMs and pods", fleet.nodes, fleet.vms_and_pods);
         let watched = Watched { source: Box::new(Noting::new(source, note)), found };
         let (clock, log) = (Arc::new(EpochClock::new(self.clock.clone())), self.log.clone());
-        let agent =
-            Agent::new(self.config.agent("demo"), vec![watched], outlet, log, clock, &registry)?;
+        let agent = Agent::new(
+            self.config.settings().agent("demo"),
+            vec![watched],
+            outlet,
+            log,
+            clock,
+            &registry,
+        )?;
         agent.run(cancel).await.context("the demo's agent failed")
     }
 

@@ -2,37 +2,28 @@
 
 mod access;
 mod accounts;
-mod audit;
 mod cli;
 mod client;
 mod config;
-mod crew;
 mod demo;
-mod folder;
-mod http;
 mod listen;
 mod parts;
 mod repair;
 mod roles;
 mod screen;
-mod serve;
-mod simulated;
-mod sources;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use nilometer_process::{
+    NODE_DEFAULTS, NodeCommand, block_on, print_config, print_sources, start_logging,
+};
 
 use crate::cli::{Cli, Command};
 use crate::client::Server;
 use crate::config::Config;
 use crate::roles::Roles;
-
-/// How long is waited for work that was told to stop and has missed its deadline.
-const SHUTDOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -46,19 +37,17 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    if let Command::Config { check } = cli.command {
-        if check {
-            Config::load(cli.config.as_deref())?;
-        }
-        let text = if check { "the configuration is good\n" } else { config::DEFAULTS };
-        std::io::stdout().write_all(text.as_bytes())?;
+    let options = &cli.options;
+    let load = || Config::load(options.config.as_deref());
+    if let Command::Node(NodeCommand::Config { check }) = cli.command {
+        print_config(check, load, &[NODE_DEFAULTS, config::OWN_DEFAULTS])?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut config = Config::load(cli.config.as_deref())?;
-    if let Some(data) = cli.data {
-        config.data.dir = data;
+    let mut config = load()?;
+    if let Some(data) = &options.data {
+        config.data.dir.clone_from(data);
     }
-    if let Some(http) = cli.http {
+    if let Some(http) = options.http {
         config.listen.http = http;
     }
     if let Some(ca) = cli.ca {
@@ -68,13 +57,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         config.client.url = url;
     }
     let screen = matches!(cli.command, Command::Up(_)) && std::io::stdout().is_terminal();
-    start_logging(&config, cli.verbose, screen)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // A terminal that shows the screen has no room for log lines.
+    let file = screen.then(|| config.data.dir.join("nilometer.log"));
+    start_logging(options.verbose, file.as_deref())?;
     let server = Server::of(&config, access::client_token(cli.token_file.as_deref(), &config)?);
-    let done = runtime.block_on(dispatch(cli.command, config, server, screen));
-    // What still runs is past its deadline; it is not waited for.
-    runtime.shutdown_timeout(SHUTDOWN);
-    done
+    block_on(None, dispatch(cli.command, config, server, screen))
 }
 
 async fn dispatch(
@@ -85,7 +72,9 @@ async fn dispatch(
 ) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(up) => return roles::run(config, Roles::all(), Some(up), screen).await,
-        Command::Collect => return roles::run(config, Roles::collect(), None, false).await,
+        Command::Node(NodeCommand::Collect) => {
+            return roles::run(config, Roles::collect(), None, false).await;
+        }
         Command::Ingest => return roles::run(config, Roles::ingest(), None, false).await,
         Command::Query => return roles::run(config, Roles::query(), None, false).await,
         Command::Bill(bill) if bill.project.is_none() => {
@@ -97,32 +86,12 @@ async fn dispatch(
         Command::Sql(sql) => server.sql(&sql).await?,
         Command::Explain(explain) => server.explain(&explain).await?,
         Command::Plan => server.plan().await?,
-        Command::Sources => sources::print(&config).await?,
+        Command::Node(NodeCommand::Sources) => print_sources(&config.settings()).await?,
         Command::Account(command) => accounts::account(command, &config).await?,
         Command::User(command) => accounts::user(command, &config).await?,
         Command::Key(command) => accounts::key(command, &config).await?,
         Command::Repair => return repair::run(&config).await,
-        Command::Config { .. } => {}
+        Command::Node(NodeCommand::Config { .. }) => {}
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Log lines go to stderr; while the screen is shown, to `nilometer.log` in the data folder.
-fn start_logging(config: &Config, verbose: u8, screen: bool) -> anyhow::Result<()> {
-    let level = match verbose {
-        0 => "warn,nilometer=info,nilometer_ingest=info,nilometer_ledger=info",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter = EnvFilter::try_from_env("NILOMETER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    if screen {
-        std::fs::create_dir_all(&config.data.dir)?;
-        let path = config.data.dir.join("nilometer.log");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-        lines.with_ansi(false).with_writer(std::sync::Mutex::new(file)).init();
-    } else {
-        lines.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
-    }
-    Ok(())
 }

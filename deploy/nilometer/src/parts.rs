@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use nilometer_agent::AgentConfig;
 use nilometer_clock::SharedClock;
-use nilometer_contract::{Catalogue, EVENTS, GAPS, Origin, SAMPLES, TableDef, catalogue};
+use nilometer_contract::{Catalogue, Origin, TableDef, catalogue};
 use nilometer_engine::Limits;
 use nilometer_http::gate::AUDIT_TABLE;
 use nilometer_ingest::{IngestConfig, TABLES};
 use nilometer_ledger::{CHARGES, INVOICES};
-use nilometer_log::{EmbeddedConfig, EmbeddedLog, KafkaConfig, KafkaLog, Log, TopicConfig};
 use nilometer_placement::DECISION_TABLE;
 use nilometer_rating::PriceBook;
 use nilometer_store::{LeaseConfig, Storage, StorageConfig};
@@ -28,36 +26,6 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static TableDef> {
 }
 
 impl Config {
-    /// The log: Kafka where brokers are named, else the embedded one.
-    pub(crate) fn open_log(&self, clock: SharedClock) -> anyhow::Result<Arc<dyn Log>> {
-        if self.kafka.bootstrap.is_empty() {
-            let embedded = EmbeddedConfig {
-                segment_bytes: self.log.segment,
-                max_total_bytes: self.log.max_size,
-                fsync: self.log.fsync,
-                ..EmbeddedConfig::new(self.data.dir.join("log"))
-            };
-            let log = EmbeddedLog::open(embedded, clock);
-            return Ok(Arc::new(log.context("the embedded log cannot be opened")?));
-        }
-        let kafka = KafkaConfig {
-            security: self.kafka.security.clone(),
-            replication: self.kafka.replication,
-            extra: self.kafka.extra.clone(),
-            ..KafkaConfig::new(self.kafka.bootstrap.clone())
-        };
-        let log = KafkaLog::connect(kafka).context("the settings of Kafka are refused")?;
-        Ok(Arc::new(log))
-    }
-
-    /// What the log is, for people.
-    pub(crate) fn log_name(&self) -> String {
-        match self.kafka.bootstrap.as_str() {
-            "" => format!("embedded, {}", self.data.dir.join("log").display()),
-            brokers => format!("Kafka at {brokers}"),
-        }
-    }
-
     /// Where the tables are.
     pub(crate) fn open_storage(&self, clock: SharedClock) -> anyhow::Result<Storage> {
         let location = match self.store.location.as_str() {
@@ -90,26 +58,6 @@ impl Config {
             .with_context(|| format!("cannot read the price book {}", path.display()))?;
         PriceBook::parse_with(&text, self.catalogue()?.as_ref())
             .with_context(|| format!("{} is refused", path.display()))
-    }
-
-    /// The agent's settings; `name` tells several agents of one process apart.
-    pub(crate) fn agent(&self, name: &str) -> AgentConfig {
-        let node = self.node();
-        let mut agent = AgentConfig::new(node.clone(), self.data.dir.join("spool").join(name));
-        if name != "node" {
-            agent.agent = format!("{node}/{name}");
-        }
-        agent.interval = self.collect.interval;
-        agent.spool_max_bytes = self.collect.spool;
-        let topic = |topic: &str, partitions| TopicConfig {
-            name: topic.to_owned(),
-            partitions,
-            retention: self.log.retention,
-        };
-        agent.samples = topic(SAMPLES, self.log.partitions);
-        agent.events = topic(EVENTS, self.log.partitions);
-        agent.gaps = topic(GAPS, 1);
-        agent
     }
 
     /// The ingester's settings.

@@ -13,7 +13,8 @@ use crate::screen::say;
 /// Says how it goes on; fails if rows are lost that the log does not have any more.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let (log, storage) = (config.open_log(clock.clone())?, config.open_storage(clock)?);
+    let log = config.settings().open_log(clock.clone())?;
+    let storage = config.open_storage(clock)?;
     let done =
         repair(&storage, log, &config.ingest()?, |line| drop(say(&format!("{line}\n")))).await;
     let done = done.context("the tables cannot be repaired")?;

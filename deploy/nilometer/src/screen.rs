@@ -9,12 +9,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nilometer_agent::Status;
 use nilometer_clock::{Clock, SystemClock};
+use nilometer_collect::Status;
 use nilometer_contract::{MICROS_PER_DAY, Timestamp};
 use nilometer_engine::Engine;
 use nilometer_ingest::Metrics;
 use nilometer_ledger::Ledger;
+use nilometer_process::Missing;
 use nilometer_usage::Window;
 use rustix::termios::tcgetwinsize;
 use tokio::sync::watch;
@@ -23,7 +24,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use crate::demo::Progress;
-use crate::sources::Missing;
 
 const REDRAW: Duration = Duration::from_secs(1);
 const LOG_EVERY: u32 = 10;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
-use nilometer_agent::{Agent, AgentConfig, Watched};
 use nilometer_clock::{EpochClock, SharedClock, SystemClock};
+use nilometer_collect::{Agent, AgentConfig, Watched};
 use nilometer_contract::{EVENTS, GAPS, SAMPLES};
 use nilometer_engine::{Engine, Limits};
 use nilometer_ingest::{IngestConfig, Ingester, Metrics, maintain};

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 
 use crate::phases::{Phases, call, read};
-use crate::{deps, test, tidy};
+use crate::{advisories, alone, deps, docs, test, tidy};
 
 /// Environment of a cargo that builds; the same for each, or it builds everything again.
 pub(crate) type Env = Vec<(&'static str, PathBuf)>;
@@ -30,11 +30,14 @@ fn run_phases(root: &Path, phases: &mut Phases) -> Result<()> {
         call(Command::new("cargo").args(["fmt", "--all", "--check"]).current_dir(root))
     })?;
     phases.run("dependencies", || deps::run(root))?;
+    phases.run("advisories", || advisories::run(root))?;
     phases.run("tidy", || tidy::run(root))?;
     let env = linting()?;
     phases.run("lint and build", || {
         call(cargo(root, &env).args(["build", "--workspace", "--all-targets"]))
     })?;
+    phases.run("documentation", || docs::run(root, &env))?;
+    phases.run("crates alone", || alone::run(root))?;
     test::provide(phases)?;
     phases.run("test", || test::test(root, &options, &env))
 }

@@ -1,6 +1,8 @@
-//! Dependencies: they point to the left, the heavy ones come once, and their licences fit ours.
+//! Dependencies: they point to the left, the heavy ones come once and not on nodes, and their
+//! licences fit ours.
 
 mod licences;
+mod light;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -38,6 +40,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let mut faults = directions(&packages);
     faults.extend(versions(&packages));
     faults.extend(licences::check(&packages));
+    faults.extend(light::check(&metadata));
     for fault in &faults {
         println!("{fault}");
     }

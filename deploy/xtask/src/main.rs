@@ -3,10 +3,13 @@
 //! Light on purpose: it is built before anything else, and builds in seconds.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking is what it is for")]
 
+mod advisories;
+mod alone;
 mod bench;
 mod ci;
 mod crash;
 mod deps;
+mod docs;
 mod mutants;
 mod packages;
 mod phases;
@@ -29,6 +32,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Check the dependencies against the advisories of RustSec
+    Advisories,
+    /// Build crates by themselves, with the features that they ask for alone
+    Alone,
     /// Measure what a core can do, in release
     Bench(bench::Options),
     /// Format, dependencies, tidiness, lints, tests: what every change must pass
@@ -37,6 +44,8 @@ enum Chore {
     Crash(crash::Options),
     /// Check the direction, versions and licences of dependencies
     Deps,
+    /// Document every library, with warnings denied
+    Docs,
     /// Change the pure crates in small ways and count what their tests notice
     Mutants(mutants::Options),
     /// Run seeds of the simulated pipeline while everything fails, and judge bills and samples
@@ -48,12 +57,18 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = docs::stand_in() {
+        return done;
+    }
     let root = root();
     let done = match Arguments::parse().chore {
+        Chore::Advisories => advisories::run(&root),
+        Chore::Alone => alone::run(&root),
         Chore::Bench(options) => bench::run(&root, &options),
         Chore::Crash(options) => crash::run(&root, &options),
         Chore::Ci => ci::run(&root),
         Chore::Deps => deps::run(&root),
+        Chore::Docs => docs::run(&root, &ci::Env::default()),
         Chore::Mutants(options) => mutants::run(&root, &options),
         Chore::SimulateFaults(options) => simulate::run(&root, &options),
         Chore::Test(options) => test::run(&root, &options),

@@ -1,8 +1,9 @@
-//! The house style, as far as no compiler checks it: sizes, headers, bans, links.
+//! The house style, as far as no compiler checks it: sizes, headers, bans, links, commits.
 //!
-//! It looks at what git tracks. It is also a unit test, so that plain `cargo test` sees it.
+//! It looks at what git tracks. Of files it is also a unit test, so that plain `cargo test` sees it.
 
 mod bans;
+mod commits;
 mod markdown;
 mod source;
 
@@ -49,14 +50,16 @@ impl File<'_> {
 
 /// Fails with every fault, one per line.
 pub(crate) fn run(root: &Path) -> Result<()> {
-    let (files, faults) = check(root)?;
+    let (files, mut faults) = check(root)?;
+    let (commits, of_commits) = commits::check(root)?;
+    faults.extend(of_commits);
     for fault in &faults {
         println!("{fault}");
     }
     if !faults.is_empty() {
         bail!("{} places are not tidy", faults.len());
     }
-    println!("tidy: {files} files are well");
+    println!("tidy: {files} files and {commits} commits are well");
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{JsonArray, Writer as JsonWriter, WriterBuilder as JsonBuilder};
 use bytes::Bytes;
 use nilometer_engine::Rows;
+use nilometer_surface::Format;
 
-use crate::format::Format;
 use crate::table::TableWriter;
 
 /// Turns batches into bytes of one format; holds no more than one batch.

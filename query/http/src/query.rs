@@ -11,17 +11,16 @@ use axum::http::{HeaderName, Method};
 use axum::response::Response;
 use nilometer_contract::ResourceKind;
 use nilometer_engine::{Engine, QueryError, Rows, Selection, USAGE_SCHEMA, days, usage_batch};
+use nilometer_surface::{
+    Access, Answer, Body, Call, Format, Kind, Page, PageBounds, Parameter, Problem, Route, Surface,
+};
 use nilometer_usage::{Breakdown, Quantity, UsageRow, Window};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::call::{Call, Page};
 use crate::describe;
-use crate::format::Format;
-use crate::problem::Problem;
-use crate::route::{Access, Answer, Body, Kind, PageBounds, Parameter, Route};
+use crate::failed::query_problem;
 use crate::stream::{send_rows, stream_rows};
-use crate::surface::Surface;
 
 const MAX_QUERY_BYTES: usize = 1 << 20;
 /// Header with the number of rows of all pages.
@@ -137,7 +136,7 @@ struct SqlRequest {
 async fn sql(engine: Engine, call: Call) -> Result<Response, Problem> {
     let request: SqlRequest = call.json()?;
     call.note.set_query(&request.query);
-    let answer = engine.answer(call.scope(), &request.query).await?;
+    let answer = engine.answer(call.scope(), &request.query).await.map_err(query_problem)?;
     stream_rows(&call, answer).await
 }
 
@@ -197,7 +196,7 @@ async fn usage_page(
         rows.extend_from_slice(of_page.of(&of_day));
         total += of_day.len();
         if total > engine.limits().rows {
-            return Err(QueryError::TooMany(engine.limits().rows).into());
+            return Err(query_problem(QueryError::TooMany(engine.limits().rows)));
         }
     }
     Ok((rows, total))
@@ -210,7 +209,7 @@ async fn within<T>(
     let time = engine.limits().time;
     match tokio::time::timeout(time, work).await {
         Ok(done) => done,
-        Err(_) => Err(QueryError::TooSlow(time).into()),
+        Err(_) => Err(query_problem(QueryError::TooSlow(time))),
     }
 }
 

@@ -21,15 +21,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
 use nilometer_engine::{Answer, QueryError, Rows};
+use nilometer_surface::{Call, Format, Note, Problem};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::call::Call;
 use crate::encode::{Encoder, render};
-use crate::format::Format;
+use crate::failed::query_problem;
 use crate::missing::say_missing;
-use crate::note::Note;
-use crate::problem::Problem;
 
 /// Bytes that are complete before the first is sent, and bytes of one part afterwards.
 const HELD_BYTES: usize = 64 << 10;
@@ -44,7 +42,7 @@ pub async fn stream_rows(call: &Call, answer: Answer) -> Result<Response, Proble
     let encoder = Encoder::new(call.format, &answer.schema);
     let encoder = encoder.map_err(|error| Problem::internal(&error))?;
     let mut rows = Sender { answer, encoder, note: call.note.clone(), is_done: false };
-    let first = rows.part().await.map_err(Problem::from)?.unwrap_or_default();
+    let first = rows.part().await.map_err(query_problem)?.unwrap_or_default();
     let mut response = match rows.is_done {
         true => (kind, first).into_response(),
         false => (kind, rows.send_on(first)).into_response(),
@@ -153,7 +151,7 @@ impl Sender {
                 part = self.part() => part,
                 () = parts.closed() => return Err("the client went away".to_owned()),
             };
-            next = part.map_err(|error| Problem::from(error).detail)?;
+            next = part.map_err(|error| query_problem(error).detail)?;
         }
         Ok(())
     }

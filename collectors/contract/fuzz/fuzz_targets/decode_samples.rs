@@ -17,17 +17,19 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(read.flat_map(|part| rows(&part)).collect::<Vec<_>>(), said);
 });
 
-/// Instant, meter, the resource's four texts, and the bits of the value.
-type Row = (i64, String, [String; 4], u64);
+/// Instant, the meter's three texts, the resource's five, and the bits of the value.
+type Row = (i64, [String; 3], [String; 5], u64);
 
 /// Follows every reference into the dictionaries.
 fn rows(batch: &SampleBatch) -> Vec<Row> {
-    let subjects = &batch.subjects;
-    let texts = [&subjects.id, &subjects.kind, &subjects.project, &subjects.node];
+    let (meters, subjects) = (&batch.meters, &batch.subjects);
+    let of_meter = [&meters.name, &meters.kind, &meters.unit];
+    let of_subject =
+        [&subjects.id, &subjects.kind, &subjects.project, &subjects.node, &subjects.labels];
     let row = |row: usize| {
-        let meter = batch.meters.value(usize::from(batch.meter[row])).to_owned();
-        let who = batch.resource[row] as usize;
-        let subject = texts.map(|text| text.value(who).to_owned());
+        let (which, who) = (usize::from(batch.meter[row]), batch.resource[row] as usize);
+        let meter = of_meter.map(|text| text.value(which).to_owned());
+        let subject = of_subject.map(|text| text.value(who).to_owned());
         (batch.at[row], meter, subject, batch.value[row].to_bits())
     };
     (0..batch.len()).map(row).collect()

@@ -26,10 +26,10 @@ use crate::{LogKind, Run};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// In which an ingester commits whatever it holds.
 const COMMITTED: Duration = Duration::from_millis(2_500);
-/// How long an ingester stands still, so that records wait for it.
-const BEHIND: Duration = Duration::from_millis(1_500);
-/// How long the log is away, so that the agent spools.
-const AWAY: Duration = Duration::from_secs(3);
+/// Records that wait for an ingester that stands still.
+const BEHIND: f64 = 20.0;
+/// Observations that the agent spools while the log is away.
+const AWAY: f64 = 15.0;
 /// A flip near the end of a log more often hits what is not stored yet.
 const NEAR_END: usize = 3;
 
@@ -88,7 +88,8 @@ impl Run {
                 std::fs::write(&log, "not a folder")?;
             }
         }
-        tokio::time::sleep(AWAY).await;
+        self.until_agent("nilometer_agent_append_errors_total", 1.0).await?;
+        self.until_agent("nilometer_agent_observe_seconds_count", AWAY).await?;
         let down = self.stop_both()?;
         match &mut self.kafka {
             Some(kafka) => kafka.restart()?,
@@ -142,12 +143,25 @@ impl Run {
         self.agent.start_again(&self.settings)
     }
 
+    /// Waits until a metric of the agent has grown by so much.
+    async fn until_agent(&self, metric: &str, by: f64) -> anyhow::Result<()> {
+        let value = async || anyhow::Ok(self.agent.metric(metric).await?.unwrap_or(0.0));
+        let (started, before) = (Instant::now(), value().await?);
+        while value().await? < before + by {
+            if started.elapsed() > PATIENCE {
+                bail!("{metric} did not grow by {by} in {PATIENCE:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     /// Leaves records in the log that are not stored, and stops agent and ingester as
     /// [`stop_both`](Self::stop_both).
     async fn fall_behind(&mut self) -> anyhow::Result<bool> {
         self.say_nothing_again().await?;
         self.ingester.freeze(true)?;
-        tokio::time::sleep(BEHIND).await;
+        self.until_agent("nilometer_agent_batches_total", BEHIND).await?;
         self.stop_both()
     }
 

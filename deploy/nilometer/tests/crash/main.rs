@@ -39,6 +39,10 @@ use crate::oracle::Oracle;
 use crate::process::{Server, Settings};
 use crate::twin::Left;
 
+/// Longest time until everything is stored, and after which an ingester that ended is started again.
+const SETTLE: Duration = Duration::from_secs(300);
+const SLICE: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogKind {
     Embedded,
@@ -186,6 +190,21 @@ impl Run {
         }))
     }
 
+    /// Waits until all that is not gone is stored. An ingester that was overtaken notices at its next
+    /// commit and ends; a service manager starts it again.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < SETTLE {
+            self.ingester.restart_ended(&self.ingesting)?;
+            let gone = self.gone.samples.len() as u64;
+            let settling = self.oracle.settle_without(gone, &self.ingester);
+            if tokio::time::timeout(SLICE, settling).await.is_ok() {
+                return Ok(());
+            }
+        }
+        bail!("not everything was stored in {SETTLE:?}")
+    }
+
     fn say(&self, what: &str) {
         if self.trace {
             eprintln!("{:6.1} s: {what}", self.started.elapsed().as_secs_f64());
@@ -203,10 +222,7 @@ impl Run {
                 self.strike(late).await.with_context(|| format!("fault after kill {kill}"))?;
             }
         }
-        // One that was overtaken notices at its next commit.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        self.ingester.restart_ended(&self.ingesting)?;
-        self.oracle.settle_without(self.gone.samples.len() as u64, &self.ingester).await;
+        self.settle().await?;
         let verdict = self.oracle.compare(&self.ingester).await?;
         let there = events(&self.ingester).await?;
         let said = || self.oracle.said().iter().flat_map(|(_, events)| events);

@@ -20,9 +20,25 @@ use crate::oracle::Oracle;
 use crate::process::{Server, Settings};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For what takes a minute of its own.
+const MINUTES: Duration = Duration::from_secs(300);
+/// Observations of a minute, as the oracle's configuration has it.
+const OF_A_MINUTE: f64 = 300.0;
+/// Commits that are tried every second until one that fails is told as late, and some more.
+const LATE_TRIES: f64 = 13.0;
 
 /// Waits until a metric is at least so much, and returns it.
 async fn at_least(server: &Server, metric: &str, wanted: f64) -> f64 {
+    at_least_within(PATIENCE, server, metric, wanted).await
+}
+
+/// Waits until a metric has grown by so much.
+async fn grows(server: &Server, metric: &str, by: f64) {
+    let before = server.metric(metric).await.unwrap().unwrap_or(0.0);
+    at_least_within(MINUTES, server, metric, before + by).await;
+}
+
+async fn at_least_within(patience: Duration, server: &Server, metric: &str, wanted: f64) -> f64 {
     let asking = async {
         loop {
             match server.metric(metric).await.unwrap() {
@@ -31,8 +47,8 @@ async fn at_least(server: &Server, metric: &str, wanted: f64) -> f64 {
             }
         }
     };
-    let found = tokio::time::timeout(PATIENCE, asking).await;
-    found.unwrap_or_else(|_| panic!("{metric} never was {wanted}"))
+    let found = tokio::time::timeout(patience, asking).await;
+    found.unwrap_or_else(|_| panic!("{metric} never was {wanted} in {patience:?}"))
 }
 
 async fn becomes_ready(server: &Server) {
@@ -96,7 +112,7 @@ async fn a_poisoned_message_and_a_broker_away_for_a_minute() {
     at_least(&server, "nilometer_agent_append_errors_total", 1.0).await;
     assert_eq!(server.metric("nilometer_agent_log_up").await.unwrap(), Some(0.0));
     assert!(server.get("/readyz", "text/plain").await.is_err());
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    grows(&server, "nilometer_agent_observe_seconds_count", OF_A_MINUTE).await;
     kafka.restart().unwrap();
     at_least(&server, "nilometer_agent_log_up", 1.0).await;
     becomes_ready(&server).await;
@@ -122,8 +138,7 @@ async fn a_full_disk() {
     disk.fill().unwrap();
     at_least(&server, "nilometer_ingest_commit_failures_total", 1.0).await;
     at_least(&server, "nilometer_agent_append_errors_total", 1.0).await;
-    // Longer than a commit may take before it is told as late.
-    tokio::time::sleep(Duration::from_secs(12)).await;
+    grows(&server, "nilometer_ingest_commit_failures_total", LATE_TRIES).await;
     // It says so, and answers questions meanwhile.
     assert!(server.get("/readyz", "text/plain").await.is_err());
     assert_ne!(row(&server, "SELECT count(*) FROM samples").await, "0");

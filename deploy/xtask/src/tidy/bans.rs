@@ -77,7 +77,7 @@ const CLOCK: &str = "collectors/clock/src/lib.rs";
 /// Shells: they wait, retry and measure how long others took, so they may read the steady clock.
 const SHELLS: &[&str] = &[
     "billing/ledger/src/settlement/",
-    "collectors/agent/src/",
+    "collectors/collect/src/",
     "collectors/cri/src/source.rs",
     "collectors/libvirt/src/watcher.rs",
     "collectors/log/src/",
@@ -171,7 +171,7 @@ mod tests {
                     tokio::time::Instant::now();\n\
                     Arc::new(SystemClock);\n";
         assert_eq!(lines("query/engine/src/a.rs", text), [1, 3, 5, 6, 7, 8, 9]);
-        assert_eq!(lines("collectors/agent/src/a.rs", text), [1, 3, 5, 6, 7, 9]);
+        assert_eq!(lines("collectors/collect/src/a.rs", text), [1, 3, 5, 6, 7, 9]);
         assert_eq!(lines("deploy/nilometer/src/a.rs", text), [1, 5]);
         assert_eq!(lines(CLOCK, text), [1, 3, 6, 7]);
         assert!(lines("query/engine/tests/a.rs", text).is_empty());

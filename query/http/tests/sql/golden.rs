@@ -13,7 +13,7 @@ async fn answers(estate: &Estate, text: &str) -> String {
         let answer = match estate.ask(sql).await {
             Ok(answer) => answer.trim_end().to_owned(),
             Err(error) => {
-                let problem = nilometer_http::Problem::from(error);
+                let problem = nilometer_http::query_problem(error);
                 let place = problem.line.zip(problem.column);
                 let place = place.map(|(line, column)| format!(" at {line}:{column}"));
                 format!("{}{}: {}", problem.title, place.unwrap_or_default(), problem.detail)

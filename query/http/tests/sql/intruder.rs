@@ -10,7 +10,7 @@ use nilometer_contract::{
     Validity,
 };
 use nilometer_engine::Limits;
-use nilometer_http::{Format, Problem, render};
+use nilometer_http::{Format, query_problem, render};
 
 use crate::estate::{Estate, Lie, at};
 
@@ -105,7 +105,7 @@ async fn asks(estate: &Estate, scope: &Scope, sql: &str) -> String {
     match estate.engine.query(scope, sql).await {
         Ok(rows) => String::from_utf8(render(&rows, Format::Csv).unwrap()).unwrap(),
         Err(error) => {
-            let problem = Problem::from(error);
+            let problem = query_problem(error);
             format!("{} {}: {}", problem.status, problem.title, problem.detail)
         }
     }

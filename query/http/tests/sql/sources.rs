@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_agent::{Agent, AgentConfig};
 use nilometer_clock::{EpochClock, SystemClock};
+use nilometer_collect::{Agent, AgentConfig};
 use nilometer_contract::{
     Change, LifecycleEvent, MICROS_PER_SECOND, Resource, ResourceKind, Scope, Timestamp, Validity,
 };

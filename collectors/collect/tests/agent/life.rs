@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nilometer_agent::AgentError;
+use nilometer_collect::AgentError;
 use nilometer_contract::{Change, GAPS, Gap, GapKind, SAMPLES};
 
 use crate::bed::{Bed, Fleet, seconds};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nilometer_http::gate::{AUDIT, Audit, AuditRecord};
 use nilometer_log::{Log, LogError, TopicConfig, TopicPartition};
+use nilometer_surface::gate::{AUDIT, Audit, AuditRecord};
 use prometheus::{IntCounter, Registry};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

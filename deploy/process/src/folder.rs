@@ -8,16 +8,21 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use nilometer_store::Holder;
+use nilometer_contract::Timestamp;
 
 /// A locked folder; free again when dropped.
 #[derive(Debug)]
-pub(crate) struct FolderLock {
+pub struct FolderLock {
     _file: File,
 }
 
-/// Locks a folder for the one that observes; where another has it, says who.
-pub(crate) fn lock(folder: &Path, holder: &Holder) -> anyhow::Result<FolderLock> {
+/// Locks a folder for the one that observes; where another has it, says who. `command` is what it
+/// runs as, such as `nilometer collect`.
+///
+/// # Errors
+///
+/// If another process has it, or it cannot be locked.
+pub fn lock(folder: &Path, command: &str, since: Timestamp) -> anyhow::Result<FolderLock> {
     let path = folder.join("collect.lock");
     let failed = || format!("cannot lock the data folder {}", folder.display());
     let mut options = OpenOptions::new();
@@ -34,36 +39,41 @@ pub(crate) fn lock(folder: &Path, holder: &Holder) -> anyhow::Result<FolderLock>
         Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
     }
     file.set_len(0).with_context(failed)?;
-    file.write_all(&serde_json::to_vec(holder)?).with_context(failed)?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let (pid, host) = (std::process::id(), host.trim());
+    let line = format!("`{command}`, process {pid} on {host}, since {since}\n");
+    file.write_all(line.as_bytes()).with_context(failed)?;
     Ok(FolderLock { _file: file })
 }
 
 /// Who wrote the lock; it may just be writing.
 fn name(file: &mut File) -> String {
     let mut text = String::new();
-    let holder = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
-    holder.map_or("another process".to_owned(), |holder: Holder| holder.to_string())
+    let read = file.read_to_string(&mut text);
+    // What another version left there is not the name of anyone.
+    match (read, text.strip_suffix('\n')) {
+        (Ok(_), Some(name)) if name.starts_with('`') => name.to_owned(),
+        _ => "another process".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use nilometer_contract::Timestamp;
-
     use super::*;
 
     #[test]
     fn a_folder_in_use_is_refused_with_the_name_of_its_user() {
         let folder = tempfile::tempdir().unwrap();
-        let holder = Holder::here("up", Timestamp::from_seconds(1_793_577_600));
-        let first = lock(folder.path(), &holder).unwrap();
+        let since = Timestamp::from_seconds(1_793_577_600);
+        let first = lock(folder.path(), "nilometer up", since).unwrap();
         for _ in 0..2 {
-            let why = lock(folder.path(), &holder).unwrap_err().to_string();
+            let why = lock(folder.path(), "nilometer up", since).unwrap_err().to_string();
             let user = format!("`nilometer up`, process {} on ", std::process::id());
             assert!(why.contains(&user), "{why}");
             assert!(why.contains("since 2026-11-02T00:00:00"), "{why}");
             assert!(why.contains("--data"), "{why}");
         }
         drop(first);
-        lock(folder.path(), &holder).unwrap();
+        lock(folder.path(), "nilometer up", since).unwrap();
     }
 }

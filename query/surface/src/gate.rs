@@ -25,8 +25,8 @@ pub use audit::{Audit, NoAudit};
 pub(crate) use audit::{begun, set_principal};
 pub use audit_record::{AUDIT, AUDIT_TABLE, AuditRecord, InvalidAudit, MAX_AUDIT_BYTES};
 pub use credentials::{
-    Authenticator, ClientCertificate, ClientCertificates, Credentials, Denied, Loopback, Peer,
-    Secret, Trusted,
+    Authenticator, ClientCertificate, ClientCertificates, Credentials, Denied, Loopback,
+    OperatorToken, Peer, Secret, Trusted,
 };
 pub use limit::{Rate, RateLimiter};
 

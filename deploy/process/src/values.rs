@@ -3,15 +3,26 @@
 use std::time::Duration;
 
 use nilometer_contract::Timestamp;
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+/// A duration such as `10s`.
+///
+/// # Errors
+///
+/// If it is none.
+pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     humantime::parse_duration(&text)
         .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
 }
 
-pub(super) fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+/// An instant; an empty text is none.
+///
+/// # Errors
+///
+/// If it is no instant.
+pub fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
     let text = String::deserialize(from)?;
     match text.as_str() {
         "" => Ok(None),
@@ -19,7 +30,12 @@ pub(super) fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Times
     }
 }
 
-pub(super) fn fsync<'de, D: Deserializer<'de>>(from: D) -> Result<nilometer_log::Fsync, D::Error> {
+/// When the embedded log forces records to disk.
+///
+/// # Errors
+///
+/// If it is neither `always` nor a duration.
+pub(crate) fn fsync<'de, D: Deserializer<'de>>(from: D) -> Result<nilometer_log::Fsync, D::Error> {
     let text = String::deserialize(from)?;
     match text.as_str() {
         "always" => Ok(nilometer_log::Fsync::Always),
@@ -29,11 +45,21 @@ pub(super) fn fsync<'de, D: Deserializer<'de>>(from: D) -> Result<nilometer_log:
     }
 }
 
-pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+/// A size such as `512MiB`.
+///
+/// # Errors
+///
+/// If it is none.
+pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let text = String::deserialize(from)?;
     parse_size(&text).ok_or_else(|| {
         de::Error::custom(format!("{text:?} is no size; write it like \"512MiB\" or \"1GB\""))
     })
+}
+
+/// A text that is not shown.
+pub(crate) fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
+    String::deserialize(from).map(SecretString::from)
 }
 
 fn parse_size(text: &str) -> Option<u64> {

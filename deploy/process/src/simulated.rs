@@ -17,19 +17,20 @@ use nilometer_source::{Discovery, Observation, Outlet, Source, SourceError};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::config::Config;
+use crate::settings::Settings;
 
 /// Real time after which an observation is in the log or the spool: several append time-outs.
 const SAFE_AFTER: Duration = Duration::from_secs(30);
 
 /// A fleet that notes how far what it said is safe.
-pub(crate) struct Noting<N> {
+pub struct Noting<N> {
     source: SimulatedSource,
     note: N,
 }
 
 impl<N: FnMut(Timestamp) -> anyhow::Result<()> + Send> Noting<N> {
-    pub(crate) fn new(source: SimulatedSource, note: N) -> Self {
+    /// Tells `note` from time to time up to which instant everything is safe.
+    pub fn new(source: SimulatedSource, note: N) -> Self {
         Noting { source, note }
     }
 }
@@ -75,20 +76,20 @@ impl Clock for Until {
 }
 
 /// The fleet of the configuration, from where the data folder says it was.
-pub(crate) fn discover(config: &Config, clock: SharedClock, outlet: Outlet) -> Discovery {
-    match open(config, clock, outlet) {
+pub(crate) fn discover(all: &Settings, clock: SharedClock, outlet: Outlet) -> Discovery {
+    match open(all, clock, outlet) {
         Ok((source, what)) => Discovery::Found { source, what },
         Err(error) => Discovery::Absent { reason: format!("{error:#}") },
     }
 }
 
 fn open(
-    config: &Config,
+    all: &Settings,
     clock: SharedClock,
     outlet: Outlet,
 ) -> anyhow::Result<(Box<dyn Source>, String)> {
-    let settings = &config.simulated;
-    let path = config.data.dir.join("simulated.json");
+    let settings = &all.simulated;
+    let path = all.data.dir.join("simulated.json");
     let place = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .with_context(|| format!("{} is damaged: remove it to begin anew", path.display()))?,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use nilometer_http::gate::Peer;
-use nilometer_http::tls::{Tls, TlsListener};
-use nilometer_http::{Access, Answer, Call, Format, Gate, Problem, Route, Surface};
+use nilometer_surface::gate::Peer;
+use nilometer_surface::tls::{Tls, TlsListener};
+use nilometer_surface::{Access, Answer, Call, Format, Gate, Problem, Route, Surface};
 use prometheus::{Registry, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::listen::Readers;
 
 /// Whether a role is ready; else what it waits for.
-pub(crate) type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// What a role says of itself as text.
 const fn health(path: &'static str, summary: &'static str, access: Access) -> Route {
@@ -64,7 +64,11 @@ pub(crate) struct Site {
 }
 
 /// Takes the address; fails with advice when it is in use.
-pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+///
+/// # Errors
+///
+/// If it cannot be had.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; is another nilometer running? choose with --http")
     })

@@ -6,13 +6,15 @@ use tracing::error;
 
 /// Tasks that stop together, and the order to.
 #[derive(Default)]
-pub(crate) struct Crew {
+pub struct Crew {
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
-    pub(crate) cancel: CancellationToken,
+    /// Tells them to stop.
+    pub cancel: CancellationToken,
 }
 
 impl Crew {
-    pub(crate) fn spawn<F>(&mut self, name: &'static str, task: F)
+    /// Adds one by name.
+    pub fn spawn<F>(&mut self, name: &'static str, task: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
@@ -20,7 +22,7 @@ impl Crew {
     }
 
     /// Waits until a task ends, which none should before it is told to.
-    pub(crate) async fn lost(&mut self) -> (&'static str, anyhow::Result<()>) {
+    pub async fn lost(&mut self) -> (&'static str, anyhow::Result<()>) {
         match self.tasks.join_next().await {
             Some(Ok(ended)) => ended,
             Some(Err(panic)) => ("a task", Err(anyhow::anyhow!("it panicked: {panic}"))),
@@ -29,7 +31,7 @@ impl Crew {
     }
 
     /// Tells all to stop, and waits for them.
-    pub(crate) async fn drain(&mut self) -> bool {
+    pub async fn drain(&mut self) -> bool {
         self.cancel.cancel();
         let mut good = true;
         while let Some(ended) = self.tasks.join_next().await {

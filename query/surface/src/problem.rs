@@ -1,4 +1,4 @@
-//! Errors over HTTP: RFC 9457 problem details, with the place in the query.
+//! Errors over HTTP: RFC 9457 problem details, with the place in the request.
 //!
 //! 400 says that a request is not as the document of the interface has it, 422 that it is, but
 //! asks for what cannot be.
@@ -6,9 +6,7 @@
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use datafusion::error::DataFusionError;
 use nilometer_contract::Causes;
-use nilometer_engine::QueryError;
 use serde::Serialize;
 
 /// A problem as the client sees it.
@@ -73,54 +71,6 @@ impl Problem {
         self.headers.get_or_insert_default().insert(name, value);
         self
     }
-}
-
-impl From<QueryError> for Problem {
-    fn from(error: QueryError) -> Self {
-        let (status, title) = match &error {
-            QueryError::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "query refused"),
-            QueryError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "query failed"),
-            QueryError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "query too slow"),
-            QueryError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "query too large"),
-            QueryError::TooMany(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too many rows"),
-        };
-        let detail = match &error {
-            QueryError::Refused(cause) | QueryError::Failed(cause) => told(cause),
-            other => other.to_string(),
-        };
-        let mut problem = Problem::new(status, title, detail);
-        if let QueryError::Refused(cause) = &error
-            && let Some((line, column)) = place(cause)
-        {
-            (problem.line, problem.column) = (Some(line), Some(column));
-        }
-        problem
-    }
-}
-
-/// The root of the error, without what DataFusion wraps around it.
-fn told(error: &DataFusionError) -> String {
-    let text = match error.find_root() {
-        DataFusionError::SQL(error, _) => error.to_string(),
-        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) => text.clone(),
-        root => root.strip_backtrace(),
-    };
-    let text = text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or("");
-    text.trim().trim_start_matches("sql parser error: ").to_owned()
-}
-
-/// Where in the query the error lies: from the planner's span, or from the parser's message.
-fn place(error: &DataFusionError) -> Option<(u64, u64)> {
-    if let Some(span) = error.diagnostic().and_then(|found| found.span) {
-        return Some((span.start.line, span.start.column));
-    }
-    let text = error.to_string();
-    let number = |name: &str| -> Option<u64> {
-        let after = &text[text.find(name)? + name.len()..];
-        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().ok()
-    };
-    Some((number("Line: ")?, number("Column: ")?))
 }
 
 impl IntoResponse for Problem {

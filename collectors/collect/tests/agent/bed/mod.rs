@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nilometer_agent::{Agent, AgentConfig, AgentError, Status, Watched};
 use nilometer_clock::{Clock, EpochClock};
+use nilometer_collect::{Agent, AgentConfig, AgentError, Status, Watched};
 use nilometer_contract::{Change, LifecycleEvent, Resource, ResourceKind, Timestamp};
 use nilometer_source::Observation;
 use prometheus::Registry;
