@@ -15,6 +15,7 @@ mod packages;
 mod phases;
 mod planted;
 mod simulate;
+mod size;
 mod test;
 mod tidy;
 
@@ -50,6 +51,8 @@ enum Chore {
     Mutants(mutants::Options),
     /// Run seeds of the simulated pipeline while everything fails, and judge bills and samples
     SimulateFaults(simulate::Options),
+    /// Measure the agent's program and its memory while it collects
+    Size(size::Options),
     /// Run all tests, after getting what they need
     Test(test::Options),
     /// Check the style that compilers do not
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Chore::Docs => docs::run(&root, &ci::Env::default()),
         Chore::Mutants(options) => mutants::run(&root, &options),
         Chore::SimulateFaults(options) => simulate::run(&root, &options),
+        Chore::Size(options) => size::run(&root, &options),
         Chore::Test(options) => test::run(&root, &options),
         Chore::Tidy => tidy::run(&root),
     };
