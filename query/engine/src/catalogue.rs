@@ -36,6 +36,7 @@ fn meters_schema() -> SchemaRef {
         text("description"),
         text("origin"),
         text("learnt_from"),
+        text("sources"),
     ]))
 }
 
@@ -120,6 +121,10 @@ fn meters(tables: &Tables, scope: &Scope) -> Result<RecordBatch> {
         Origin::Learnt { source } => source.to_string(),
         _ => String::new(),
     };
+    let sources = |meter: &Meter| match &meter.kind {
+        MeterKind::Allocation { .. } => String::new(),
+        _ => catalogue.precedence().of_meter(&meter.name).join(","),
+    };
     let resources = |meter: &Meter| {
         let kinds = meter.resources.iter().map(ResourceKind::as_str);
         kinds.collect::<Vec<_>>().join(",")
@@ -137,6 +142,7 @@ fn meters(tables: &Tables, scope: &Scope) -> Result<RecordBatch> {
         texts(all().map(|meter| &meter.description)),
         texts(all().map(|meter| meter.origin.as_str())),
         texts(all().map(learnt_from)),
+        texts(all().map(sources)),
     ];
     Ok(RecordBatch::try_new(meters_schema(), columns)?)
 }

@@ -82,7 +82,7 @@ const SAMPLES_COLUMNS: [(&str, &str); 10] = [
     ("", "Epoch in which it was read, see the table `epochs`; 0 is none."),
 ];
 
-const METERS_COLUMNS: [(&str, &str); 11] = [
+const METERS_COLUMNS: [(&str, &str); 12] = [
     ("", "Meter."),
     ("", "counter, gauge, delta or allocation."),
     ("", "Base unit of its samples."),
@@ -94,6 +94,7 @@ const METERS_COLUMNS: [(&str, &str); 11] = [
     ("", "What it measures."),
     ("", "built-in, the catalogue file that declares it, or learnt."),
     ("", "Source whose samples named it first, of one that was learnt."),
+    ("", "Sources in the order in which their samples count, by commas; others follow by name."),
 ];
 
 const KINDS_COLUMNS: [(&str, &str); 7] = [

@@ -132,7 +132,10 @@ fn role(path: &str) -> Role {
         Role::Chores
     } else if path.split('/').any(is_test) {
         Role::Test
-    } else if path.starts_with("deploy/nilometer/") {
+    } else if ["deploy/nilometer/", "deploy/agent/", "deploy/process/"]
+        .iter()
+        .any(|program| path.starts_with(program))
+    {
         Role::Binary
     } else {
         Role::Library

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use nilometer_contract::{
-    BatchBuilder, Change, Labels, Resource, ResourceKind, SAMPLES, Subject, Timestamp, encode,
+    BatchBuilder, Change, Labels, LifecycleEvent, Resource, ResourceKind, SAMPLES, Subject,
+    Timestamp, encode,
 };
 use nilometer_ingest::{Bounds, IngestConfig};
 
@@ -89,6 +90,21 @@ async fn changes_of_a_resource_and_still_it_ends() {
         assert!(history.get("vm-b").unwrap().latest().unwrap().end.is_none());
     }
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_of_a_resource() {
+    let place = Place::new();
+    for source in ["a", "b", "c", "a", "c"] {
+        let created = event(Change::Created, "vm-a", 1);
+        place.event(0, &LifecycleEvent { source: source.to_owned(), ..created }).await;
+    }
+    place.event(0, &event(Change::Created, "vm-b", 1)).await;
+    let bounds = Bounds { sources_per_resource: 2, ..Bounds::default() };
+    let metrics = place.ingest(within(bounds)).await;
+    assert_eq!(metrics.refused.with_label_values(&["sources_per_resource"]).get(), 2);
+    assert_eq!(refused(&place, "sources_per_resource").await, 2);
+    assert_eq!(place.stored_in("events").await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,6 +103,8 @@ async fn two_sources_of_a_vm_are_one_life_and_one_usage() {
     let hours = "SELECT source, samples, counted FROM source_hours ORDER BY start, source";
     let hours = answers(hours).await;
     assert_eq!(hours, ["guest 60 0", "libvirt 59 59", "guest 30 0", "libvirt 25 25"]);
+    let order = answers("SELECT sources FROM meters WHERE meter = 'cpu.time'").await;
+    assert_eq!(order, ["nova,libvirt,kubernetes,cri,host,cgroup"]);
     for (project, rows) in [("blue", 4), ("red", 0)] {
         let scope = Scope::projects([(project.into(), Validity::ALWAYS)]);
         let found = estate.engine.query(&scope, "SELECT * FROM source_hours").await.unwrap();
