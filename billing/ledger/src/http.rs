@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use crate::error::LedgerError;
 use crate::invoices::{Bill, window_of};
 use crate::ledger::Ledger;
-use crate::stored::rows::{CHARGES, charge_columns, shown_columns};
+use crate::stored::rows::{CHARGES, charge_columns};
 
 impl Ledger {
     /// The HTTP surface.
@@ -86,7 +86,7 @@ async fn charges(ledger: Ledger, call: Call) -> Result<Response, Problem> {
     let built = schema.fields().iter();
     let built = built.filter(|field| columns.iter().any(|(name, _)| name == field.name()));
     let schema = Arc::new(Schema::new(built.cloned().collect::<Vec<_>>()));
-    let batches = vec![shown_columns(&schema, &columns)];
+    let batches = vec![CHARGES.project(schema.clone(), &columns)];
     let rows = Rows { schema, batches, missing: Vec::new() };
     let response = in_pages(&call, send_rows(&call, &rows)?, found.len());
     Ok(ledger.say_missing(response, window_of(&period), call.scope()))

@@ -32,7 +32,7 @@ use crate::error::LedgerError;
 use crate::ledger::Ledger;
 use crate::rating::Rating;
 use crate::stored::read::live;
-use crate::stored::rows::{CHARGES, INVOICES, charge_columns, shown_columns, usage_columns};
+use crate::stored::rows::{CHARGES, INVOICES, charge_columns, usage_columns};
 use crate::stored::statements::{AsOf, Statements};
 
 /// Every statement about usage that was ever made.
@@ -122,12 +122,16 @@ impl LedgerTable {
                 "usage" => {
                     let rows = rating.usage(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(usage_columns);
-                    batches.extend(parts.map(|columns| shown_columns(&self.schema, &columns)));
+                    batches.extend(
+                        parts.map(|columns| self.def.project(self.schema.clone(), &columns)),
+                    );
                 }
                 _ => {
                     let rows = rating.charges(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(charge_columns);
-                    batches.extend(parts.map(|columns| shown_columns(&self.schema, &columns)));
+                    batches.extend(
+                        parts.map(|columns| self.def.project(self.schema.clone(), &columns)),
+                    );
                 }
             }
         }

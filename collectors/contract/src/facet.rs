@@ -154,7 +154,7 @@ pub(crate) fn birth(segments: &[Segment]) -> Option<Timestamp> {
     Some(segments[segments.len().checked_sub(1 + before)?].start)
 }
 
-/// Takes segments back to what was told before an instant.
+/// Cuts segments back to what the events before an instant add up to.
 pub(crate) fn unfold(segments: &mut Vec<Segment>, at: Timestamp) {
     segments.truncate(segments.partition_point(|segment| segment.start < at));
     if let Some(last) = segments.last_mut() {

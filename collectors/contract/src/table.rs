@@ -231,13 +231,22 @@ impl TableDef {
     /// length: whoever builds rows of a table has its declaration.
     pub fn batch(&self, columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
         let schema = self.file_schema();
+        assert!(columns.len() == schema.fields().len(), "{} has other columns", self.name);
+        self.project(schema, &columns)
+    }
+
+    /// Rows of some columns of the table, in the order of a schema.
+    ///
+    /// # Panics
+    ///
+    /// If a column of the schema is missing, has another type, or another length.
+    pub fn project(&self, schema: SchemaRef, columns: &[(&str, ArrayRef)]) -> RecordBatch {
         let table = self.name;
-        assert!(columns.len() == schema.fields().len(), "{table} has other columns");
-        let place = |name: &str| match columns.iter().find(|(column, _)| *column == name) {
+        let array = |name: &str| match columns.iter().find(|(column, _)| *column == name) {
             Some((_, values)) => values.clone(),
             None => panic!("rows of {table} have no column {name}"),
         };
-        let arrays = schema.fields().iter().map(|field| place(field.name())).collect();
+        let arrays = schema.fields().iter().map(|field| array(field.name())).collect();
         match RecordBatch::try_new(schema, arrays) {
             Ok(batch) => batch,
             Err(error) => panic!("rows of {table} do not fit it: {error}"),

@@ -175,7 +175,7 @@ fn sources_and_changes_of_one_resource_are_bounded() {
     assert_eq!(lifetime.latest().unwrap().end, Some(Timestamp(4)));
 }
 
-/// Merging all anew at each event takes minutes.
+/// Merging all of them at each event takes minutes.
 #[test]
 fn a_hundred_thousand_changes_of_two_sources_are_applied_in_linear_time() {
     let mut history = history();
@@ -282,27 +282,27 @@ proptest! {
             shuffled.apply_all(std::mem::take(&mut batch));
         }
         prop_assert_eq!(ordered.get(ID), shuffled.get(ID));
-        let told = segments(&ordered);
-        prop_assert!(told.iter().all(|one| one.end.is_none_or(|end| one.start < end)));
-        prop_assert!(told.windows(2).all(|pair| pair[0].end.is_some_and(|end| end <= pair[1].start)));
+        let found = segments(&ordered);
+        prop_assert!(found.iter().all(|one| one.end.is_none_or(|end| one.start < end)));
+        prop_assert!(found.windows(2).all(|pair| pair[0].end.is_some_and(|end| end <= pair[1].start)));
     }
 
     #[test]
-    fn what_is_told_at_each_instant_is_as_defined(events in some_events_of_some()) {
+    fn what_is_found_at_each_instant_is_as_defined(events in some_events_of_some()) {
         let history = of(&events);
         for at in 0..AFTER_ALL {
-            let told = history.get(ID).and_then(|life| Some(life.at(Timestamp(at))?.state.as_ref().clone()));
-            prop_assert_eq!(told, defined(&events, at), "at {}", at);
+            let found = history.get(ID).and_then(|life| Some(life.at(Timestamp(at))?.state.as_ref().clone()));
+            prop_assert_eq!(found, defined(&events, at), "at {}", at);
         }
         // Several sources never leave two segments where one would do.
-        let told = segments(&history);
+        let found = segments(&history);
         if history.get(ID).is_some_and(|life| life.facets().len() > 1) {
-            prop_assert_eq!(joined(told.clone()), told);
+            prop_assert_eq!(joined(found.clone()), found);
         }
     }
 
     #[test]
-    fn two_sources_that_say_the_same_are_told_as_one(
+    fn two_sources_that_say_the_same_give_what_one_gives(
         events in some_events(1, 14),
         late in proptest::collection::vec(0..3_usize, 14),
     ) {
@@ -354,13 +354,13 @@ proptest! {
         let mut trimmed = whole.clone();
         trimmed.forget_before(Timestamp(horizon));
         let birth = |history: &History| {
-            let told = joined(segments(history));
-            let at = told.iter().position(|one| {
+            let found = joined(segments(history));
+            let at = found.iter().position(|one| {
                 one.start.0 < horizon && one.end.is_none_or(|end| end.0 >= horizon)
             })?;
-            let lives = told[..=at].windows(2).rev();
+            let lives = found[..=at].windows(2).rev();
             let before = lives.take_while(|pair| pair[0].end == Some(pair[1].start)).count();
-            Some(told[at - before].start)
+            Some(found[at - before].start)
         };
         prop_assert_eq!(birth(&whole), birth(&trimmed));
     }

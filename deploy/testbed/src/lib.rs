@@ -5,6 +5,7 @@ pub mod cache;
 pub mod clock;
 pub mod containerd;
 pub mod disk;
+pub mod fed;
 pub mod kafka;
 pub mod libvirt;
 pub mod postgres;

@@ -6,7 +6,6 @@ use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::SchemaRef;
 use nilometer_contract::ColumnType::{Decimal, Float, Instant, Int, Text};
 use nilometer_contract::{
     MICROS_PER_HOUR, RowRule, RowSource, TableDef, Timestamp, column, columns,
@@ -240,19 +239,6 @@ pub(crate) fn hour_of(at: i64) -> i64 {
 fn shown(text: &str) -> i128 {
     const MOST: i128 = 10_i128.pow(38) - 1;
     text.parse::<Quantity>().map_or(MOST, |quantity| quantity.0.clamp(-MOST, MOST))
-}
-
-/// Those of some columns that a schema has, in its order.
-pub(crate) fn shown_columns(schema: &SchemaRef, columns: &Columns) -> RecordBatch {
-    let array = |name: &str| match columns.iter().find(|(column, _)| *column == name) {
-        Some((_, array)) => array.clone(),
-        None => panic!("no column {name} of billing was built"),
-    };
-    let arrays = schema.fields().iter().map(|field| array(field.name())).collect();
-    match RecordBatch::try_new(schema.clone(), arrays) {
-        Ok(batch) => batch,
-        Err(error) => panic!("rows of billing fit their tables: {error}"),
-    }
 }
 
 fn texts<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> ArrayRef {

@@ -59,7 +59,7 @@ pub(crate) fn fleet(config: &FleetConfig, end: Timestamp) -> Vec<Record> {
     let mut records = Vec::new();
     let mut fleet = Fleet::new(config).unwrap();
     for (at, observation) in fleet.steps(end, config.step_micros) {
-        records.extend(observation.events.iter().map(told));
+        records.extend(observation.events.iter().map(event_record));
         for (partition, batch) in observation.samples.build_partitioned(PARTITIONS) {
             let rows = batch.len() as u64;
             let payloads = encode(&batch).unwrap();
@@ -90,7 +90,7 @@ pub(crate) fn counts<'r>(records: impl IntoIterator<Item = &'r Record>) -> (u64,
 }
 
 /// The record of an event.
-pub(crate) fn told(event: &LifecycleEvent) -> Record {
+pub(crate) fn event_record(event: &LifecycleEvent) -> Record {
     Record {
         topic: Topic::Events,
         partition: partition_of(&event.resource.id, PARTITIONS),
@@ -125,7 +125,7 @@ pub(crate) fn event_by(
     resource.node = "node-1".to_owned();
     let attributes = attributes.iter().map(|(key, value)| (key.to_string(), value.to_string()));
     resource.attributes = attributes.collect::<BTreeMap<_, _>>();
-    told(&LifecycleEvent { change, at, resource, source: source.to_owned() })
+    event_record(&LifecycleEvent { change, at, resource, source: source.to_owned() })
 }
 
 /// Samples of one meter of one resource.

@@ -45,7 +45,7 @@ impl Boot {
                 let low = u64::from(crc32fast::hash(&[&id[..], b"low"].concat()));
                 Boot(high << 32 | low)
             }
-            // Keyed by the system's randomness, anew for each process.
+            // Keyed by the system's randomness, another for each process.
             Err(_) => Boot(RandomState::new().hash_one(std::process::id())),
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! Offsets are trusted within one log only (invariant 8b). One that was replaced is read from its
 //! beginning. One that lost its end, by a restored backup or an unclean election, is read again
-//! from its beginning in another round, see [`LogId`]: which of its records are new cannot be told,
+//! from its beginning in another round, see [`LogId`]: which of its records are new is not known,
 //! and who reads knows what it has. That it did is seen from an offset past its end or, at the start
 //! and after each failure, from the record before the position, see [`Mark`].
 //!
@@ -172,7 +172,7 @@ impl Reader {
         }
     }
 
-    /// Begins anew where an error says that the log is not the one that was read.
+    /// Begins again where an error says that the log is not the one that was read.
     async fn begin(&mut self, error: LogError) -> Result<ReadEvent, LogError> {
         match error {
             LogError::Replaced { found, .. } => {

@@ -6,7 +6,7 @@ use nilometer_contract::Timestamp;
 
 use crate::{Incarnation, Record};
 
-/// One log as it is read: an incarnation, and how often it was begun anew because it had lost
+/// One log as it is read: an incarnation, and how often it was begun again because it had lost
 /// records from its end. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId(i64);
@@ -35,7 +35,7 @@ impl LogId {
         Incarnation::new((self.0 >> ROUND_BITS) as u64)
     }
 
-    /// The same incarnation, begun anew.
+    /// The same incarnation, begun again.
     pub fn next_round(self) -> LogId {
         LogId((self.0 & !ROUND_MASK) | ((self.0 + 1) & ROUND_MASK))
     }

@@ -123,12 +123,12 @@ impl Log for Model {
     }
 }
 
-/// A reader, and what it told of each log.
+/// A reader, and what it reported of each log.
 struct Bed {
     model: Arc<Model>,
     reader: Reader,
-    /// What was told of each offset of each log: its record, or that it is missing.
-    told: BTreeMap<LogId, BTreeMap<u64, Option<Record>>>,
+    /// What was reported of each offset of each log: its record, or that it is missing.
+    reported: BTreeMap<LogId, BTreeMap<u64, Option<Record>>>,
 }
 
 fn at() -> TopicPartition {
@@ -144,29 +144,29 @@ impl Bed {
         let model = Arc::new(Model::default());
         let from = ReadPosition::at(Incarnation::new(1), 0);
         let reader = Reader::new(model.clone(), at(), from, fetched_at_once);
-        Bed { model, reader, told: BTreeMap::new() }
+        Bed { model, reader, reported: BTreeMap::new() }
     }
 
     fn next(&mut self) -> Result<ReadEvent, LogError> {
         let before = self.reader.position();
         let event = block_on(self.reader.next());
         let position = self.reader.position();
-        let told = self.told.entry(position.log).or_default();
+        let reported = self.reported.entry(position.log).or_default();
         match &event {
             Ok(ReadEvent::Records(records)) => {
                 let offsets = records.iter().map(|record| record.offset);
                 assert!(offsets.eq(before.next..position.next), "no offset is passed over");
-                told.extend(records.iter().map(|record| (record.offset, Some(record.clone()))));
+                reported.extend(records.iter().map(|record| (record.offset, Some(record.clone()))));
                 assert_eq!(position.mark, records.last().map(Mark::of));
             }
             Ok(ReadEvent::Missing(gone)) => {
                 assert_eq!(*gone, before.next..position.next);
                 assert_eq!(position.mark, None);
-                told.extend(gone.clone().map(|offset| (offset, None)));
+                reported.extend(gone.clone().map(|offset| (offset, None)));
             }
             Ok(ReadEvent::Begun(_)) => {
                 assert_ne!(before.log, position.log);
-                assert!(told.is_empty(), "a log is begun once");
+                assert!(reported.is_empty(), "a log is begun once");
                 assert_eq!(position.mark, None);
             }
             Ok(ReadEvent::End(_) | ReadEvent::Idle) | Err(_) => assert_eq!(before, position),
@@ -178,7 +178,7 @@ impl Bed {
         while !matches!(self.next(), Ok(ReadEvent::Idle)) {}
     }
 
-    /// Whether all that the log holds was told as it is, and all else as missing.
+    /// Whether all that the log holds was reported as it is, and all else as missing.
     fn check(&mut self) {
         self.read_all();
         let (position, held) = (self.reader.position(), self.model.0.lock().unwrap());
@@ -186,9 +186,9 @@ impl Bed {
         let last = held.records.iter().rposition(Option::is_some);
         let end = held.low + last.map_or(0, |last| last as u64 + 1);
         assert!(position.next >= end, "{} of {end}", position.next);
-        let told = self.told.get(&position.log).cloned().unwrap_or_default();
+        let reported = self.reported.get(&position.log).cloned().unwrap_or_default();
         for (offset, record) in (held.low..position.next).zip(&held.records) {
-            assert_eq!(told.get(&offset), Some(record), "{offset} of {}", position.log);
+            assert_eq!(reported.get(&offset), Some(record), "{offset} of {}", position.log);
         }
     }
 }

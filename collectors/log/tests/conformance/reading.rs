@@ -1,4 +1,4 @@
-//! A reader on a log that is trimmed and made anew under it.
+//! A reader on a log that is trimmed and replaced under it.
 
 use nilometer_log::{LogError, ReadEvent, ReadPosition, Reader};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use nilometer_contract::{Change, DEAD_LETTERS, EVENTS, GAPS, Gap, GapKind, SAMPLES, Timestamp};
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
+use nilometer_testbed::fed::{AUDIT, DECISIONS, audit};
 
 use crate::faults::{Death, Faults};
-use crate::fed::{AUDIT, DECISIONS, audit};
 use crate::place::{PARTITIONS, Place, T0, event, eventually, hasty, patient};
 
 /// A bit of everything: samples, repeats, conflicts, garbage, events, gaps, a truncated start.

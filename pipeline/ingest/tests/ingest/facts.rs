@@ -9,10 +9,10 @@ use nilometer_contract::{
 };
 use nilometer_ingest::IngestConfig;
 use nilometer_log::{Log, TopicPartition};
+use nilometer_testbed::fed::{AUDIT, DECISIONS, audit};
 
 use crate::bucket::everywhere;
 use crate::faults::Faults;
-use crate::fed::{AUDIT, DECISIONS, audit};
 use crate::place::{Place, T0, batch, event, eventually, gap, hasty, lines, patient};
 
 const A: (&str, &str, i64, f64) = ("cpu.time", "vm-a", 10, 1.5);

@@ -9,7 +9,6 @@ mod crash;
 mod damage;
 mod facts;
 mod faults;
-mod fed;
 mod follow;
 mod forget;
 mod lost;

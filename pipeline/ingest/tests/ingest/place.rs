@@ -16,13 +16,13 @@ use nilometer_contract::{
 use nilometer_ingest::{Follower, IngestConfig, IngestError, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, Record, TopicPartition};
 use nilometer_store::Storage;
+use nilometer_testbed::fed::{AUDIT, AUDIT_TABLE, DECISION_TABLE, DECISIONS};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
-use crate::fed::{AUDIT, AUDIT_TABLE, DECISION_TABLE, DECISIONS};
 
 /// 2026-11-02T00:00:00Z.
 pub(crate) const T0: i64 = 1_793_577_600;

@@ -17,12 +17,11 @@ use nilometer_ingest::{Follower, IngestConfig, Ingester, Metrics, Tables};
 use nilometer_log::{EmbeddedConfig, EmbeddedLog, Fsync, Log, TopicPartition};
 use nilometer_simulated::Fleet;
 use nilometer_store::Storage;
+use nilometer_testbed::fed::{DECISION_TABLE, DECISIONS};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-use crate::fed::{DECISION_TABLE, DECISIONS};
 
 /// 2026-11-02T00:00:00Z.
 pub(crate) const T0: i64 = 1_793_577_600;

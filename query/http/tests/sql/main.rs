@@ -5,7 +5,6 @@
 mod clocks;
 mod damage;
 mod estate;
-mod fed;
 mod golden;
 mod http;
 mod intruder;

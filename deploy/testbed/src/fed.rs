@@ -1,4 +1,4 @@
-//! Two tables of others, each fed by a topic of its own.
+//! Two tables that an ingester does not know, each fed by a topic of its own.
 
 use nilometer_contract::ColumnType::{Instant, Int, Text};
 use nilometer_contract::{
@@ -6,10 +6,13 @@ use nilometer_contract::{
 };
 use serde::Deserialize;
 
-pub(crate) const DECISIONS: &str = "nilometer.decisions";
-pub(crate) const AUDIT: &str = "nilometer.audit";
+/// Topic of decisions.
+pub const DECISIONS: &str = "nilometer.decisions";
+/// Topic of requests.
+pub const AUDIT: &str = "nilometer.audit";
 
-pub(crate) const DECISION_TABLE: TableDef = TableDef {
+/// The table of decisions.
+pub const DECISION_TABLE: TableDef = TableDef {
     name: "decisions",
     doc: "What was decided.",
     columns: &[
@@ -30,7 +33,8 @@ pub(crate) const DECISION_TABLE: TableDef = TableDef {
     from: RowSource::Topic(Feed { topic: DECISIONS, decode: decision }),
 };
 
-pub(crate) const AUDIT_TABLE: TableDef = TableDef {
+/// The table of requests.
+pub const AUDIT_TABLE: TableDef = TableDef {
     name: "audit",
     doc: "Who asked what.",
     columns: &[
@@ -87,6 +91,6 @@ fn request(bytes: &[u8]) -> Result<Cells, String> {
 }
 
 /// A record of a request that was answered.
-pub(crate) fn audit(at: Timestamp, route: &str) -> String {
+pub fn audit(at: Timestamp, route: &str) -> String {
     format!(r#"{{"at":"{at}","principal":"user:alice","route":"{route}","status":200}}"#)
 }
