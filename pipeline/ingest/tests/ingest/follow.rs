@@ -98,9 +98,10 @@ async fn at_every_moment_each_row_is_there_once() {
         samples = filling => samples,
         () = watching => unreachable!("it watches until all is stored"),
     };
-    eventually("the memory is empty again", async || {
+    eventually("all is in files, and the memory is empty again", async || {
         let view = following.tables.now();
-        ALL.iter().all(|name| view.tables[name].memory.is_empty())
+        let is_empty = ALL.iter().all(|name| view.tables[name].memory.is_empty());
+        is_empty && view.tables["samples"].files.rows() == samples.len() as u64
     })
     .await;
     assert_eq!(place.seen(&following.tables, "samples").await, lines(&samples));
