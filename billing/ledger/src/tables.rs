@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use nilometer_contract::{MICROS_PER_HOUR, Scope, TableDef, Timestamp};
-use nilometer_engine::{Selection, bounds, equals};
+use nilometer_engine::{Selection, bounds, equals, usage_columns};
 use nilometer_usage::{USAGE, Window};
 
 use crate::core::Core;
@@ -32,7 +32,7 @@ use crate::error::LedgerError;
 use crate::ledger::Ledger;
 use crate::rating::Rating;
 use crate::stored::read::live;
-use crate::stored::rows::{CHARGES, INVOICES, charge_columns, usage_columns};
+use crate::stored::rows::{CHARGES, INVOICES, charge_columns};
 use crate::stored::statements::{AsOf, Statements};
 
 /// Every statement about usage that was ever made.
@@ -121,17 +121,14 @@ impl LedgerTable {
             match self.name {
                 "usage" => {
                     let rows = rating.usage(&Scope::system(), open, selection).await?;
-                    let parts = rows.chunks(BATCH_ROWS).map(usage_columns);
-                    batches.extend(
-                        parts.map(|columns| self.def.project(self.schema.clone(), &columns)),
-                    );
+                    for rows in rows.chunks(BATCH_ROWS) {
+                        batches.push(self.def.project(self.schema.clone(), &usage_columns(rows)?));
+                    }
                 }
                 _ => {
                     let rows = rating.charges(&Scope::system(), open, selection).await?;
                     let parts = rows.chunks(BATCH_ROWS).map(charge_columns);
-                    batches.extend(
-                        parts.map(|columns| self.def.project(self.schema.clone(), &columns)),
-                    );
+                    batches.extend(parts.map(|part| self.def.project(self.schema.clone(), &part)));
                 }
             }
         }

@@ -158,6 +158,11 @@ impl BatchBuilder {
         self.add(subject, place, at, value);
     }
 
+    /// The source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Number of samples so far.
     pub fn len(&self) -> usize {
         self.value.len()

@@ -135,8 +135,10 @@ impl Facet {
             let at = known.event.at;
             at >= start || Some(at) == born || births.contains(&at)
         };
-        let left: Vec<Known> = self.events.iter().filter(stays).cloned().collect();
-        (left.len() < self.events.len()).then(|| Facet::of(left))
+        if self.events.iter().all(|known| stays(&known)) {
+            return None;
+        }
+        Some(Facet::of(self.events.iter().filter(stays).cloned().collect()))
     }
 }
 

@@ -65,6 +65,21 @@ impl Lifetime {
         self.known().into_iter().map(|known| &known.event)
     }
 
+    /// The first instant of which any source says anything.
+    pub fn begin(&self) -> Option<Timestamp> {
+        self.facets.iter().map(Facet::begin).min()
+    }
+
+    /// Whether a source says that it was created at an instant.
+    pub fn is_created_at(&self, at: Timestamp) -> bool {
+        let key = |known: &Known| (known.event.at, known.event.change);
+        self.facets.iter().any(|facet| {
+            let events = facet.events();
+            let first = events.partition_point(|known| key(known) < (at, Change::Created));
+            events.get(first).is_some_and(|known| key(known) == (at, Change::Created))
+        })
+    }
+
     /// Number of events.
     pub fn event_count(&self) -> usize {
         self.facets.iter().map(|facet| facet.events().len()).sum()

@@ -169,7 +169,8 @@ pub mod columns {
 }
 
 /// Columns that say where in the log a row was read.
-pub const ORIGIN: [&str; 4] = ["topic", "partition", "log", "offset"];
+pub const ORIGIN: [&str; 4] =
+    [columns::TOPIC.name, columns::PARTITION.name, columns::LOG.name, columns::OFFSET.name];
 
 impl ColumnType {
     /// The Arrow type.
@@ -216,6 +217,14 @@ impl TableDef {
         let columns = self.columns.iter().filter(|column| keep(column));
         let fields = columns.map(|column| Field::new(column.name, column.kind.arrow(), true));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
+    /// The topic that feeds it, if one does.
+    pub fn feed(&self) -> Option<&Feed> {
+        match &self.from {
+            RowSource::Topic(feed) => Some(feed),
+            RowSource::Ingester | RowSource::Computed | RowSource::Original => None,
+        }
     }
 
     /// What is declared of a column.

@@ -13,11 +13,8 @@ use crate::record::{Produced, ProducerRecord, Refusal, Refused, Topic};
 /// Samples as records, each in the partition of its resources.
 pub(crate) fn of_samples(samples: BatchBuilder, partitions: u32) -> Produced {
     let mut produced = Produced::default();
-    let mut source: Arc<str> = Arc::from("");
+    let source: Arc<str> = samples.source().into();
     for (partition, batch) in samples.build_partitioned(partitions) {
-        if *source != *batch.source {
-            source = batch.source.as_str().into();
-        }
         let Err(cause) = add(&mut produced, partition, &batch, &source) else { continue };
         // One resource out of bounds must not take the others with it.
         let (batch, refused) = salvage(&batch);

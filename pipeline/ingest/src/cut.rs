@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
-use nilometer_contract::{Gap, LifecycleEvent, TableDef, Timestamp};
+use nilometer_contract::{Cells, Gap, LifecycleEvent, TableDef, Timestamp};
 use nilometer_log::{LogId, Mark};
 use nilometer_store::Position;
 
 use crate::lag::Lag;
-use crate::rows::{DeadLetter, FedRow, TableRow, batch_of};
+use crate::rows::{DeadLetter, TableRow, batch_of};
 use crate::stream::{Origin, Stream};
 use crate::tables::{DEAD_LETTERS, EVENTS, GAPS};
 
@@ -25,7 +25,7 @@ pub(crate) struct Cut {
     pub(crate) gaps: Vec<(Origin, Gap)>,
     pub(crate) dead_letters: Vec<(Origin, DeadLetter)>,
     /// Rows of the tables that topics of others feed, by table.
-    pub(crate) fed: BTreeMap<&'static str, Vec<(Origin, FedRow)>>,
+    pub(crate) fed: BTreeMap<&'static str, Vec<(Origin, Cells)>>,
     /// Bytes of the small tables' rows, about.
     pub(crate) bytes: usize,
     pub(crate) spans: Spans,

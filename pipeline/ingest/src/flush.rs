@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use nilometer_clock::SharedClock;
-use nilometer_contract::{Causes, EVENTS, GAPS, RowSource, SAMPLES, Timestamp};
+use nilometer_contract::{Causes, EVENTS, GAPS, SAMPLES, Timestamp};
 use nilometer_log::{Log, LogError};
 use nilometer_store::{Add, CommitError, Position, Row, StoreError, Table, write_samples};
 use tokio::sync::Mutex;
@@ -154,7 +154,7 @@ impl Sink {
         owned(&mut self.gaps, &own, (cut, GAPS, owner)).await?;
         owned(&mut self.events, &cut.events, (cut, EVENTS, owner)).await?;
         for table in &mut self.fed {
-            let RowSource::Topic(feed) = &table.def().from else { continue };
+            let Some(feed) = table.def().feed() else { continue };
             let rows = cut.fed.get(table.def().name).map_or(&[][..], Vec::as_slice);
             owned(table, rows, (cut, feed.topic, owner)).await?;
         }

@@ -125,7 +125,7 @@ impl Facts {
         let mut history = History::new(HistoryBounds::default(), precedence.clone());
         history.apply_all(self.events.into_iter().map(|(event, _)| event).collect());
         let resources = history.iter().filter_map(|(id, lifetime)| {
-            let first = lifetime.events().next()?.at;
+            let first = lifetime.begin()?;
             let may = |digest| !elsewhere.contains(&digest);
             let gone = lifetime.forgettable(horizon, precedence, may);
             (!gone.is_empty()).then_some((first, id, gone))

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use nilometer_contract::{EVENTS, GAPS, RowSource};
+use nilometer_contract::{EVENTS, GAPS};
 use nilometer_log::Log;
 use nilometer_store::{
     Add, CommitError, Row, SAMPLES, SERIES, Storage, StoreError, Table, write_samples,
@@ -182,11 +182,11 @@ async fn restore(
         return Ok((restored, lost, of));
     }
     // What samples refer to is lost where one is left that refers to it.
-    let topic = match &table.def().from {
-        RowSource::Topic(feed) => Some(feed.topic),
-        _ if name == tables::EVENTS.name => Some(EVENTS),
-        _ if name == tables::GAPS.name => Some(GAPS),
-        _ => None,
+    let topic = match table.def().feed() {
+        Some(feed) => Some(feed.topic),
+        None if name == tables::EVENTS.name => Some(EVENTS),
+        None if name == tables::GAPS.name => Some(GAPS),
+        None => None,
     };
     let ((restored, adds), most_lost) = match topic {
         Some(topic) => (replay.records(sink, config, topic).await?, u64::MAX),

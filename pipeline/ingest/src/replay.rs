@@ -20,9 +20,9 @@ use crate::metrics::Metrics;
 use crate::ownership::IngestError;
 use crate::record::Prepared;
 use crate::repair::Fact;
-use crate::rows::{FedRow, TableRow, batch_of, epochs_batch};
+use crate::rows::{TableRow, batch_of, epochs_batch};
 use crate::sink::Sink;
-use crate::state::{State, feed_of};
+use crate::state::State;
 use crate::stream::{Origin, Stream};
 use crate::tail::Topics;
 use crate::view::Shared;
@@ -247,10 +247,9 @@ impl Replay {
             }
             GAPS => write(table, decoded(missing, |record| Gap::decode(record).ok())).await,
             topic => {
-                let (def, feed) = feed_of(&config.others, topic)
-                    .unwrap_or_else(|| panic!("topic {topic} has a table of its records"));
-                let row = |cells| FedRow { table: def, cells };
-                write(table, decoded(missing, |record| (feed.decode)(record).ok().map(row))).await
+                let feed = table.def().feed();
+                let feed = feed.unwrap_or_else(|| panic!("topic {topic} feeds its table"));
+                write(table, decoded(missing, |record| (feed.decode)(record).ok())).await
             }
         }
     }

@@ -22,20 +22,13 @@ pub(crate) struct DeadLetter {
     pub(crate) payload: bytes::Bytes,
 }
 
-/// A record of a topic that feeds a table.
-#[derive(Clone, Debug)]
-pub(crate) struct FedRow {
-    pub(crate) table: &'static TableDef,
-    pub(crate) cells: Cells,
-}
-
 /// What a row weighs beside its longer texts.
 const ROW_BYTES: usize = 256;
 
 /// Rows of one of the small tables, which say where they were read.
 pub(crate) trait TableRow: Sized {
-    /// Columns by name, those of the origin left out.
-    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)>;
+    /// Columns of its table by name, those of the origin left out.
+    fn columns(table: &TableDef, rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)>;
 
     /// Bytes of its longer texts.
     fn text_bytes(&self) -> usize;
@@ -64,7 +57,7 @@ pub(crate) fn batch_of<R: TableRow>(table: &TableDef, rows: &[(Origin, R)]) -> R
     let origins = || rows.iter().map(|(origin, _)| origin);
     let logs: Vec<String> = origins().map(|origin| origin.log.to_string()).collect();
     let [topic, partition, log, offset] = ORIGIN;
-    let mut columns = R::columns(rows);
+    let mut columns = R::columns(table, rows);
     columns.extend([
         (topic, texts(origins().map(|origin| origin.topic))),
         (partition, integers(origins().map(|origin| i64::from(origin.partition)))),
@@ -80,7 +73,7 @@ impl TableRow for LifecycleEvent {
         attributes.map(|(key, value)| key.len() + value.len()).sum()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
+    fn columns(_: &TableDef, rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
         let events = || rows.iter().map(|(_, event)| event);
         let resources = || events().map(|event| &event.resource);
         let parents = resources().map(|resource| resource.parent.as_deref());
@@ -109,7 +102,7 @@ impl TableRow for Gap {
         self.reason.len() + self.sources.iter().map(String::len).sum::<usize>()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
+    fn columns(_: &TableDef, rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
         let sources: Vec<String> = rows.iter().map(|(_, gap)| gap.sources.join(",")).collect();
         let gaps = || rows.iter().map(|(_, gap)| gap);
         vec![
@@ -133,7 +126,7 @@ impl TableRow for DeadLetter {
         self.reason.len() + self.payload.len()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
+    fn columns(_: &TableDef, rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
         let letters = || rows.iter().map(|(_, letter)| letter);
         vec![
             ("at", instants(letters().map(|letter| letter.at))),
@@ -147,21 +140,21 @@ impl TableRow for DeadLetter {
     }
 }
 
-impl TableRow for FedRow {
+/// A record of a topic that feeds a table.
+impl TableRow for Cells {
     fn text_bytes(&self) -> usize {
-        let texts = self.cells.iter().map(|(_, cell)| match cell {
+        let texts = self.iter().map(|(_, cell)| match cell {
             Cell::Text(text) => text.len(),
             Cell::Int(_) | Cell::Instant(_) => 0,
         });
         texts.sum()
     }
 
-    fn columns(rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
-        let Some((_, FedRow { table, .. })) = rows.first() else { return Vec::new() };
+    fn columns(table: &TableDef, rows: &[(Origin, Self)]) -> Vec<(&'static str, ArrayRef)> {
         let own = table.columns.iter().filter(|column| !ORIGIN.contains(&column.name));
         let cells = |name: &'static str| {
             rows.iter().map(move |(_, row)| {
-                row.cells.iter().find(|(column, _)| *column == name).map(|(_, cell)| cell)
+                row.iter().find(|(column, _)| *column == name).map(|(_, cell)| cell)
             })
         };
         let array = |name: &'static str, kind: ColumnType| -> ArrayRef {

@@ -1,7 +1,7 @@
 //! The tables that an ingester writes, as a set, and whose they are.
 
 use futures::future::try_join_all;
-use nilometer_contract::{EVENTS, GAPS, RowSource, SAMPLES, TableDef};
+use nilometer_contract::{EVENTS, GAPS, SAMPLES, TableDef};
 use nilometer_store::{CommitError, Position, Storage, StoreError, Table};
 
 use crate::tables;
@@ -31,7 +31,7 @@ impl Sink {
         others: &[&'static TableDef],
     ) -> Result<Self, StoreError> {
         let mut fed = Vec::new();
-        for def in others.iter().filter(|def| matches!(def.from, RowSource::Topic(_))) {
+        for def in others.iter().filter(|def| def.feed().is_some()) {
             fed.push(storage.table(def).await?);
         }
         Ok(Sink {
@@ -73,7 +73,7 @@ impl Sink {
             other => self
                 .fed
                 .iter_mut()
-                .find(|table| matches!(&table.def().from, RowSource::Topic(feed) if feed.topic == other))
+                .find(|table| table.def().feed().is_some_and(|feed| feed.topic == other))
                 .unwrap_or_else(|| panic!("topic {other} has a home table")),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_contract::{
-    Conflict, Epoch, Feed, GAPS, Gap, ResourceKind, RowSource, SAMPLES, TableDef, Timestamp,
+    Cells, Conflict, Epoch, GAPS, Gap, ResourceKind, SAMPLES, TableDef, Timestamp,
 };
 use nilometer_log::{LogId, Mark, Record};
 use nilometer_store::Row;
@@ -23,7 +23,7 @@ use crate::memory::{MemoryTier, Suspect};
 use crate::metrics::Metrics;
 use crate::plausible::Plausible;
 use crate::record::{Content, Prepared, Refused};
-use crate::rows::{DeadLetter, FedRow, TableRow};
+use crate::rows::{DeadLetter, TableRow};
 use crate::stream::{Origin, Stream};
 use crate::turns::{Turn, Turns};
 use crate::view::Shared;
@@ -234,10 +234,13 @@ impl State {
                 })
                 .map_err(|error| error.to_string()),
             topic => {
-                let (table, feed) = feed_of(&self.others, topic)
+                let mut fed =
+                    self.others.iter().filter_map(|table| Some((table.name, table.feed()?)));
+                let (table, feed) = fed
+                    .find(|(_, feed)| feed.topic == topic)
                     .unwrap_or_else(|| panic!("topic {topic} is one that the ingester reads"));
                 (feed.decode)(&record.payload)
-                    .map(|cells| self.note_fed(origin.clone(), FedRow { table, cells }))
+                    .map(|cells| self.note_fed(origin.clone(), table, cells))
             }
         };
         if let Err(reason) = applied {
@@ -254,10 +257,10 @@ impl State {
         self.pending.gaps.push((origin, gap));
     }
 
-    fn note_fed(&mut self, origin: Origin, row: FedRow) {
+    fn note_fed(&mut self, origin: Origin, table: &'static str, cells: Cells) {
         self.changes += 1;
-        self.pending.bytes += row.weight();
-        self.pending.fed.entry(row.table.name).or_default().push((origin, row));
+        self.pending.bytes += cells.weight();
+        self.pending.fed.entry(table).or_default().push((origin, cells));
     }
 
     /// The log that a partition is read as.
@@ -375,15 +378,4 @@ impl State {
     pub(crate) fn bytes(&self) -> usize {
         self.pending.bytes + self.flushing.as_ref().map_or(0, |cut| cut.bytes)
     }
-}
-
-/// The table that a topic feeds.
-pub(crate) fn feed_of(
-    tables: &[&'static TableDef],
-    topic: &str,
-) -> Option<(&'static TableDef, &'static Feed)> {
-    tables.iter().find_map(|table| match &table.from {
-        RowSource::Topic(feed) if feed.topic == topic => Some((*table, feed)),
-        _ => None,
-    })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use nilometer_clock::SharedClock;
-use nilometer_contract::{Causes, DEAD_LETTERS, EVENTS, GAPS, RowSource, SAMPLES};
+use nilometer_contract::{Causes, DEAD_LETTERS, EVENTS, GAPS, SAMPLES};
 use nilometer_log::{Log, LogError, Mark, ReadPosition, Reader, TopicConfig, TopicPartition};
 use nilometer_store::Finder;
 use tokio::sync::mpsc;
@@ -57,10 +57,7 @@ pub(crate) struct Tail {
 pub(crate) async fn prepare(config: &IngestConfig, log: &dyn Log) -> Result<Topics, LogError> {
     let mut topics = Vec::new();
     let many = config.partitions;
-    let fed = config.others.iter().filter_map(|table| match &table.from {
-        RowSource::Topic(feed) => Some((feed.topic, 1)),
-        _ => None,
-    });
+    let fed = config.others.iter().filter_map(|table| Some((table.feed()?.topic, 1)));
     let own = [(SAMPLES, many), (EVENTS, many), (GAPS, 1), (DEAD_LETTERS, 1)];
     for (name, partitions) in own.into_iter().chain(fed) {
         let retention = config.log_retention;

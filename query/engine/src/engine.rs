@@ -284,18 +284,19 @@ impl Engine {
     /// All tables of a view, for a scope.
     fn provided(&self, view: &View, scope: &Scope) -> BTreeMap<&'static str, Provided> {
         let mut tables: BTreeMap<&str, Provided> = BTreeMap::new();
-        for (name, of) in view.tables.iter().filter(|(name, _)| **name != "series") {
-            let schema = of.def.file_schema();
-            let table = StoredTable { files: self.files.clone(), table: of.clone(), schema };
-            let table: Arc<dyn TableProvider> = Arc::new(table);
-            tables.insert(name, Provided { table, rule: of.def.rule, def: Some(of.def) });
+        for (&name, of) in &view.tables {
+            let (table, def): (Arc<dyn TableProvider>, _) = match name {
+                "series" => continue,
+                "samples" => {
+                    let index = self.tables.shared.index.clone();
+                    let table = SamplesTable::new(self.files.clone(), of.clone(), index);
+                    (Arc::new(table), None)
+                }
+                _ => (self.provide(of.clone()), Some(of.def)),
+            };
+            tables.insert(name, Provided { table, rule: of.def.rule, def });
         }
         let mut add = |name, rule, def, table| tables.insert(name, Provided { table, rule, def });
-        if let Some(samples) = view.tables.get("samples") {
-            let index = self.tables.shared.index.clone();
-            let table = SamplesTable::new(self.files.clone(), samples.clone(), index);
-            add("samples", samples.def.rule, None, Arc::new(table));
-        }
         let history = self.tables.shared.history.clone();
         let schema = crate::resources::schema();
         let resources = ResourcesTable { schema, history, scope: scope.clone() };

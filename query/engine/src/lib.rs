@@ -32,4 +32,4 @@ pub use filter::{bounds, equals};
 pub use meter::{Meter, MeterError};
 pub use plan::{Selection, UnknownKind};
 pub use rivals::Pause;
-pub use usage::{USAGE_SCHEMA, days, usage_batch};
+pub use usage::{USAGE_SCHEMA, days, usage_batch, usage_columns};

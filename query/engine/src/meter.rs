@@ -140,6 +140,22 @@ impl Meter {
         self.told(view, window, selection, false).await.map(|out| merge(out.rows))
     }
 
+    /// What a plan finds in a window, chunk by chunk.
+    async fn over(
+        &self,
+        view: &View,
+        plan: &Arc<Plan>,
+        window: Window,
+        by_parent: bool,
+    ) -> Result<Out, MeterError> {
+        let mut out = Out::default();
+        for chunk in chunks(view, window) {
+            let read = self.chunk(view, plan, chunk, by_parent, out).await;
+            out = read.map_err(MeterError::Read)?;
+        }
+        Ok(out)
+    }
+
     async fn told(
         &self,
         view: &View,
@@ -149,10 +165,7 @@ impl Meter {
     ) -> Result<Out, MeterError> {
         let plan = Plan { by_state, ..Plan::of(&self.tables.shared, window, selection) };
         let plan = Arc::new(plan);
-        let mut out = Out::default();
-        for chunk in chunks(view, window) {
-            out = self.chunk(view, &plan, chunk, false, out).await.map_err(MeterError::Read)?;
-        }
+        let mut out = self.over(view, &plan, window, false).await?;
         plan.allocations(window, view.newest, &mut out.rows);
         out.rows.retain(|row| selection.takes(row));
         Ok(out)
@@ -166,19 +179,18 @@ impl Meter {
         selection: &Selection,
     ) -> Result<Vec<Contested>, MeterError> {
         let plan = Arc::new(Plan::of(&self.tables.shared, window, selection).of_rivals());
-        let mut out = Out::default();
-        for chunk in chunks(view, window) {
-            out = self.chunk(view, &plan, chunk, false, out).await.map_err(MeterError::Read)?;
-            out.rows.clear();
+        if plan.rivals.is_empty() {
+            return Ok(Vec::new());
         }
+        let mut out = self.over(view, &plan, window, false).await?;
         let Selection { project, kind, .. } = selection;
         out.contested.retain(|row| {
             project.as_deref().is_none_or(|project| *row.project == *project)
                 && kind.as_ref().is_none_or(|kind| *kind == row.kind)
         });
-        out.contested.sort_by(|one, other| {
-            let of = |row: &Contested| (row.hour, row.resource.clone(), row.meter.clone());
-            of(one).cmp(&of(other)).then_with(|| one.source.cmp(&other.source))
+        out.contested.sort_by(|a, b| {
+            let (one, other) = ((a.hour, &a.resource, &a.meter), (b.hour, &b.resource, &b.meter));
+            one.cmp(&other).then_with(|| a.source.cmp(&b.source))
         });
         Ok(out.contested)
     }
@@ -197,10 +209,7 @@ impl Meter {
         let view = self.tables.now();
         let selection = Selection { meter: Some(meter.to_owned()), ..Selection::default() };
         let plan = Arc::new(Plan::of(&self.tables.shared, window, &selection));
-        let mut out = Out::default();
-        for chunk in chunks(&view, window) {
-            out = self.chunk(&view, &plan, chunk, true, out).await.map_err(MeterError::Read)?;
-        }
+        let mut out = self.over(&view, &plan, window, true).await?;
         let catalogue = self.tables.catalogue();
         let Some(meter) = catalogue.find(meter) else { return Ok(Vec::new()) };
         let mut capacity = Vec::new();

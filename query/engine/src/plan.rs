@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) rivals: Vec<Rivals>,
     /// Whether rows end where attributes change.
     pub(crate) by_state: bool,
+    /// Whether only the choices among sources are asked for, and no usage.
+    pub(crate) only_choices: bool,
 }
 
 /// What the points of one identity are of.

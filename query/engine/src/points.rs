@@ -63,19 +63,14 @@ impl Meter {
         // Long computing would hold up the thread that shows new samples.
         let computed = tokio::task::spawn_blocking(move || {
             points.sort_unstable_by_key(|point| (point.place, point.at));
-            let mut from = 0;
-            for (place, of) in (0..).zip(&plan.places) {
-                let upto = from + points[from..].partition_point(|point| point.place <= place);
-                if !of.has_rival {
-                    let points = &points[from..upto];
-                    plan.series_usage(place, points, window, as_of, by_parent, &mut out);
-                }
-                from = upto;
-            }
             let points_of = |place: u32| {
                 let from = points.partition_point(|point| point.place < place);
                 &points[from..points.partition_point(|point| point.place <= place)]
             };
+            let alone = (0..).zip(&plan.places).filter(|(_, of)| !of.has_rival);
+            for (place, _) in alone.filter(|_| !plan.only_choices) {
+                plan.series_usage(place, points_of(place), window, as_of, by_parent, &mut out);
+            }
             for rivals in &plan.rivals {
                 plan.rival_usage(rivals, points_of, window, as_of, by_parent, &mut out);
             }

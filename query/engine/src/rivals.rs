@@ -49,16 +49,12 @@ fn pauses(series: &Series<'_>, window: Window) -> Vec<Pause> {
     }
     let from = series.at.partition_point(|&at| at < window.start.0);
     let upto = series.at.partition_point(|&at| at < window.end.0);
-    let readings = series.at.iter().zip(series.value);
-    let readings = readings.map(|(&at, &value)| (at, is_reading(&series.meter.kind, value)));
-    let readings: Vec<(i64, bool)> = readings.collect();
-    let is_sound = |reading: &&(i64, bool)| reading.1;
-    let first = readings[from..upto].iter().find(is_sound);
-    let last = readings[from..upto].iter().rfind(is_sound);
-    let before = readings[..from].iter().rfind(is_sound);
-    let after = readings[upto..].iter().find(is_sound);
+    let is_sound = |sample: &usize| is_reading(&series.meter.kind, series.value[*sample]);
+    let (first, last) = ((from..upto).find(is_sound), (from..upto).rfind(is_sound));
+    let (before, after) = ((0..from).rfind(is_sound), (upto..series.at.len()).find(is_sound));
     let pauses = [before.zip(first), last.zip(after)].into_iter().flatten();
-    let pauses = pauses.map(|(start, end)| (Timestamp(start.0), Timestamp(end.0)));
+    let at = |sample: usize| Timestamp(series.at[sample]);
+    let pauses = pauses.map(|(start, end)| (at(start), at(end)));
     let is_long =
         |(start, end): &(Timestamp, Timestamp)| end.hour().0 - start.hour().0 > MICROS_PER_HOUR;
     pauses.filter(is_long).map(|(start, end)| Pause { start, end }).collect()
@@ -118,13 +114,15 @@ impl Plan {
         }
     }
 
-    /// Leaves only the series of which a source has to be chosen.
+    /// Leaves only the series of which a source has to be chosen, to find which one counts.
     pub(crate) fn of_rivals(mut self) -> Self {
         self.series.retain(|_, place| self.places[*place as usize].has_rival);
+        self.only_choices = true;
         self
     }
 
-    /// Adds the usage of what several sources sampled: of each hour that of the one that counts.
+    /// Adds the usage of what several sources sampled, of each hour that of the one that counts; or
+    /// only which one counts, if nothing else is asked.
     pub(crate) fn rival_usage<'p>(
         &self,
         rivals: &Rivals,
@@ -142,9 +140,12 @@ impl Plan {
         let mut choice = SourceChoice::default();
         for (source, observed) in &observed {
             choice.note(*source, &observed.series(), observed.tenure(), window, as_of);
-            out.pauses.extend(pauses(&observed.series(), window));
+        }
+        if self.only_choices {
+            return self.add_contested(rivals, &observed, &choice, out);
         }
         for (source, observed) in &observed {
+            out.pauses.extend(pauses(&observed.series(), window));
             let mut own = Out::default();
             self.usage_of(observed, window, as_of, by_parent, &mut own);
             own.rows.retain(|row| choice.counts(*source, row.start));
@@ -152,6 +153,16 @@ impl Plan {
             out.rows.append(&mut own.rows);
             out.by_parent.append(&mut own.by_parent);
         }
+    }
+
+    /// Adds the hours in which several sources sampled the same.
+    fn add_contested(
+        &self,
+        rivals: &Rivals,
+        observed: &[(usize, Observed<'_>)],
+        choice: &SourceChoice,
+        out: &mut Out,
+    ) {
         let Some((_, first)) = observed.first() else { return };
         let (subject, meter) = (first.subject, first.series().meter.clone());
         // Of an hour that several shared, the counts are nobody's but the operator's.

@@ -188,8 +188,7 @@ impl TableProvider for SamplesTable {
         // Of the file only what comes out is read, and the series, which leads to the labels.
         let mut read = vec![file_schema.index_of("series")?];
         let outs = schema.fields().iter().map(|field| {
-            let label = SeriesColumn::ALL.into_iter().find(|column| column.name() == field.name());
-            Ok(match label {
+            Ok(match SeriesColumn::find(field.name()) {
                 Some(label) => Out::Label(label),
                 None => {
                     read.push(file_schema.index_of(field.name())?);

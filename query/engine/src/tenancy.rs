@@ -41,12 +41,6 @@ use crate::filter::bounds;
 
 const BATCH_ROWS: usize = 8_192;
 
-/// Whether a column has positions in the log. They count the records of all, so a scope of projects
-/// does not see it.
-fn is_position(column: &str) -> bool {
-    ORIGIN.contains(&column)
-}
-
 /// A table as one scope sees it.
 #[derive(Debug)]
 pub(crate) struct ScopedTable {
@@ -73,8 +67,13 @@ pub(crate) fn scoped(
         RowRule::Operator => None,
         RowRule::Scoped => Some(inner),
         RowRule::Project { project, at, until } => {
+            // Positions in the log count the records of all.
             let (name, scope, all) = (name.to_owned(), scope.clone(), inner.schema());
-            let seen = all.fields().iter().enumerate().filter(|(_, it)| !is_position(it.name()));
+            let seen = all
+                .fields()
+                .iter()
+                .enumerate()
+                .filter(|(_, it)| !ORIGIN.contains(&it.name().as_str()));
             let columns: Vec<usize> = seen.map(|(place, _)| place).collect();
             let schema = Arc::new(all.project(&columns).ok()?);
             let table = ScopedTable { inner, columns, schema, name, project, at, until, scope };

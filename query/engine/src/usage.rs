@@ -48,11 +48,17 @@ pub static USAGE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// Rows of usage as a batch.
 pub fn usage_batch(rows: &[UsageRow]) -> Result<RecordBatch> {
+    let columns = usage_columns(rows)?.into_iter().map(|(_, column)| column).collect();
+    Ok(RecordBatch::try_new(USAGE_SCHEMA.clone(), columns)?)
+}
+
+/// The columns of `usage` by name, in the order of [`USAGE_SCHEMA`].
+pub fn usage_columns(rows: &[UsageRow]) -> Result<Vec<(&'static str, ArrayRef)>> {
     let instants = |at: fn(&UsageRow) -> Timestamp| -> ArrayRef {
         let micros = rows.iter().map(|row| at(row).0);
         Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone("UTC"))
     };
-    let texts = |text: &dyn Fn(&UsageRow) -> String| -> ArrayRef {
+    let texts = |text: fn(&UsageRow) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(rows.iter().map(text)))
     };
     let quantity = Decimal128Array::from_iter_values(rows.iter().map(|row| row.quantity.0))
@@ -61,19 +67,18 @@ pub fn usage_batch(rows: &[UsageRow]) -> Result<RecordBatch> {
         let period = (row.end.0 - row.start.0).max(1);
         row.observed_micros as f64 / period as f64
     });
-    let columns: Vec<ArrayRef> = vec![
-        instants(|row| row.start),
-        instants(|row| row.end),
-        texts(&|row| row.resource.to_string()),
-        texts(&|row| row.kind.to_string()),
-        texts(&|row| row.meter.name.to_string()),
-        texts(&|row| row.labels.as_str().to_owned()),
-        texts(&|row| row.project.to_string()),
-        Arc::new(quantity),
-        texts(&|row| row.meter.usage_unit.to_string()),
-        Arc::new(Float64Array::from_iter_values(coverage)),
-    ];
-    Ok(RecordBatch::try_new(USAGE_SCHEMA.clone(), columns)?)
+    Ok(vec![
+        ("start", instants(|row| row.start)),
+        ("end", instants(|row| row.end)),
+        ("resource", texts(|row| &row.resource)),
+        ("kind", texts(|row| row.kind.as_str())),
+        ("meter", texts(|row| &row.meter.name)),
+        ("labels", texts(|row| row.labels.as_str())),
+        ("project", texts(|row| &row.project)),
+        ("quantity", Arc::new(quantity)),
+        ("unit", texts(|row| &row.meter.usage_unit)),
+        ("coverage", Arc::new(Float64Array::from_iter_values(coverage))),
+    ])
 }
 
 /// What is told of each hour.

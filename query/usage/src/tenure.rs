@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use nilometer_contract::{Change, Lifetime, MICROS_PER_HOUR, ResourceKind, Segment, Timestamp};
+use nilometer_contract::{Lifetime, MICROS_PER_HOUR, ResourceKind, Segment, Timestamp};
 
 use crate::points::Series;
 
@@ -165,14 +165,12 @@ fn spans<'a>(
 
 fn lives(lifetime: &Lifetime) -> Vec<Life> {
     let mut lives: Vec<Life> = Vec::new();
-    let created = lifetime.events().filter(|event| event.change == Change::Created);
-    let created: Vec<_> = created.map(|event| event.at).collect();
     for segment in lifetime.segments() {
         let (start, end) = bounds(segment);
         match lives.last_mut() {
             Some(life) if life.death == start => life.death = end,
             _ => {
-                let born = created.binary_search(&segment.start).is_ok();
+                let born = lifetime.is_created_at(segment.start);
                 lives.push(Life { birth: start, death: end, born });
             }
         }

@@ -236,8 +236,9 @@ impl UsageByResource {
             return;
         }
         let kinds: Vec<Option<ResourceKind>> = batch.subjects.kind.iter().map(followed).collect();
-        let Some(source) = self.sources.id(&batch.source) else {
-            self.left_out += batch.len() as u64;
+        let UsageByResource { by_id, sources, newest, left_out } = self;
+        let Some(source) = sources.id(&batch.source) else {
+            *left_out += batch.len() as u64;
             return;
         };
         for row in 0..batch.len() {
@@ -250,11 +251,11 @@ impl UsageByResource {
             let (true, Some(kind), true) = (meter != TrackedMeter::Other, kind, sound) else {
                 continue;
             };
-            if !self.enter(batch, index, kind, most, at) {
+            *newest = (*newest).max(Some(at));
+            let Some(usage) = entry(by_id, batch, (index, kind), most, at) else {
+                *left_out += 1;
                 continue;
-            }
-            let UsageByResource { by_id, sources, .. } = self;
-            let Some(usage) = by_id.get_mut(batch.subjects.id.value(index)) else { continue };
+            };
             let reading = |hold_micros| Reading { at, value, source, hold_micros };
             match meter {
                 TrackedMeter::Cpu => {
@@ -266,44 +267,6 @@ impl UsageByResource {
                 TrackedMeter::Other => {}
             }
         }
-    }
-
-    /// Takes note of a resource; whether there is room for it.
-    fn enter(
-        &mut self,
-        batch: &SampleBatch,
-        index: usize,
-        kind: &ResourceKind,
-        most: usize,
-        at: Timestamp,
-    ) -> bool {
-        let subjects = &batch.subjects;
-        let id = subjects.id.value(index);
-        self.newest = self.newest.max(Some(at));
-        if !self.by_id.contains_key(id) {
-            if self.by_id.len() >= most {
-                self.left_out += 1;
-                return false;
-            }
-            let (node, project) = (String::new(), String::new());
-            let (first_at, last_at) = (at, Timestamp::MIN);
-            let kind = kind.clone();
-            let usage =
-                ResourceUsage { kind, node, project, first_at, last_at, cpu: None, memory: None };
-            self.by_id.insert(id.to_owned(), usage);
-        }
-        let Some(usage) = self.by_id.get_mut(id) else { return false };
-        if at > usage.last_at || at.0 < usage.last_at.0 - REBASE_MICROS {
-            usage.last_at = at;
-            let (node, project) = (subjects.node.value(index), subjects.project.value(index));
-            if usage.node != node {
-                node.clone_into(&mut usage.node);
-            }
-            if usage.project != project {
-                project.clone_into(&mut usage.project);
-            }
-        }
-        true
     }
 
     /// The usage of a resource.
@@ -335,6 +298,41 @@ impl UsageByResource {
     pub(crate) fn forget_before(&mut self, horizon: Timestamp) {
         self.by_id.retain(|_, usage| usage.last_at >= horizon);
     }
+}
+
+/// The usage of a resource, as a sample names it; none if there is no room for it.
+fn entry<'u>(
+    by_id: &'u mut HashMap<String, ResourceUsage>,
+    batch: &SampleBatch,
+    (index, kind): (usize, &ResourceKind),
+    most: usize,
+    at: Timestamp,
+) -> Option<&'u mut ResourceUsage> {
+    let subjects = &batch.subjects;
+    let id = subjects.id.value(index);
+    if !by_id.contains_key(id) {
+        if by_id.len() >= most {
+            return None;
+        }
+        let (node, project) = (String::new(), String::new());
+        let (first_at, last_at) = (at, Timestamp::MIN);
+        let kind = kind.clone();
+        let usage =
+            ResourceUsage { kind, node, project, first_at, last_at, cpu: None, memory: None };
+        by_id.insert(id.to_owned(), usage);
+    }
+    let usage = by_id.get_mut(id)?;
+    if at > usage.last_at || at.0 < usage.last_at.0 - REBASE_MICROS {
+        usage.last_at = at;
+        let (node, project) = (subjects.node.value(index), subjects.project.value(index));
+        if usage.node != node {
+            node.clone_into(&mut usage.node);
+        }
+        if usage.project != project {
+            project.clone_into(&mut usage.project);
+        }
+    }
+    Some(usage)
 }
 
 fn tracked(meter: Option<&str>) -> TrackedMeter {

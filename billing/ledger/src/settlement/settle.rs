@@ -223,12 +223,12 @@ impl Settlement {
         let usage = found.iter().filter_map(|found| {
             let rows = found.usage?;
             let batch = match rows.is_empty() {
-                true => void_hour(writer.usage.def(), found.hour, known, book),
+                true => Ok(void_hour(writer.usage.def(), found.hour, known, book)),
                 false => usage_batch(rows, known),
             };
-            Some((found.hour, batch))
+            Some(batch.map(|batch| (found.hour, batch)))
         });
-        let usage: Vec<_> = usage.collect();
+        let usage: Vec<_> = usage.collect::<Result<_, LedgerError>>()?;
         let owner = writer.owner;
         for (table, rows, said) in [
             (&mut writer.charges, charges, &mut stored.charges),

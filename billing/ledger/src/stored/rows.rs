@@ -10,8 +10,11 @@ use nilometer_contract::ColumnType::{Decimal, Float, Instant, Int, Text};
 use nilometer_contract::{
     MICROS_PER_HOUR, RowRule, RowSource, TableDef, Timestamp, column, columns,
 };
+use nilometer_engine::usage_columns;
 use nilometer_rating::{Charge, IssuedInvoice, Line};
 use nilometer_usage::{Quantity, USAGE, UsageRow};
+
+use crate::error::LedgerError;
 
 /// Rated usage.
 pub const CHARGES: TableDef = TableDef {
@@ -120,33 +123,13 @@ fn without_time(def: &TableDef, hours: &[i64], micros: i64, known: i64, book: &s
 }
 
 /// Rows of table `usage`.
-pub(crate) fn usage_batch(rows: &[UsageRow], known: i64) -> RecordBatch {
-    let mut columns = usage_columns(rows);
+pub(crate) fn usage_batch(rows: &[UsageRow], known: i64) -> Result<RecordBatch, LedgerError> {
+    let mut columns = usage_columns(rows)?;
     columns.extend([
         ("observed_micros", integers(rows.iter().map(|row| row.observed_micros))),
         ("known", integers(rows.iter().map(|_| known))),
     ]);
-    USAGE.batch(columns)
-}
-
-/// Columns of `usage` but for those of stored rows.
-pub(crate) fn usage_columns(rows: &[UsageRow]) -> Columns {
-    let coverage = rows.iter().map(|row| {
-        let period = (row.end.0 - row.start.0).max(1);
-        row.observed_micros as f64 / period as f64
-    });
-    vec![
-        ("start", instants(rows.iter().map(|row| row.start.0))),
-        ("end", instants(rows.iter().map(|row| row.end.0))),
-        ("resource", texts(rows.iter().map(|row| &*row.resource))),
-        ("kind", texts(rows.iter().map(|row| row.kind.as_str()))),
-        ("meter", texts(rows.iter().map(|row| &*row.meter.name))),
-        ("labels", texts(rows.iter().map(|row| row.labels.as_str()))),
-        ("project", texts(rows.iter().map(|row| &*row.project))),
-        ("quantity", decimals(rows.iter().map(|row| row.quantity.0))),
-        ("unit", texts(rows.iter().map(|row| &*row.meter.usage_unit))),
-        ("coverage", Arc::new(Float64Array::from_iter_values(coverage))),
-    ]
+    Ok(USAGE.batch(columns))
 }
 
 /// Rows of table `charges`.

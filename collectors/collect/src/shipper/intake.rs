@@ -206,11 +206,8 @@ impl Shipper {
         if count == 0 {
             return;
         }
+        self.metrics.samples.with_label_values(&[samples.source()]).inc_by(count);
         let Produced { records, refused } = self.producer.samples(samples);
-        let mut all = records.iter().chain(refused.iter().map(|refused| &refused.record));
-        if let Some(first) = all.next() {
-            self.metrics.samples.with_label_values(&[&first.source]).inc_by(count);
-        }
         self.lose_refused(Topic::Samples, refused);
         intake.entries = records.into_iter().map(Entry::from).collect();
     }

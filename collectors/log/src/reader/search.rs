@@ -1,13 +1,9 @@
 //! The search for a position by time.
 
-use std::time::Duration;
-
 use nilometer_contract::Timestamp;
 
+use super::WAIT;
 use crate::{Incarnation, Log, LogError, TopicPartition, Watermarks};
-
-/// How long one fetch waits for a record that is there.
-const WAIT: Duration = Duration::from_secs(5);
 
 /// The first offset between the watermarks whose record was appended at an instant or later; the
 /// high one where there is none. Exact where records are in the order of their stamps.
